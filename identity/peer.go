@@ -1,0 +1,150 @@
+package identity
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"golang.org/x/crypto/cryptobyte"
+	casn1 "golang.org/x/crypto/cryptobyte/asn1"
+)
+
+const maxIntermediates = 8
+
+// Peer is the proved other end of a connection: a workload whose certificate was verified against the roots of its own
+// trust domain. It comes only from a Verifier; the zero value is nobody.
+type Peer struct {
+	id       WorkloadID
+	notAfter time.Time
+}
+
+// ID is who the peer is.
+func (p Peer) ID() WorkloadID { return p.id }
+
+// NotAfter is the end of the certificate's validity: the proof does not outlive it.
+func (p Peer) NotAfter() time.Time { return p.notAfter }
+
+// IsZero reports whether nobody was proved.
+func (p Peer) IsZero() bool { return p.id.IsZero() }
+
+// Verifier proves peers by their X.509-SVIDs. It is immutable; the zero value proves nobody.
+type Verifier struct {
+	mapping Mapping
+	bundles Bundles
+}
+
+// NewVerifier makes a verifier that trusts, for each trust domain, its own bundle only.
+func NewVerifier(m Mapping, b Bundles) Verifier { return Verifier{mapping: m, bundles: b} }
+
+// VerifyLeaf proves the peer that holds this leaf certificate. intermediates are untrusted DER certificates that may lead
+// to a root. now must lie within the validity of every certificate of the chain.
+//
+// The URI SAN is read from the certificate's raw bytes: Go's URL parser accepts and repairs what Envoy compares byte for
+// byte. The errors are ErrInvalidID, ErrUnmapped, ErrUntrusted and ErrExpired.
+func (v Verifier) VerifyLeaf(leafDER []byte, intermediates [][]byte, now time.Time) (Peer, error) {
+	leaf, err := x509.ParseCertificate(leafDER)
+	if err != nil {
+		return Peer{}, fmt.Errorf("%w: %w", ErrInvalidID, err)
+	}
+	uri, err := URISAN(leaf)
+	if err != nil {
+		return Peer{}, err
+	}
+	id, err := v.mapping.Parse(uri)
+	if err != nil {
+		return Peer{}, err
+	}
+	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
+		return Peer{}, fmt.Errorf("%w: the key of %s may not sign", ErrInvalidID, id)
+	}
+	if now.IsZero() || now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+		return Peer{}, fmt.Errorf("%w: %s", ErrExpired, id)
+	}
+	chain := []*x509.Certificate{leaf}
+	if len(intermediates) > maxIntermediates {
+		return Peer{}, fmt.Errorf("%w: more than %d intermediate certificates", ErrUntrusted, maxIntermediates)
+	}
+	for _, der := range intermediates {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return Peer{}, fmt.Errorf("%w: intermediate: %w", ErrUntrusted, err)
+		}
+		chain = append(chain, c)
+	}
+	bundle, ok := v.bundles.Get(id.tenant.td)
+	if !ok {
+		return Peer{}, fmt.Errorf("%w: no bundle for trust domain %s", ErrUntrusted, id.tenant.td)
+	}
+	verified, _, err := x509svid.Verify(chain, source(bundle), x509svid.WithTime(now))
+	if err != nil {
+		return Peer{}, fmt.Errorf("%w: %w", ErrUntrusted, err)
+	}
+	if verified.String() != uri {
+		return Peer{}, fmt.Errorf("%w: the certificate can be read as two identities", ErrInvalidID)
+	}
+	return Peer{id: id, notAfter: leaf.NotAfter}, nil
+}
+
+// source presents one bundle to go-spiffe as the only one there is.
+func source(b Bundle) x509bundle.Source {
+	td, err := spiffeid.TrustDomainFromString(b.td.name)
+	if err != nil { // our grammar is the narrower one
+		return x509bundle.NewSet()
+	}
+	return x509bundle.FromX509Authorities(td, b.roots)
+}
+
+var oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
+
+// URISAN is the one URI subject alternative name of a certificate, byte for byte. It fails, with ErrInvalidID, where there
+// is none, more than one, or a malformed list: the X509-SVID standard allows exactly one, and Envoy leaves that check to us.
+func URISAN(leaf *x509.Certificate) (string, error) {
+	uris, err := uriSANs(leaf)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%w: subject alternative names: %w", ErrInvalidID, err)
+	case len(uris) != 1:
+		return "", fmt.Errorf("%w: a certificate has exactly one URI SAN, this one has %d", ErrInvalidID, len(uris))
+	}
+	return uris[0], nil
+}
+
+func uriSANs(leaf *x509.Certificate) ([]string, error) {
+	const uniformResourceIdentifier = 6 // GeneralName, RFC 5280 section 4.2.1.6
+	var (
+		uris []string
+		seen bool
+	)
+	for _, ext := range leaf.Extensions {
+		if !ext.Id.Equal(oidSubjectAltName) {
+			continue
+		}
+		if seen {
+			return nil, errors.New("the extension stands twice")
+		}
+		seen = true
+		in := cryptobyte.String(ext.Value)
+		var names cryptobyte.String
+		if !in.ReadASN1(&names, casn1.SEQUENCE) || !in.Empty() {
+			return nil, errors.New("malformed list")
+		}
+		for !names.Empty() {
+			var (
+				name cryptobyte.String
+				tag  casn1.Tag
+			)
+			if !names.ReadAnyASN1(&name, &tag) {
+				return nil, errors.New("malformed name")
+			}
+			if tag == casn1.Tag(uniformResourceIdentifier).ContextSpecific() {
+				uris = append(uris, string(name))
+			}
+		}
+	}
+	return uris, nil
+}
