@@ -174,3 +174,9 @@ func create(t testing.TB, template, parent *x509.Certificate, public, signer any
 	}
 	return cert
 }
+
+// With binds a CA made by hand, such as an intermediate, to the test that uses it.
+func (ca *CA) With(t testing.TB) *CA {
+	t.Helper()
+	return &CA{t: t, Cert: ca.Cert, Key: ca.Key}
+}

@@ -1,0 +1,28 @@
+// Package issuer is the embedded SPIFFE issuer: one certificate authority for each trust domain, which gives a workload
+// its X.509-SVID against a one-time join token of that workload.
+//
+// Each trust domain has its own root, critically name-constrained to that trust domain's host, so a stolen root cannot
+// mint an identity of another one. Roots and tokens lie in a state directory that one process holds at a time; OpenMemory
+// keeps them in memory, for checking a configuration and for tests. Of a token only the SHA-256 is kept.
+//
+// It promises that a token gives at most one SVID, also across restarts and concurrent requests: its use is on disk before
+// the answer leaves. It does not rotate roots, revoke, or renew the SVIDs of others; it attests nothing but the token.
+//
+// Sources: SPIFFE X509-SVID standard, RFC 5280 (certificates), RFC 2986 (certificate requests).
+package issuer
+
+import "errors"
+
+var (
+	// ErrRefused says that a join token gives nothing: it is unknown, used, expired, or another workload's. Which of
+	// them is not said.
+	ErrRefused = errors.New("join token refused")
+	// ErrBadRequest says that a certificate request is not of the one accepted shape.
+	ErrBadRequest = errors.New("certificate request refused")
+	// ErrLimited says that SVIDs or tokens are asked for faster, or in greater number, than the limits allow.
+	ErrLimited = errors.New("issuing limit reached")
+	// ErrLocked says that another process holds the state directory.
+	ErrLocked = errors.New("state directory is in use by another process")
+	// ErrNoWorkload says that a workload may not be given a join token.
+	ErrNoWorkload = errors.New("not a workload that can join")
+)

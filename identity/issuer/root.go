@@ -1,0 +1,195 @@
+package issuer
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/url"
+	"time"
+
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+const (
+	rootLife = 10 * 365 * 24 * time.Hour
+	// backdate lets a host whose clock is a little behind take a certificate at once.
+	backdate = time.Minute
+	// maxCommonName is the upper bound of RFC 5280, appendix A.1.
+	maxCommonName = 64
+)
+
+// root is the certificate authority of one trust domain.
+type root struct {
+	td   identity.TrustDomain
+	cert *x509.Certificate
+	key  crypto.Signer
+}
+
+// newRoot makes a self-signed root that can vouch for identities of td and of no other trust domain.
+func newRoot(td identity.TrustDomain, now time.Time) (*root, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("root key of %s: %w", td, err)
+	}
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	name := td.String()
+	template := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{Organization: []string{"Ringfence"}, CommonName: name[:min(len(name), maxCommonName)]},
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              now.Add(rootLife),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		MaxPathLenZero:        true, // it signs leaves only: no certificate below it can sign
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		// A signing certificate bears the ID of its trust domain, without a path (X509-SVID, section 3.1).
+		URIs: []*url.URL{{Scheme: "spiffe", Host: name}},
+		// The flag covers the whole extension in spite of its name; a host without a leading dot permits exactly that host.
+		PermittedDNSDomainsCritical: true,
+		PermittedURIDomains:         []string{name},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, fmt.Errorf("root of %s: %w", td, err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("root of %s: %w", td, err)
+	}
+	return &root{td: td, cert: cert, key: key}, nil
+}
+
+// bundle is what others trust of the root.
+func (r *root) bundle() (identity.Bundle, error) { return identity.NewBundle(r.td, r.cert.Raw) }
+
+// encode is the root as it is kept: certificate and key in PEM.
+func (r *root) encode() (certPEM, keyPEM []byte, err error) {
+	der, err := x509.MarshalPKCS8PrivateKey(r.key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("root key of %s: %w", r.td, err)
+	}
+	certPEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.cert.Raw})
+	return certPEM, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// parseRoot reads what encode wrote. It refuses a root that could vouch for another trust domain, and a key that is not
+// the certificate's.
+func parseRoot(td identity.TrustDomain, certPEM, keyPEM []byte) (*root, error) {
+	certDER, err := onePEM(certPEM, "CERTIFICATE")
+	if err != nil {
+		return nil, fmt.Errorf("root of %s: %w", td, err)
+	}
+	keyDER, err := onePEM(keyPEM, "PRIVATE KEY")
+	if err != nil {
+		return nil, fmt.Errorf("root key of %s: %w", td, err)
+	}
+	cert, err := x509.ParseCertificate(certDER)
+	if err != nil {
+		return nil, fmt.Errorf("root of %s: %w", td, err)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(keyDER)
+	if err != nil {
+		return nil, fmt.Errorf("root key of %s: %w", td, err)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("root key of %s: not an ECDSA key", td)
+	}
+	if !key.PublicKey.Equal(cert.PublicKey) {
+		return nil, fmt.Errorf("root of %s: certificate and key do not belong together", td)
+	}
+	r := &root{td: td, cert: cert, key: key}
+	b, err := r.bundle()
+	if err != nil {
+		return nil, err
+	}
+	if !b.Constrained() {
+		return nil, fmt.Errorf("root of %s: its name constraints do not confine it to its trust domain", td)
+	}
+	return r, nil
+}
+
+// sign makes the SVID of that identity for a public key. The life is ttl, or less where the root ends before.
+func (r *root) sign(id identity.WorkloadID, public crypto.PublicKey, ttl time.Duration, now time.Time) (*x509.Certificate, error) {
+	if id.Tenant().TrustDomain() != r.td {
+		return nil, fmt.Errorf("%w: %s is not of trust domain %s", ErrNoWorkload, id, r.td)
+	}
+	if now.Before(r.cert.NotBefore) || !now.Before(r.cert.NotAfter) {
+		return nil, fmt.Errorf("root of %s is outside its validity", r.td)
+	}
+	uri, err := url.Parse(id.String())
+	if err != nil || uri.String() != id.String() {
+		return nil, fmt.Errorf("%w: %s cannot be written into a certificate", ErrNoWorkload, id)
+	}
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		// The subject stays empty, so there is no second name that a verifier could fall back to; RFC 5280 then wants
+		// the SAN critical, which x509.CreateCertificate sees to.
+		NotBefore:             latest(now.Add(-backdate), r.cert.NotBefore),
+		NotAfter:              earliest(now.Add(ttl), r.cert.NotAfter),
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		URIs:                  []*url.URL{uri},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, r.cert, public, r.key)
+	if err != nil {
+		return nil, fmt.Errorf("SVID of %s: %w", id, err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("SVID of %s: %w", id, err)
+	}
+	return leaf, nil
+}
+
+// newSerial is a positive random number of 159 bits: within the 20 octets of RFC 5280, section 4.1.2.2.
+func newSerial() (*big.Int, error) {
+	const bits = 159
+	for {
+		n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), bits))
+		if err != nil {
+			return nil, fmt.Errorf("serial number: %w", err)
+		}
+		if n.Sign() > 0 {
+			return n, nil
+		}
+	}
+}
+
+func onePEM(data []byte, kind string) ([]byte, error) {
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != kind || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("expected exactly one PEM block of type " + kind)
+	}
+	return block.Bytes, nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}

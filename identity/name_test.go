@@ -1,0 +1,109 @@
+package identity_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+func TestParseTrustDomain(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("a", 63)
+	tests := []struct {
+		name string
+		in   string
+		ok   bool
+	}{
+		{"plain", "acme.demo.test", true},
+		{"one label", "acme", true},
+		{"longest label", long + ".test", true},
+		{"255 bytes", strings.Join([]string{long, long, long, long}, "."), true},
+		{"256 bytes", strings.Join([]string{long, long, long, long}, ".") + "a", false},
+		{"label of 64", long + "a.test", false},
+		{"empty", "", false},
+		{"trailing dot", "acme.demo.test.", false},
+		{"leading dot", ".acme", false},
+		{"two dots", "acme..test", false},
+		{"upper case", "Acme.test", false},
+		{"underscore", "a_b.test", false},
+		{"leading hyphen", "-a.test", false},
+		{"trailing hyphen", "a-.test", false},
+		{"port", "acme.test:80", false},
+		{"user", "u@acme.test", false},
+		{"scheme", "spiffe://acme.test", false},
+		{"NUL", "acme\x00.test", false},
+		{"not ASCII", "acmé.test", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			td, err := identity.ParseTrustDomain(tt.in)
+			if tt.ok != (err == nil) {
+				t.Fatalf("ParseTrustDomain(%q) = %v", tt.in, err)
+			}
+			if tt.ok {
+				if td.String() != tt.in || td.ID() != "spiffe://"+tt.in || td.IsZero() {
+					t.Errorf("got %q, ID %q", td, td.ID())
+				}
+				return
+			}
+			if !errors.Is(err, identity.ErrInvalidID) || !td.IsZero() || td.ID() != "" {
+				t.Errorf("got %v with %v", td, err)
+			}
+		})
+	}
+}
+
+func TestMustTrustDomainPanics(t *testing.T) {
+	t.Parallel()
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	identity.MustTrustDomain("Not One")
+}
+
+func TestTenantID(t *testing.T) {
+	t.Parallel()
+	td, other := identity.MustTrustDomain("acme.demo.test"), identity.MustTrustDomain("globex.demo.test")
+	acme, err := identity.ParseTenantID("acme", td)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, _ := identity.ParseTenantID("acme", td)
+	elsewhere, _ := identity.ParseTenantID("acme", other)
+	platform, err := identity.PlatformID(td)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var zero identity.TenantID
+	if !acme.Same(again) {
+		t.Error("a tenant is not the same as itself")
+	}
+	if acme.Same(elsewhere) || acme.Same(platform) || acme.Same(zero) || zero.Same(acme) {
+		t.Error("two tenants are the same")
+	}
+	if zero.Same(zero) {
+		t.Error("unknown equals unknown")
+	}
+	if acme.Name() != "acme" || acme.String() != "acme" || acme.TrustDomain() != td || acme.IsPlatform() || acme.IsZero() {
+		t.Errorf("acme is %+v", acme)
+	}
+	if platform.Name() != "platform" || !platform.IsPlatform() {
+		t.Errorf("platform is %+v", platform)
+	}
+	for _, name := range []string{"", "platform", "Acme", "a/b", "..", strings.Repeat("a", 64), "a b", "a\x00"} {
+		if id, err := identity.ParseTenantID(name, td); !errors.Is(err, identity.ErrInvalidID) || !id.IsZero() {
+			t.Errorf("ParseTenantID(%q) = %v, %v", name, id, err)
+		}
+	}
+	if _, err := identity.ParseTenantID("acme", identity.TrustDomain{}); !errors.Is(err, identity.ErrInvalidID) {
+		t.Errorf("a tenant without trust domain: %v", err)
+	}
+	if _, err := identity.PlatformID(identity.TrustDomain{}); !errors.Is(err, identity.ErrInvalidID) {
+		t.Errorf("a platform without trust domain: %v", err)
+	}
+}
