@@ -1,0 +1,107 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+// Workloads is what the mesh names at this moment.
+type Workloads interface {
+	// Workload is the workload of that SPIFFE ID, byte for byte, if the published configuration names it.
+	Workload(uri string) (identity.WorkloadID, bool)
+	// Mapping is how the published configuration reads SPIFFE IDs; zero before the first one.
+	Mapping() identity.Mapping
+}
+
+// Service answers agents: a join token and a certificate request for an SVID.
+type Service struct {
+	agentv1alpha1.UnimplementedIssuerServer
+
+	issuer    *Issuer
+	workloads Workloads
+	clock     func() time.Time
+	log       *zap.Logger
+}
+
+var _ agentv1alpha1.IssuerServer = (*Service)(nil)
+
+// NewService makes the gRPC service over an Issuer.
+func NewService(i *Issuer, w Workloads, clock func() time.Time, log *zap.Logger) *Service {
+	return &Service{issuer: i, workloads: w, clock: clock, log: log}
+}
+
+// Issue gives an SVID. A token that gives nothing is answered in one way, whatever the reason; what is wrong with a
+// request is told only to who holds a good token.
+func (s *Service) Issue(_ context.Context, req *agentv1alpha1.IssueRequest) (*agentv1alpha1.IssueResponse, error) {
+	svid, err := s.issuer.Issue(req.GetCsr(), req.GetJoinToken(), s.workloads.Workload, s.clock())
+	switch {
+	case errors.Is(err, ErrRefused):
+		s.log.Info("join refused")
+		return nil, status.Error(codes.Unauthenticated, ErrRefused.Error())
+	case errors.Is(err, ErrBadRequest):
+		s.log.Info("join refused", zap.Error(err))
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	case errors.Is(err, ErrLimited):
+		s.log.Warn("join refused", zap.Error(err))
+		return nil, status.Error(codes.ResourceExhausted, ErrLimited.Error())
+	case err != nil:
+		s.log.Error("cannot issue", zap.Error(err))
+		return nil, status.Error(codes.Internal, "cannot issue")
+	}
+	s.log.Info("SVID issued", zap.Stringer("workload", svid.ID), zap.Time("not_after", svid.NotAfter))
+	return &agentv1alpha1.IssueResponse{Chain: svid.Chain, Bundle: svid.Bundle.DER()}, nil
+}
+
+// Admin answers operators on the admin socket.
+type Admin struct {
+	agentv1alpha1.UnimplementedAdminServer
+
+	issuer    *Issuer
+	workloads Workloads
+	clock     func() time.Time
+	log       *zap.Logger
+}
+
+var _ agentv1alpha1.AdminServer = (*Admin)(nil)
+
+// NewAdmin makes the operators' gRPC service over an Issuer.
+func NewAdmin(i *Issuer, w Workloads, clock func() time.Time, log *zap.Logger) *Admin {
+	return &Admin{issuer: i, workloads: w, clock: clock, log: log}
+}
+
+// CreateToken makes a join token of a workload that a document names.
+func (a *Admin) CreateToken(_ context.Context, req *agentv1alpha1.CreateTokenRequest) (*agentv1alpha1.CreateTokenResponse, error) {
+	if a.workloads.Mapping().IsZero() {
+		return nil, status.Error(codes.FailedPrecondition, "no configuration is published yet: its problems are in the control plane's log")
+	}
+	id, ok := a.workloads.Workload(req.GetWorkload())
+	if !ok {
+		return nil, status.Error(codes.NotFound, "no document names a workload of that SPIFFE ID")
+	}
+	ttl := req.GetTtl().AsDuration()
+	if req.GetTtl() != nil && ttl <= 0 {
+		return nil, status.Error(codes.InvalidArgument, "the ttl must be positive")
+	}
+	token, expires, err := a.issuer.CreateToken(id, ttl, a.clock())
+	switch {
+	case errors.Is(err, ErrNoWorkload):
+		return nil, status.Error(codes.NotFound, "no document names a workload of that SPIFFE ID")
+	case errors.Is(err, ErrLimited):
+		return nil, status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, ErrTTL):
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	case err != nil:
+		a.log.Error("cannot create a join token", zap.Error(err))
+		return nil, status.Error(codes.Internal, "cannot create a join token")
+	}
+	a.log.Info("join token created", zap.Stringer("workload", id), zap.Time("expires", expires))
+	return &agentv1alpha1.CreateTokenResponse{Token: token, ExpiresUnix: expires.Unix()}, nil
+}
