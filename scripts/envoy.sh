@@ -61,7 +61,6 @@ fi
 
 if on_path=$(type -P envoy) && found=$(version_of "$on_path"); then
   if new_enough "$found"; then
-    say "using $on_path ($found)"
     realpath "$on_path"
     exit
   fi
