@@ -57,7 +57,14 @@ func (s *Service) Issue(_ context.Context, req *agentv1alpha1.IssueRequest) (*ag
 		return nil, status.Error(codes.Internal, "cannot issue")
 	}
 	s.log.Info("SVID issued", zap.Stringer("workload", svid.ID), zap.Time("not_after", svid.NotAfter))
-	return &agentv1alpha1.IssueResponse{Chain: svid.Chain, Bundle: svid.Bundle.DER()}, nil
+	mapping := s.workloads.Mapping()
+	resp := &agentv1alpha1.IssueResponse{
+		Chain: svid.Chain, Bundle: svid.Bundle.DER(), PlatformTrustDomain: mapping.Platform().String(),
+	}
+	for _, r := range mapping.Rules() {
+		resp.Mapping = append(resp.Mapping, &agentv1alpha1.MappingRule{TrustDomain: r.TrustDomain, Path: r.Path})
+	}
+	return resp, nil
 }
 
 // Admin answers operators on the admin socket.

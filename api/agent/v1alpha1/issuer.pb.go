@@ -80,9 +80,12 @@ type IssueResponse struct {
 	// DER certificates, leaf first.
 	Chain [][]byte `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"`
 	// DER root certificates of the workload's own trust domain.
-	Bundle        [][]byte `protobuf:"bytes,2,rep,name=bundle,proto3" json:"bundle,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Bundle [][]byte `protobuf:"bytes,2,rep,name=bundle,proto3" json:"bundle,omitempty"`
+	// How the mesh reads SPIFFE IDs: what the agent needs to know its own tenant before its first Table arrives.
+	PlatformTrustDomain string         `protobuf:"bytes,3,opt,name=platform_trust_domain,json=platformTrustDomain,proto3" json:"platform_trust_domain,omitempty"`
+	Mapping             []*MappingRule `protobuf:"bytes,4,rep,name=mapping,proto3" json:"mapping,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *IssueResponse) Reset() {
@@ -129,18 +132,34 @@ func (x *IssueResponse) GetBundle() [][]byte {
 	return nil
 }
 
+func (x *IssueResponse) GetPlatformTrustDomain() string {
+	if x != nil {
+		return x.PlatformTrustDomain
+	}
+	return ""
+}
+
+func (x *IssueResponse) GetMapping() []*MappingRule {
+	if x != nil {
+		return x.Mapping
+	}
+	return nil
+}
+
 var File_api_agent_v1alpha1_issuer_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1alpha1_issuer_proto_rawDesc = "" +
 	"\n" +
-	"\x1fapi/agent/v1alpha1/issuer.proto\x12\x18ringfence.agent.v1alpha1\"?\n" +
+	"\x1fapi/agent/v1alpha1/issuer.proto\x12\x18ringfence.agent.v1alpha1\x1a\x1eapi/agent/v1alpha1/table.proto\"?\n" +
 	"\fIssueRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\x12\x1d\n" +
 	"\n" +
-	"join_token\x18\x02 \x01(\tR\tjoinToken\"=\n" +
+	"join_token\x18\x02 \x01(\tR\tjoinToken\"\xb2\x01\n" +
 	"\rIssueResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x16\n" +
-	"\x06bundle\x18\x02 \x03(\fR\x06bundle2b\n" +
+	"\x06bundle\x18\x02 \x03(\fR\x06bundle\x122\n" +
+	"\x15platform_trust_domain\x18\x03 \x01(\tR\x13platformTrustDomain\x12?\n" +
+	"\amapping\x18\x04 \x03(\v2%.ringfence.agent.v1alpha1.MappingRuleR\amapping2b\n" +
 	"\x06Issuer\x12X\n" +
 	"\x05Issue\x12&.ringfence.agent.v1alpha1.IssueRequest\x1a'.ringfence.agent.v1alpha1.IssueResponseBFZDgithub.com/ringfence-mesh/ringfence/api/agent/v1alpha1;agentv1alpha1b\x06proto3"
 
@@ -160,15 +179,17 @@ var file_api_agent_v1alpha1_issuer_proto_msgTypes = make([]protoimpl.MessageInfo
 var file_api_agent_v1alpha1_issuer_proto_goTypes = []any{
 	(*IssueRequest)(nil),  // 0: ringfence.agent.v1alpha1.IssueRequest
 	(*IssueResponse)(nil), // 1: ringfence.agent.v1alpha1.IssueResponse
+	(*MappingRule)(nil),   // 2: ringfence.agent.v1alpha1.MappingRule
 }
 var file_api_agent_v1alpha1_issuer_proto_depIdxs = []int32{
-	0, // 0: ringfence.agent.v1alpha1.Issuer.Issue:input_type -> ringfence.agent.v1alpha1.IssueRequest
-	1, // 1: ringfence.agent.v1alpha1.Issuer.Issue:output_type -> ringfence.agent.v1alpha1.IssueResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	2, // 0: ringfence.agent.v1alpha1.IssueResponse.mapping:type_name -> ringfence.agent.v1alpha1.MappingRule
+	0, // 1: ringfence.agent.v1alpha1.Issuer.Issue:input_type -> ringfence.agent.v1alpha1.IssueRequest
+	1, // 2: ringfence.agent.v1alpha1.Issuer.Issue:output_type -> ringfence.agent.v1alpha1.IssueResponse
+	2, // [2:3] is the sub-list for method output_type
+	1, // [1:2] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1alpha1_issuer_proto_init() }
@@ -176,6 +197,7 @@ func file_api_agent_v1alpha1_issuer_proto_init() {
 	if File_api_agent_v1alpha1_issuer_proto != nil {
 		return
 	}
+	file_api_agent_v1alpha1_table_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
