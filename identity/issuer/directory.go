@@ -48,7 +48,8 @@ func openDirectory(path string) (*directory, error) {
 	return &directory{path: path, lock: lock}, nil
 }
 
-// privateDir makes a directory that only this user reaches, or refuses the one that is there.
+// privateDir makes a directory that only this user reaches. One that is there already and open to others is narrowed while
+// it is empty; otherwise it is refused, for it may be somebody else's.
 func privateDir(path string) error {
 	if err := os.MkdirAll(path, dirMode); err != nil {
 		return fmt.Errorf("state directory: %w", err)
@@ -60,10 +61,15 @@ func privateDir(path string) error {
 	if info.Mode().Perm()&0o077 == 0 {
 		return nil
 	}
-	// Narrowing is safe, and what mkdir under a lax umask or a tmpfs mount asks for; others may already have looked, but
-	// nothing of ours was in it while it was open: every file has its own mode.
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%w: chmod 700 %s if it is the right one", ErrOpen, path)
+	}
 	if err := os.Chmod(path, dirMode); err != nil {
-		return fmt.Errorf("state directory %s is open to others: %w", path, err)
+		return fmt.Errorf("state directory: %w", err)
 	}
 	return nil
 }

@@ -23,6 +23,8 @@ var (
 	ErrLimited = errors.New("issuing limit reached")
 	// ErrLocked says that another process holds the state directory.
 	ErrLocked = errors.New("state directory is in use by another process")
+	// ErrOpen says that other users can reach a state directory that is in use already.
+	ErrOpen = errors.New("state directory is open to other users")
 	// ErrTTL says that a join token was asked for with a life outside the bounds.
 	ErrTTL = errors.New("bad life of a join token")
 	// ErrNoWorkload says that a workload may not be given a join token.
