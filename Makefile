@@ -1,0 +1,123 @@
+# Everything a developer or a CI runs. `make help` lists it. Needs Go, Python 3 with pip, and nothing else; what else is
+# used comes from the package registries, pinned, into .cache.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+# Without cgo a build is the same on a machine with and without a C compiler.
+export CGO_ENABLED ?= 0
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 2m
+BENCHTIME ?= 1s
+CONFIG ?= examples/two-tenants
+GOLANGCI := .cache/tools/golangci-lint
+COVERED := identity tenancy authz
+MODULE := github.com/ringfence-mesh/ringfence
+
+, := ,
+say = echo "==> $(1)"
+# Puts the path of an Envoy into the environment of the recipe's next lines.
+envoy = ENVOY="$$(scripts/envoy.sh)"; export ENVOY
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Use it
+
+.PHONY: demo
+demo: build ## Run two tenants and a shared service on real Envoys (ARGS=--check: exit 1 unless all is as expected)
+	@$(envoy); exec bin/ringfence demo --config $(CONFIG) $(ARGS)
+
+.PHONY: build
+build: ## Build bin/ringfence
+	@$(call say,building bin/ringfence $(VERSION))
+	@go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/ringfence ./cmd/ringfence
+
+.PHONY: envoy
+envoy: ## Find or fetch Envoy, and print its path
+	@scripts/envoy.sh
+
+##@ Test it
+
+.PHONY: test
+test: check-generated unit cover-gate e2e fuzz-short ## All tests: unit, coverage, end to end on real Envoys, short fuzzing
+	@$(call say,all tests passed)
+
+.PHONY: check
+check: test lint ## What CI runs: test and lint
+
+.PHONY: unit
+unit: ## Unit tests, with the coverage of each package
+	@$(call say,unit tests; the first run compiles for some minutes)
+	@mkdir -p coverage
+	@$(envoy); go test -timeout 5m -coverprofile=coverage/unit.out $$(go list ./... | grep -v '^$(MODULE)/e2e')
+
+.PHONY: e2e
+e2e: ## End-to-end tests on real Envoys
+	@$(call say,end-to-end tests on real Envoys)
+	@$(envoy); go test -count=1 -timeout 10m -v ./e2e/...
+
+.PHONY: cover
+cover: unit cover-gate ## Unit tests, then fail where identity, tenancy or authz has less than 95 % of its statements covered
+
+.PHONY: cover-gate
+cover-gate:
+	@$(call say,coverage of $(COVERED))
+	@scripts/cover.sh coverage/unit.out 95 $(addprefix $(MODULE)/,$(COVERED))
+
+.PHONY: fuzz-short
+fuzz-short: ## Fuzz every target for a few seconds
+	@$(call say,fuzzing every target for 3s)
+	@go run ./internal/fuzzrun -time 3s
+
+.PHONY: fuzz
+fuzz: ## Fuzz every target for FUZZTIME (2m); fails where a target or a seed is missing
+	@$(call say,fuzzing every target for $(FUZZTIME))
+	@go run ./internal/fuzzrun -time $(FUZZTIME)
+
+.PHONY: test-long
+test-long: ## The tests with the race detector (needs a C compiler) and many more random cases, then a minute for each fuzz target
+	@$(call say,all tests with the race detector and RINGFENCE_LONG=1)
+	@$(envoy); RINGFENCE_LONG=1 CGO_ENABLED=1 go test -race -count=1 -timeout 60m ./...
+	@go run ./internal/fuzzrun -time 1m
+
+.PHONY: bench
+bench: ## Benchmarks (BENCHTIME=1s); docs/performance.md says what they mean
+	@$(call say,benchmarks)
+	@$(envoy); go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m \
+	  $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r dirname | sort -u)
+
+##@ Write it
+
+.PHONY: fmt
+fmt: $(GOLANGCI) ## Format the Go code
+	@$(GOLANGCI) fmt
+
+.PHONY: lint
+lint: $(GOLANGCI) ## Lint the Go code and check go.mod
+	@$(call say,checking that go.mod is tidy)
+	@go mod tidy -diff
+	@$(call say,linting)
+	@$(GOLANGCI) run
+
+$(GOLANGCI): tools/go.mod tools/go.sum
+	@$(call say,building golangci-lint from tools/go.mod: once$(,) two or three minutes)
+	@go build -modfile tools/go.mod -buildvcs=false -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+.PHONY: generate
+generate: ## Generate the protobuf code
+	@scripts/generate.sh
+
+.PHONY: check-generated
+check-generated: ## Fail where generated code is not what its source gives
+	@$(call say,checking generated code)
+	@scripts/generate.sh --check
+
+.PHONY: clean
+clean: ## Remove what was built; what was downloaded stays in .cache
+	@rm -rf bin coverage .cache/fuzz .cache/tools

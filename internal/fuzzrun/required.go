@@ -1,0 +1,39 @@
+package main
+
+import "fmt"
+
+// requirement is a kind of bytes that strangers write, and the target that must feed it.
+type requirement struct {
+	reads  string
+	pkg    string // the package's folder in the module
+	target string
+}
+
+// required are the inputs that must never be without a fuzz target.
+func required() []requirement {
+	return []requirement{
+		{"documents", "api/v1alpha1", "FuzzDecode"},
+		{"SPIFFE IDs", "identity", "FuzzSPIFFEID"},
+		{"peer certificates", "identity", "FuzzPeerCertificate"},
+		{"tokens", "identity", "FuzzToken"},
+		{"tables", "authz", "FuzzDecodeTable"},
+		{"CheckRequests", "authz/extauthz", "FuzzCheck"},
+		{"discovery requests", "xds/delta", "FuzzRequests"},
+		{"the agent's cache", "agent", "FuzzCache"},
+	}
+}
+
+// missing says which requirements no target fulfils.
+func missing(need []requirement, found []target) []string {
+	have := make(map[string]bool, len(found))
+	for _, t := range found {
+		have[t.folder+"."+t.name] = true
+	}
+	var gaps []string
+	for _, r := range need {
+		if !have[r.pkg+"."+r.target] {
+			gaps = append(gaps, fmt.Sprintf("nothing fuzzes %s: there is no %s in %s", r.reads, r.target, r.pkg))
+		}
+	}
+	return gaps
+}
