@@ -8,7 +8,10 @@
 // for tokens.
 package identity
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The reasons why an identity is not accepted. Callers branch on them with errors.Is.
 var (
@@ -18,6 +21,8 @@ var (
 	ErrUnmapped = errors.New("identity is not mapped to a tenant")
 	// ErrUntrusted says that no root of the certificate's own trust domain vouches for it.
 	ErrUntrusted = errors.New("certificate is not trusted")
+	// ErrNoBundle is the ErrUntrusted of a trust domain that the verifier has no roots of at all.
+	ErrNoBundle = fmt.Errorf("%w: no bundle for its trust domain", ErrUntrusted)
 	// ErrExpired says that the certificate is outside its validity.
 	ErrExpired = errors.New("certificate is outside its validity")
 )

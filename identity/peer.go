@@ -78,7 +78,7 @@ func (v Verifier) VerifyLeaf(leafDER []byte, intermediates [][]byte, now time.Ti
 	}
 	bundle, ok := v.bundles.Get(id.tenant.td)
 	if !ok {
-		return Peer{}, fmt.Errorf("%w: no bundle for trust domain %s", ErrUntrusted, id.tenant.td)
+		return Peer{}, fmt.Errorf("%w: %s", ErrNoBundle, id.tenant.td)
 	}
 	verified, _, err := x509svid.Verify(chain, source(bundle), x509svid.WithTime(now))
 	if err != nil {
