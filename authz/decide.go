@@ -1,0 +1,198 @@
+package authz
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+// Caller is who calls, as far as it is proved. It comes only from a Table; the zero value is nobody.
+type Caller struct {
+	peer   identity.Peer
+	reason Reason // why nobody is proved
+}
+
+// Caller proves who holds the leaf certificate. Whoever lives in a trust domain that the Table has no roots of cannot be
+// proved, and need not be: nothing of that domain may call here.
+func (t *Table) Caller(leafDER []byte, intermediates [][]byte, now time.Time) Caller {
+	if t == nil {
+		return Caller{}
+	}
+	peer, err := t.verifier.VerifyLeaf(leafDER, intermediates, now)
+	if err == nil {
+		return Caller{peer: peer}
+	}
+	reason := identityReason(err)
+	if errors.Is(err, identity.ErrNoBundle) {
+		if reason = CrossTenant; t.tenant.IsPlatform() {
+			reason = GrantMissing
+		}
+	}
+	return Caller{reason: reason}
+}
+
+// InvalidCaller is a caller whose proofs contradict each other or cannot be read.
+func InvalidCaller() Caller { return Caller{reason: InvalidIdentity} }
+
+// Peer is who was proved.
+func (c Caller) Peer() identity.Peer { return c.peer }
+
+// Token is the bearer token of a call, as far as it is verified. It comes only from a Table; the zero value is no token.
+type Token struct {
+	present bool
+	claims  identity.Claims
+	reason  Reason // why nothing is verified
+}
+
+// Token verifies a bearer token by the issuers of the Table.
+func (t *Table) Token(compact string, now time.Time) Token {
+	if t == nil {
+		return InvalidToken()
+	}
+	c, err := t.tokens.Verify(compact, now)
+	if err != nil {
+		return Token{present: true, reason: tokenReason(err)}
+	}
+	return Token{present: true, claims: c}
+}
+
+// InvalidToken is a token that cannot be read, or more than one.
+func InvalidToken() Token { return Token{present: true, reason: TokenInvalid} }
+
+// Claims are what the token asserts; zero where there is none or it is not verified.
+func (t Token) Claims() identity.Claims { return t.claims }
+
+// Input is one call. Who calls and what the token says cannot be written down, only proved.
+type Input struct {
+	Caller  Caller
+	Token   Token
+	Service ServiceRef
+	// Method and Path are the request's, untouched.
+	Method, Path string
+	Now          time.Time
+}
+
+// Decision is the answer to one call. The zero value denies, for the reason not_ready.
+type Decision struct {
+	allowed bool
+	reason  Reason
+	rule    string
+}
+
+// Allowed reports whether the call may pass.
+func (d Decision) Allowed() bool { return d.allowed }
+
+// Reason is why.
+func (d Decision) Reason() Reason { return d.reason }
+
+// Rule is the rule ("policy/rule") or Grant that allowed the call.
+func (d Decision) Rule() string { return d.rule }
+
+func allow(r *rule) Decision { return Decision{allowed: true, reason: Allowed, rule: r.name} }
+
+func deny(r Reason) Decision { return Decision{reason: r} }
+
+// Decide answers a call. It is a function of its arguments alone, and allocates nothing.
+func Decide(t *Table, in Input) Decision {
+	if t == nil || in.Now.IsZero() {
+		return Decision{}
+	}
+	if reason, ok := guard(t, &in); !ok {
+		return deny(reason)
+	}
+	if reason, ok := in.Token.check(in.Service.s.token, &in); !ok {
+		return deny(reason)
+	}
+	if r := in.Service.s.find(&in); r != nil {
+		return allow(r)
+	}
+	return deny(NoRule)
+}
+
+// guard is the tenant test. It looks at no rule, and nothing that a tenant writes changes it.
+func guard(t *Table, in *Input) (Reason, bool) {
+	caller, s := in.Caller.peer, in.Service.s
+	switch {
+	case caller.IsZero() && in.Caller.reason == NotReady:
+		return UnknownCaller, false
+	case caller.IsZero():
+		return in.Caller.reason, false
+	case in.Now.After(caller.NotAfter()):
+		return ExpiredIdentity, false
+	case s == nil || s.table != t:
+		return UnknownDestination, false
+	}
+	tenant := caller.ID().Tenant()
+	if tenant.Same(t.tenant) {
+		return Allowed, true
+	}
+	if !t.tenant.IsPlatform() {
+		return CrossTenant, false
+	}
+	until, granted := s.grants[tenant]
+	switch {
+	case !granted:
+		return GrantMissing, false
+	case in.Now.Unix() >= until:
+		return GrantExpired, false
+	}
+	return Allowed, true
+}
+
+// check tests the token where the service reads tokens: it must be there if it is required, hold now, and assert the
+// caller's own tenant.
+func (t Token) check(mode agentv1alpha1.TokenMode, in *Input) (Reason, bool) {
+	switch {
+	case mode == agentv1alpha1.TokenMode_TOKEN_MODE_NONE:
+		return Allowed, true
+	case !t.present && mode == agentv1alpha1.TokenMode_TOKEN_MODE_OPTIONAL:
+		return Allowed, true
+	case !t.present:
+		return TokenMissing, false
+	case t.claims.IsZero():
+		return t.reason, false
+	case !in.Now.Before(t.claims.Expires()):
+		return TokenExpired, false
+	case !t.claims.Tenant().Same(in.Caller.peer.ID().Tenant()):
+		return TokenTenantMismatch, false
+	}
+	return Allowed, true
+}
+
+// find is the first rule that names the caller and covers the call.
+func (s *service) find(in *Input) *rule {
+	path, ok := canonicalPath(in.Path)
+	if !ok {
+		return nil
+	}
+	now := in.Now.Unix()
+	for _, r := range s.callers[in.Caller.peer.ID()] {
+		if now < r.until && r.method(in.Method) && r.path(path) && r.role(s, in.Token.claims) {
+			return r
+		}
+	}
+	return nil
+}
+
+func (r *rule) method(m string) bool { return len(r.methods) == 0 || slices.Contains(r.methods, m) }
+
+func (r *rule) path(path string) bool {
+	for i := range r.paths {
+		if r.paths[i].match(path) {
+			return true
+		}
+	}
+	return false
+}
+
+// role reports whether the claims hold one of the rule's roles. A rule that asks for none is content without a token; a
+// service that reads no tokens sees no roles, whatever the Input holds.
+func (r *rule) role(s *service, c identity.Claims) bool {
+	if len(r.roles) == 0 {
+		return true
+	}
+	return s.token != agentv1alpha1.TokenMode_TOKEN_MODE_NONE && slices.ContainsFunc(r.roles, c.HasRole)
+}

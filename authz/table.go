@@ -1,0 +1,380 @@
+package authz
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+// Table is one tenant's compiled services, rules, grants and token issuers. It comes from Compile or DecodeTable, is
+// immutable, and a nil Table denies everything.
+type Table struct {
+	message  *agentv1alpha1.Table // what it was made from; never changed, never handed out
+	version  string
+	tenant   identity.TenantID
+	workload identity.WorkloadID
+	mapping  identity.Mapping
+	bundles  identity.Bundles
+	verifier identity.Verifier
+	tokens   identity.TokenVerifier
+	services map[string]*service
+}
+
+// service is what Decide needs of a destination: which rules name a caller, in the order in which they were written.
+type service struct {
+	table    *Table
+	name     string
+	port     string
+	token    agentv1alpha1.TokenMode
+	forward  bool
+	accounts []identity.WorkloadID
+	grants   map[identity.TenantID]int64 // the end of the tenant's last Grant
+	callers  map[identity.WorkloadID][]*rule
+}
+
+// rule is an AccessPolicy's rule or a Grant. It says nothing of callers: it is found by them.
+type rule struct {
+	name    string
+	until   int64 // Unix seconds
+	roles   []string
+	methods []string // empty: any
+	paths   []pattern
+}
+
+const forever = math.MaxInt64
+
+// Tenant is whose Table it is.
+func (t *Table) Tenant() identity.TenantID { return t.tenant }
+
+// Version is a hash of the content, in hex.
+func (t *Table) Version() string { return t.version }
+
+// Workload is the one workload whose agent may use the Table; false for a tenant's whole Table.
+func (t *Table) Workload() (identity.WorkloadID, bool) { return t.workload, !t.workload.IsZero() }
+
+// SnapshotVersion is the version of the xDS snapshot that belongs to these rules; empty for a tenant's whole Table.
+func (t *Table) SnapshotVersion() string { return t.message.GetSnapshotVersion() }
+
+// Service finds a destination by its owner's name and its own. What is not found is the zero ServiceRef.
+func (t *Table) Service(owner, name string) (ServiceRef, bool) {
+	if t == nil || owner != t.tenant.Name() {
+		return ServiceRef{}, false
+	}
+	s, ok := t.services[name]
+	return ServiceRef{s: s}, ok
+}
+
+// Services are all destinations of the Table, sorted by name.
+func (t *Table) Services() []ServiceRef {
+	refs := make([]ServiceRef, 0, len(t.services))
+	for _, name := range slices.Sorted(maps.Keys(t.services)) {
+		refs = append(refs, ServiceRef{s: t.services[name]})
+	}
+	return refs
+}
+
+// ServiceRef is a destination in one Table; no other Table accepts it. The zero value is no service.
+type ServiceRef struct{ s *service }
+
+// Owner is the tenant that the service belongs to.
+func (r ServiceRef) Owner() identity.TenantID {
+	if r.s == nil {
+		return identity.TenantID{}
+	}
+	return r.s.table.tenant
+}
+
+// Name is the service's name.
+func (r ServiceRef) Name() string { return r.get().name }
+
+// Port is the name of its port.
+func (r ServiceRef) Port() string { return r.get().port }
+
+// ReadsToken reports whether calls to the service may carry a bearer token that is verified. Where not, the Authorization
+// header is the application's own.
+func (r ServiceRef) ReadsToken() bool {
+	return r.get().token != agentv1alpha1.TokenMode_TOKEN_MODE_NONE
+}
+
+// KeepsToken reports whether a verified token is passed on to the application: always within a tenant, and at a shared
+// service only where it says so.
+func (r ServiceRef) KeepsToken() bool { return !r.Owner().IsPlatform() || r.get().forward }
+
+// RunBy reports whether the workload runs the service: only its proxy may ask about it.
+func (r ServiceRef) RunBy(w identity.WorkloadID) bool {
+	return slices.ContainsFunc(r.get().accounts, w.Same)
+}
+
+// Knows reports whether the service's owner may learn the tenant's name: it is the owner itself, or a Grant names it.
+func (r ServiceRef) Knows(t identity.TenantID) bool {
+	_, granted := r.get().grants[t]
+	return granted || r.Owner().Same(t)
+}
+
+func (r ServiceRef) get() *service {
+	if r.s == nil {
+		return &service{}
+	}
+	return r.s
+}
+
+// finish makes a Table of a message and of the bytes that stand for it. Every text of the message goes through the parser
+// that made it: a Table that arrives from elsewhere is believed no more than a document.
+func finish(m *agentv1alpha1.Table) (*Table, error) {
+	t := &Table{message: m}
+	platform, err := identity.ParseTrustDomain(m.GetPlatformTrustDomain())
+	if err != nil {
+		return nil, fmt.Errorf("platform: %w", err)
+	}
+	rules := make([]identity.MappingRule, 0, len(m.GetMapping()))
+	for _, r := range m.GetMapping() {
+		rules = append(rules, identity.MappingRule{TrustDomain: r.GetTrustDomain(), Path: r.GetPath()})
+	}
+	if t.mapping, err = identity.NewMapping(platform, rules); err != nil {
+		return nil, fmt.Errorf("mapping: %w", err)
+	}
+	if t.tenant, err = t.mapping.TenantID(m.GetTenant()); err != nil {
+		return nil, fmt.Errorf("tenant: %w", err)
+	}
+	if m.GetWorkload() != "" {
+		if t.workload, err = t.own(m.GetWorkload()); err != nil {
+			return nil, fmt.Errorf("workload: %w", err)
+		}
+	}
+	if err := t.addBundles(m.GetBundles()); err != nil {
+		return nil, err
+	}
+	speaksOf := map[identity.TenantID]bool{t.tenant: true}
+	t.services = make(map[string]*service, len(m.GetServices()))
+	for _, s := range m.GetServices() {
+		if err := t.addService(s, speaksOf); err != nil {
+			return nil, fmt.Errorf("service %q: %w", clip(s.GetName()), err)
+		}
+	}
+	if err := t.addIssuers(m.GetIssuers(), speaksOf); err != nil {
+		return nil, err
+	}
+	encoded, err := marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(encoded)
+	t.version = hex.EncodeToString(sum[:])
+	return t, nil
+}
+
+// own parses the ID of a workload of the Table's tenant; another tenant's is an error.
+func (t *Table) own(id string) (identity.WorkloadID, error) { return t.of(id, t.tenant) }
+
+func (t *Table) of(id string, owner identity.TenantID) (identity.WorkloadID, error) {
+	w, err := t.mapping.Parse(id)
+	if err != nil {
+		return identity.WorkloadID{}, err
+	}
+	if !w.Tenant().Same(owner) {
+		return identity.WorkloadID{}, fmt.Errorf("%s is no workload of %s", w, owner)
+	}
+	return w, nil
+}
+
+func (t *Table) addBundles(bundles []*agentv1alpha1.Bundle) error {
+	all := make([]identity.Bundle, 0, len(bundles))
+	for _, b := range bundles {
+		td, err := identity.ParseTrustDomain(b.GetTrustDomain())
+		if err != nil {
+			return fmt.Errorf("bundle: %w", err)
+		}
+		bundle, err := identity.NewBundle(td, b.GetRoots()...)
+		if err != nil {
+			return err
+		}
+		all = append(all, bundle)
+	}
+	var err error
+	if t.bundles, err = identity.NewBundles(all...); err != nil {
+		return err
+	}
+	t.verifier = identity.NewVerifier(t.mapping, t.bundles)
+	return nil
+}
+
+// maxLifetime bounds what a duration in a message may be, so that it fits into one.
+const maxLifetime = 10 * 365 * 24 * time.Hour
+
+// addIssuers lets no issuer assert a tenant that the Table has nothing to do with.
+func (t *Table) addIssuers(issuers []*agentv1alpha1.TokenIssuer, speaksOf map[identity.TenantID]bool) error {
+	all := make([]identity.TokenIssuer, 0, len(issuers))
+	for _, i := range issuers {
+		if s := i.GetMaxLifetimeSeconds(); s < 0 || s > int64(maxLifetime/time.Second) {
+			return fmt.Errorf("token issuer %q: maxLifetime is out of range", clip(i.GetName()))
+		}
+		c := identity.TokenIssuerConfig{
+			Name: i.GetName(), Issuer: i.GetIssuer(), Audiences: i.GetAudiences(), TenantClaim: i.GetTenantClaim(), RolesClaim: i.GetRolesClaim(),
+			MaxLifetime: time.Duration(i.GetMaxLifetimeSeconds()) * time.Second, JWKS: i.GetJwks(),
+		}
+		for _, name := range i.GetTenants() {
+			id, err := t.mapping.TenantID(name)
+			if err != nil {
+				return fmt.Errorf("token issuer %q: %w", clip(i.GetName()), err)
+			}
+			if !speaksOf[id] {
+				return fmt.Errorf("token issuer %q: it asserts tenant %q, of which the table does not speak", clip(i.GetName()), clip(name))
+			}
+			c.Tenants = append(c.Tenants, id)
+		}
+		issuer, err := identity.NewTokenIssuer(c)
+		if err != nil {
+			return fmt.Errorf("token issuer %q: %w", clip(i.GetName()), err)
+		}
+		all = append(all, issuer)
+	}
+	t.tokens = identity.NewTokenVerifier(all...)
+	return nil
+}
+
+func (t *Table) addService(m *agentv1alpha1.Service, speaksOf map[identity.TenantID]bool) error {
+	s := &service{
+		table: t, name: m.GetName(), port: m.GetPort(), token: m.GetToken(), forward: m.GetForwardToken(),
+		grants: map[identity.TenantID]int64{}, callers: map[identity.WorkloadID][]*rule{},
+	}
+	_, known := agentv1alpha1.TokenMode_name[int32(s.token)]
+	_, dup := t.services[s.name]
+	switch {
+	case !identity.ValidName(s.name) || !identity.ValidName(s.port):
+		return errors.New("the service or its port has no valid name")
+	case dup:
+		return errors.New("it stands twice")
+	case !known:
+		return errors.New("unknown token mode")
+	case len(m.GetAccounts()) == 0:
+		return errors.New("nobody runs it")
+	case len(m.GetGrants()) > 0 && !t.tenant.IsPlatform():
+		return errors.New("only the platform's services are granted to other tenants")
+	}
+	for _, a := range m.GetAccounts() {
+		w, err := t.own(a)
+		if err != nil {
+			return fmt.Errorf("accounts: %w", err)
+		}
+		s.accounts = append(s.accounts, w)
+	}
+	if !t.workload.IsZero() && !slices.ContainsFunc(s.accounts, t.workload.Same) {
+		return fmt.Errorf("%s does not run it", t.workload)
+	}
+	for _, r := range m.GetRules() {
+		compiled, err := newRule(r.GetName(), r.GetRoles(), r.GetMethods(), r.GetPaths())
+		if err == nil {
+			err = s.admit(compiled, t.tenant, r.GetFrom())
+		}
+		if err != nil {
+			return fmt.Errorf("rule %q: %w", clip(r.GetName()), err)
+		}
+	}
+	for _, g := range m.GetGrants() {
+		if err := s.addGrant(g, speaksOf); err != nil {
+			return fmt.Errorf("grant %q: %w", clip(g.GetName()), err)
+		}
+	}
+	t.services[s.name] = s
+	return nil
+}
+
+func (s *service) addGrant(g *agentv1alpha1.Grant, speaksOf map[identity.TenantID]bool) error {
+	tenant, err := s.table.mapping.TenantID(g.GetTenant())
+	if err != nil {
+		return err
+	}
+	if tenant.IsPlatform() {
+		return errors.New("the platform needs no Grant for its own services")
+	}
+	r, err := newRule(g.GetName(), nil, g.GetMethods(), g.GetPaths())
+	if err != nil {
+		return err
+	}
+	r.until = g.GetNotAfter()
+	s.grants[tenant] = max(s.grants[tenant], r.until)
+	speaksOf[tenant] = true
+	return s.admit(r, tenant, g.GetFrom())
+}
+
+// admit lets the rule be found by its callers, all of which are of one tenant.
+func (s *service) admit(r *rule, tenant identity.TenantID, from []string) error {
+	for _, id := range from {
+		w, err := s.table.of(id, tenant)
+		if err != nil {
+			return err
+		}
+		s.callers[w] = append(s.callers[w], r)
+	}
+	return nil
+}
+
+// anyMethod and anyPath are written out in a Table: an empty list is a mistake there, not everything.
+const (
+	anyMethod = "*"
+	anyPath   = "/**"
+)
+
+func newRule(name string, roles, methods, paths []string) (*rule, error) {
+	r := &rule{name: name, until: forever, roles: roles}
+	switch {
+	case !printable(name):
+		return nil, errors.New("it has no readable name")
+	case len(methods) == 0 || len(paths) == 0:
+		return nil, errors.New("it says no methods or no paths")
+	case slices.ContainsFunc(roles, func(role string) bool { return !identity.ValidName(role) }):
+		return nil, errors.New("a role's name is not valid")
+	}
+	for _, m := range methods {
+		switch {
+		case m == anyMethod && len(methods) == 1:
+		case !validMethod(m):
+			return nil, fmt.Errorf("method %q: upper-case letters and inner hyphens", clip(m))
+		default:
+			r.methods = append(r.methods, m)
+		}
+	}
+	for _, p := range paths {
+		compiled, err := parsePattern(p)
+		if err != nil {
+			return nil, err
+		}
+		r.paths = append(r.paths, compiled)
+	}
+	return r, nil
+}
+
+func validMethod(m string) bool {
+	const limit = 32
+	if m == "" || len(m) > limit || m[0] == '-' || m[len(m)-1] == '-' {
+		return false
+	}
+	for i := range len(m) {
+		if (m[i] < 'A' || m[i] > 'Z') && m[i] != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// printable keeps names out of records that would break a line or be longer than one.
+func printable(s string) bool {
+	const limit = 200
+	if s == "" || len(s) > limit {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
