@@ -97,6 +97,10 @@ func TestServiceGivesOneSVIDForOneToken(t *testing.T) {
 	if len(answer.GetChain()) != 1 || len(answer.GetBundle()) != 1 {
 		t.Errorf("%d certificates, %d roots", len(answer.GetChain()), len(answer.GetBundle()))
 	}
+	if answer.GetPlatformTrustDomain() != "platform.demo.test" || len(answer.GetMapping()) != 1 ||
+		answer.GetMapping()[0].GetTrustDomain() != "{tenant}.demo.test" || answer.GetMapping()[0].GetPath() != "/ns/{namespace}/sa/{serviceAccount}" {
+		t.Errorf("mapping %v of %q", answer.GetMapping(), answer.GetPlatformTrustDomain())
+	}
 	refused(ask(acmeWeb, made.GetToken()))
 	for _, r := range refusals[1:] {
 		if diff := cmp.Diff(refusals[0], r); diff != "" {
