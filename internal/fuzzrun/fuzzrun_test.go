@@ -82,7 +82,7 @@ func FuzzBare(f *testing.F) { f.Fuzz(func(t *testing.T, b []byte) {}) }
 			r := runner{dir: dir, work: "bin", each: 100 * time.Millisecond, out: &out}
 			err := r.run(t.Context(), tt.need)
 			if len(tt.want) == 0 {
-				if err != nil || !strings.Contains(out.String(), "1 seeds") {
+				if err != nil || !strings.Contains(out.String(), "seeds: 1") {
 					t.Errorf("run() = %v, want nothing; it printed\n%s", err, out.String())
 				}
 				return

@@ -135,14 +135,14 @@ func (r runner) fuzz(ctx context.Context, binary, corpus string, t target) (stri
 	if err != nil {
 		return "", fmt.Errorf("an input breaks it: %w\n%s", err, out)
 	}
-	return fmt.Sprintf("%d seeds, %s executions in %s", seeds, executions(out), r.each), nil
+	return fmt.Sprintf("seeds: %d, executions: %s in %s", seeds, executions(out), r.each), nil
 }
 
 // test runs a test binary where `go test` would run it.
 func (r runner) test(ctx context.Context, binary, folder string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.each+grace, errors.New("it did not end in time"))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd := exec.CommandContext(ctx, binary, args...) //nolint:gosec // a test binary that build made
 	cmd.Dir = filepath.Join(r.dir, filepath.FromSlash(folder))
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // so that it ends its workers
 	cmd.WaitDelay = 5 * time.Second

@@ -21,12 +21,14 @@ type target struct {
 	name   string
 }
 
-// listed is what `go list` tells of a package.
+// listed is what `go list` tells of a package; encoding/json does not mind its capitals.
 type listed struct {
-	Dir          string
-	TestGoFiles  []string
-	XTestGoFiles []string
-	Module       struct{ Dir string }
+	Dir          string   `json:"dir"`
+	TestGoFiles  []string `json:"testGoFiles"`
+	XTestGoFiles []string `json:"xTestGoFiles"`
+	Module       struct {
+		Dir string `json:"dir"`
+	} `json:"module"`
 }
 
 // findTargets reads the test files of every package below dir. It reads rather than runs `go test -list`, which would
