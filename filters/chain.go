@@ -128,6 +128,7 @@ func connectionManager(prefix, routes string) *hcmv3.HttpConnectionManager {
 		StreamIdleTimeout:            seconds(streamIdle),
 		ServerHeaderTransformation:   hcmv3.HttpConnectionManager_PASS_THROUGH,
 		UseRemoteAddress:             yes(),
+		SkipXffAppend:                true,
 		InternalAddressConfig:        nothingInternal(),
 		ForwardClientCertDetails:     hcmv3.HttpConnectionManager_SANITIZE,
 		NormalizePath:                yes(),

@@ -1,0 +1,148 @@
+package filters
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+const spiffeScheme = "spiffe://"
+
+func (l *linter) downstreamTLS(socket *corev3.TransportSocket, path string) {
+	var c tlsv3.DownstreamTlsContext
+	if !l.need(socket != nil, setChainTLS, path, "the chain takes plaintext") {
+		return
+	}
+	l.need(socket.GetName() == tlsSocketName, setExtName, path, "%q", clip(socket.GetName()))
+	if !l.unpack(socket.GetTypedConfig(), &c, path) {
+		return
+	}
+	l.need(c.GetRequireClientCertificate().GetValue(), setClientCert, path, "callers may come without a certificate")
+	l.need(c.GetDisableStatelessSessionResumption(), setStateless, path, "session tickets are on")
+	l.need(c.GetDisableStatefulSessionResumption(), setStateful, path, "the session cache is on")
+	validation := l.commonTLS(c.GetCommonTlsContext(), path)
+	l.need(validation.GetSuppressClientCaList(), setClientCAList, path, "the names of the trusted roots are told")
+	l.need(len(validation.GetMatchTypedSubjectAltNames()) == 0, setDownstreamSANs, path, "callers are pinned in the chain")
+}
+
+func (l *linter) upstreamTLS(socket *corev3.TransportSocket, path string) {
+	var c tlsv3.UpstreamTlsContext
+	l.need(socket.GetName() == tlsSocketName, setExtName, path, "%q", clip(socket.GetName()))
+	if !l.unpack(socket.GetTypedConfig(), &c, path) {
+		return
+	}
+	l.need(hostName(c.GetSni()), setUpstreamSNI, path, "the SNI label is %q", clip(c.GetSni()))
+	l.need(c.GetMaxSessionKeys() != nil && c.GetMaxSessionKeys().GetValue() == 0, setUpstreamSession, path, "sessions are kept for resumption")
+	validation := l.commonTLS(c.GetCommonTlsContext(), path)
+	l.need(!validation.GetSuppressClientCaList(), setClientCAList, path, "set where it means nothing")
+	sans := validation.GetMatchTypedSubjectAltNames()
+	l.need(len(sans) > 0, setUpstreamSANs, path, "no identity is pinned: every server would do")
+	for _, san := range sans {
+		l.exactURI(san, path)
+	}
+}
+
+// commonTLS judges what both sides share and returns the inline half of the validation context.
+func (l *linter) commonTLS(c *tlsv3.CommonTlsContext, path string) *tlsv3.CertificateValidationContext {
+	params := c.GetTlsParams()
+	tls13 := params.GetTlsMinimumProtocolVersion() == tlsv3.TlsParameters_TLSv1_3 && params.GetTlsMaximumProtocolVersion() == tlsv3.TlsParameters_TLSv1_3
+	l.need(tls13, setTLSVersion, path, "versions %s to %s", params.GetTlsMinimumProtocolVersion(), params.GetTlsMaximumProtocolVersion())
+	l.need(len(c.GetAlpnProtocols()) == 1 && c.GetAlpnProtocols()[0] == "h2", setALPN, path, "%q", c.GetAlpnProtocols())
+	own := c.GetTlsCertificateSdsSecretConfigs()
+	if l.need(len(own) == 1, setOwnCertificate, path, "%d certificates", len(own)) {
+		l.need(own[0].GetName() == "default", setOwnCertificate, path, "the certificate is %q", clip(own[0].GetName()))
+		l.sds(own[0], path)
+	}
+	combined := c.GetCombinedValidationContext()
+	bundle := combined.GetValidationContextSdsSecretConfig()
+	if l.need(bundle != nil, setBundle, path, "no bundle: any certificate would do") {
+		_, ok := bundleDomain(bundle.GetName())
+		l.need(ok, setBundle, path, "%q is no bundle of a trust domain", clip(bundle.GetName()))
+		l.sds(bundle, path)
+	}
+	inline := combined.GetDefaultValidationContext()
+	l.need(inline.GetTrustedCa() == nil, setBundle, path, "roots beside the bundle")
+	return inline
+}
+
+// sds judges where a secret comes from, and that Envoy waits for it.
+func (l *linter) sds(s *tlsv3.SdsSecretConfig, path string) {
+	source := s.GetSdsConfig()
+	ok := source.GetAds() != nil && source.GetResourceApiVersion() == corev3.ApiVersion_V3
+	l.need(ok, setADS, path, "secret %q does not come by the bootstrap's stream, in version 3", clip(s.GetName()))
+	timeout := source.GetInitialFetchTimeout()
+	l.need(timeout != nil && timeout.GetSeconds() == 0 && timeout.GetNanos() == 0, setSDSTimeout, path, "secret %q is not waited for", clip(s.GetName()))
+}
+
+// exactURI judges a matcher of identities. That the identity is the right one is not known here; that it is one, whole, is.
+func (l *linter) exactURI(m *tlsv3.SubjectAltNameMatcher, path string) {
+	exact, ok := m.GetMatcher().GetMatchPattern().(*matcherv3.StringMatcher_Exact)
+	ok = ok && m.GetSanType() == tlsv3.SubjectAltNameMatcher_URI && wholeID(exact.Exact)
+	l.need(ok, setExactIdentity, path, "not one whole SPIFFE ID in a URI SAN: %v", clip(m.String()))
+}
+
+// wholeID reports whether s has the form of a SPIFFE ID with a path. The mapping of the mesh says whose it is.
+func wholeID(s string) bool {
+	rest, ok := strings.CutPrefix(s, spiffeScheme)
+	domain, path, hasPath := strings.Cut(rest, "/")
+	if !ok || !hasPath || path == "" || !hostName(domain) || len(s) > 2048 {
+		return false
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "" || segment == "." || segment == ".." || strings.Trim(segment, segmentAlphabet) != "" {
+			return false
+		}
+	}
+	return true
+}
+
+const segmentAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._"
+
+// bundleDomain reads the SDS name of a bundle.
+func bundleDomain(name string) (identity.TrustDomain, bool) {
+	domain, ok := strings.CutPrefix(name, spiffeScheme)
+	td, err := identity.ParseTrustDomain(domain)
+	return td, ok && err == nil
+}
+
+// secret judges a secret that the control plane sends: roots, never a key or a certificate.
+func (l *linter) secret(s *tlsv3.Secret) {
+	l.need(s.GetName() == l.name, setInnerName, "name", "the name inside is %q", clip(s.GetName()))
+	_, ok := bundleDomain(s.GetName())
+	l.need(ok, setName, "name", "%q is no trust domain", clip(s.GetName()))
+	v := s.GetValidationContext()
+	if !l.need(v != nil, setSecretKind, "", "not a bundle") {
+		return
+	}
+	plain := len(v.GetMatchTypedSubjectAltNames()) == 0 && !v.GetSuppressClientCaList()
+	l.need(plain, setSecretKind, "validation_context", "more than roots")
+	l.need(onlyRoots(v.GetTrustedCa().GetInlineBytes()), setSecretRoots, "validation_context.trusted_ca", "not CA certificates in PEM, inline, alone")
+}
+
+// onlyRoots reports whether data is at least one CA certificate in PEM, and nothing else.
+func onlyRoots(data []byte) bool {
+	rest, found := data, false
+	for len(bytes.TrimSpace(rest)) > 0 {
+		if !bytes.HasPrefix(bytes.TrimSpace(rest), []byte("-----BEGIN CERTIFICATE-----")) {
+			return false
+		}
+		var block *pem.Block
+		block, rest = pem.Decode(rest)
+		if block == nil || block.Type != "CERTIFICATE" || len(block.Headers) != 0 {
+			return false
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil || !cert.BasicConstraintsValid || !cert.IsCA {
+			return false
+		}
+		found = true
+	}
+	return found
+}
