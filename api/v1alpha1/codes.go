@@ -1,0 +1,108 @@
+package v1alpha1
+
+// Code is the stable name of a kind of problem, RF and four digits.
+type Code string
+
+// The problems of reading one file.
+const (
+	CodeFileTooLarge  Code = "RF1001"
+	CodeBadText       Code = "RF1002"
+	CodeSyntax        Code = "RF1003"
+	CodeTooComplex    Code = "RF1004"
+	CodeRefusedYAML   Code = "RF1005"
+	CodeDuplicateKey  Code = "RF1006"
+	CodeWrongType     Code = "RF1007"
+	CodeUnknownField  Code = "RF1008"
+	CodeMissingField  Code = "RF1009"
+	CodeBadValue      Code = "RF1010"
+	CodeAPIVersion    Code = "RF1011"
+	CodeUnknownKind   Code = "RF1012"
+	CodeNotYet        Code = "RF1013"
+	CodeMisplacedFile Code = "RF1014"
+	CodeMoreProblems  Code = "RF1015"
+)
+
+// The problems of the documents together.
+const (
+	CodeNoMesh            Code = "RF2001"
+	CodeDuplicateDocument Code = "RF2002"
+	CodeBadName           Code = "RF2003"
+	CodeReservedName      Code = "RF2004"
+	CodeNotYours          Code = "RF2005"
+	CodeUndeclaredTenant  Code = "RF2006"
+	CodeUnknownReference  Code = "RF2007"
+	CodeIdentityRule      Code = "RF2008"
+	CodeIdentityClash     Code = "RF2009"
+	CodeNamespaceClash    Code = "RF2010"
+	CodeNoBundle          Code = "RF2011"
+	CodePort              Code = "RF2012"
+	CodeAddress           Code = "RF2013"
+	CodeEndpointClaimed   Code = "RF2014"
+	CodePortClash         Code = "RF2015"
+	CodeIncompleteService Code = "RF2016"
+	CodeNoEffect          Code = "RF2017"
+	CodeRepeated          Code = "RF2018"
+	CodeMethod            Code = "RF2019"
+	CodePath              Code = "RF2020"
+	CodeRolesWithoutToken Code = "RF2021"
+	CodeNoPorts           Code = "RF2022"
+	CodeIssuerURL         Code = "RF2023"
+	CodeIssuerClash       Code = "RF2024"
+	CodeKeySet            Code = "RF2025"
+	CodeClaim             Code = "RF2026"
+)
+
+// CodeInfo explains a Code.
+type CodeInfo struct {
+	Code Code
+	// Title is the problem in a few words, Meaning says why it is one, Fix what to do.
+	Title, Meaning, Fix string
+}
+
+// Codes lists every Code in order, with its explanation; docs/problems.md is this table.
+func Codes() []CodeInfo {
+	return []CodeInfo{
+		{CodeFileTooLarge, "file too large", "A file of documents is at most 1 MiB, so that one owner cannot keep the others waiting.", "Split it into several files."},
+		{CodeBadText, "not plain text", "A file is UTF-8 without NUL, control characters, lone carriage returns and characters that change the direction of text: people and programs must read the same.", "Remove the character that the position points at."},
+		{CodeSyntax, "not YAML", "The text is not valid YAML, so nothing in the file was read.", "Correct the place that the position points at; often it is the line before."},
+		{CodeTooComplex, "too deep or too long", "Nesting, line length, blank lines and the number of keys of one mapping are bounded, so that the time to read a file is.", "Write it flatter; no document needs that much."},
+		{CodeRefusedYAML, "YAML feature that is not taken", "Anchors, aliases, merge keys, tags, directives and complex keys make a document say what cannot be seen in its place.", "Write the value out."},
+		{CodeDuplicateKey, "key written twice", "YAML readers differ in which of two equal keys counts.", "Keep one of them."},
+		{CodeWrongType, "wrong type", "A field holds another type of value than it takes. Words that YAML 1.1 and 1.2 read differently (yes, no, on, off) are no texts without quotes.", "Write the type that the text names; quote texts that look like numbers or truth values."},
+		{CodeUnknownField, "unknown field", "No field of that name exists here. It is refused because an ignored field is a wish that nobody fulfils.", "Correct the name, or remove the field."},
+		{CodeMissingField, "missing field", "A field that must be written is not.", "Add the field."},
+		{CodeBadValue, "value not accepted", "The value is of the right type but not one that the field takes.", "Use one of the values that the text names."},
+		{CodeAPIVersion, "unknown apiVersion", "Documents of another version are not read: they could mean something else.", "Write apiVersion: ringfence.dev/v1alpha1."},
+		{CodeUnknownKind, "unknown kind", "No documents of that kind exist.", "Correct the kind."},
+		{CodeNotYet, "not yet", "The interface knows this, but this release does not build it. It is refused because ignoring it would promise what nobody keeps.", "Remove it, or wait for the release that builds it."},
+		{CodeMisplacedFile, "file belongs to nobody", "Documents lie in mesh.yaml, platform/ and tenants/<tenant>/; the path says whose they are. tenants/platform is nobody's: the name is reserved.", "Move the file."},
+		{CodeMoreProblems, "more problems", "The file has more problems than are listed.", "Correct the listed ones first."},
+
+		{CodeNoMesh, "not one Mesh", "There is exactly one Mesh document: it says how SPIFFE IDs name tenants.", "Write it in mesh.yaml, and only there."},
+		{CodeDuplicateDocument, "document written twice", "Two documents of one owner have the same kind and name.", "Rename or remove one of them."},
+		{CodeBadName, "name outside the grammar", "Names are [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?: they become parts of identities, hosts and resource names.", "Use lower-case letters, digits and inner hyphens, at most 63 characters."},
+		{CodeReservedName, "reserved name", "platform is the owner of the shared services and ringfence-system the namespace of the control plane; nobody else may bear these names.", "Choose another name."},
+		{CodeNotYours, "not yours", "Documents below tenants/<tenant>/ can only speak of that tenant: its namespaces, its services. Mesh, Tenant, TokenIssuer and Grant are the platform's.", "Name something of your own, or ask the platform's team."},
+		{CodeUndeclaredTenant, "directory of no tenant", "No Tenant document in platform/ declares the tenant of this directory, so nothing in it counts.", "Ask the platform's team for a Tenant document, or remove the directory."},
+		{CodeUnknownReference, "no such thing", "The document names a service, tenant or file that is not there.", "Correct the name, or add what it names."},
+		{CodeIdentityRule, "identity rule not accepted", "A rule of the Mesh cannot say without doubt which tenant a SPIFFE ID names.", "See the text; {tenant} and {serviceAccount} each stand once, the trust domain is in lower case."},
+		{CodeIdentityClash, "one identity for two", "Two owners, or two service accounts, would bear the same SPIFFE ID, and nobody could tell them apart.", "Give the rules of the Mesh a {namespace}, or rename the account."},
+		{CodeNamespaceClash, "namespace of two tenants", "A namespace belongs to one tenant.", "Remove it from one of them."},
+		{CodeNoBundle, "no trust bundle", "There are no roots for a trust domain, so nobody in it could be believed.", "See why the issuer has no roots for the trust domain."},
+		{CodePort, "not a port", "A port is 1 to 65535.", "Correct the number."},
+		{CodeAddress, "address not accepted", "An endpoint is a plain unicast IP address: no name, no zone, not unspecified, multicast, broadcast or link-local (where clouds keep their metadata).", "Write the address that the sidecar is reached at."},
+		{CodeEndpointClaimed, "address and port are claimed", "An address and port belongs to one Service of the whole mesh; who holds it keeps it.", "Choose another port."},
+		{CodePortClash, "port used twice", "A sidecar and its application share loopback: what they listen on must differ. Sidecars of a service with several addresses listen on one port.", "Choose another port."},
+		{CodeIncompleteService, "service not complete", "A service that is called has a port and endpoints.", "Add what the text names."},
+		{CodeNoEffect, "without effect", "What is written here would change nothing, so it was meant otherwise.", "Remove it, or write what makes it count."},
+		{CodeRepeated, "written twice", "The same entry stands in a list twice.", "Remove one of them."},
+		{CodeMethod, "not a method", "A method is written as HTTP does: capital letters. CONNECT is never passed on.", "Write for example GET."},
+		{CodePath, "not a path pattern", "A pattern starts with a slash; * is a whole segment, ** a whole last one. Empty and dot segments, %, ?, #, backslashes and characters outside ASCII are refused, because proxies and applications read them differently.", "Write the path as the application sees it after decoding."},
+		{CodeRolesWithoutToken, "roles without a token", "A rule asks for roles, but the service reads no tokens, so the rule would never match.", "Set token: optional or required on the Service, or remove the roles."},
+		{CodeNoPorts, "service takes no calls", "A policy or grant is about a service without ports, which nobody calls.", "Name another service, or give it a port."},
+		{CodeIssuerURL, "issuer not accepted", "An issuer is an https URL without user, query and fragment, exactly as its tokens say it.", "Write the iss claim of the tokens."},
+		{CodeIssuerClash, "two issuers of one name", "Two TokenIssuers with the same issuer speak of the same tenant, and a token would belong to both.", "Make it one TokenIssuer, or part their tenants."},
+		{CodeKeySet, "key set not accepted", "A JWKS file holds the public keys of asymmetric algorithms. A private or symmetric key in it is a secret that now is known.", "Export the public keys only; replace a private key that stood here."},
+		{CodeClaim, "claims or lifetime not accepted", "The names of claims are short ASCII texts that differ; a token lives between one second and 24 hours.", "Correct the value."},
+	}
+}

@@ -1,0 +1,234 @@
+package v1alpha1
+
+import (
+	"errors"
+	"reflect"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+const (
+	// MaxFileSize is the size of the largest file that is read.
+	MaxFileSize = 1 << 20
+	// maxProblems bounds what one file can say about itself.
+	maxProblems = 100
+)
+
+// File is a file as a source found it. Path is relative to the configuration directory, with slashes.
+type File struct {
+	Path string
+	Data []byte
+}
+
+// Decode reads the documents of a file. A document with problems is among the documents, so that references to it are
+// not reported as well; it carries its problems (Header.Problems), and nothing can be built from it.
+func Decode(f File) ([]Document, []Problem) {
+	if Owner(f.Path) == "" || Owner(f.Path) == "tenants/"+PlatformOwner {
+		return nil, []Problem{FileProblem(f.Path, CodeMisplacedFile,
+			"documents lie in mesh.yaml, platform/ and tenants/<tenant>/", "the path says no owner of the documents in this file")}
+	}
+	if len(f.Data) > MaxFileSize {
+		return nil, []Problem{FileProblem(f.Path, CodeFileTooLarge, "split it into several files",
+			"the file has %d bytes, %d are read", len(f.Data), MaxFileSize)}
+	}
+	text, src, problem := checkText(f)
+	if problem != nil {
+		return nil, []Problem{*problem}
+	}
+	d := &decoder{src: src}
+	docs := d.file(text)
+	return docs, SortProblems(d.problems)
+}
+
+// decoder collects the problems of one file.
+type decoder struct {
+	src      *source
+	problems []Problem
+}
+
+func (d *decoder) report(p Problem) {
+	switch {
+	case len(d.problems) < maxProblems:
+		d.problems = append(d.problems, p)
+	case len(d.problems) == maxProblems:
+		d.problems = append(d.problems, FileProblem(d.src.file, CodeMoreProblems, "", "there are more problems than the first %d", maxProblems))
+	}
+}
+
+func (d *decoder) reportAt(p Pos, code Code, hint, format string, args ...any) {
+	d.report(p.Problem(code, hint, format, args...))
+}
+
+// file reads all documents of a text. The deferred function contains the YAML library: it takes bytes apart that nobody
+// has vouched for, and a panic in it (fuzzing found some in its past releases) must cost this file, not the process that
+// serves every tenant.
+func (d *decoder) file(text string) (docs []Document) {
+	defer func() {
+		if r := recover(); r != nil {
+			docs = nil
+			d.report(FileProblem(d.src.file, CodeSyntax, "", "the YAML reader failed on this file"))
+		}
+	}()
+	tokens := lexer.Tokenize(text)
+	if !d.checkTokens(tokens) {
+		return nil
+	}
+	parsed, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
+	if err != nil {
+		d.syntax(err)
+		return nil
+	}
+	for _, n := range parsed.Docs {
+		if n == nil || isEmpty(n.Body) {
+			continue
+		}
+		if doc := d.document(n.Body); doc != nil {
+			docs = append(docs, doc)
+		}
+	}
+	return docs
+}
+
+func isEmpty(n ast.Node) bool {
+	if n == nil {
+		return true
+	}
+	null, ok := n.(*ast.NullNode)
+	// "null" and "~" are values, and wrong ones; a document of comments alone has no value at all.
+	return ok && null.GetToken().Value == ""
+}
+
+func (d *decoder) syntax(err error) {
+	var syntax *yaml.SyntaxError
+	// The library's own text quotes the whole source at a cost that grows with its square: only the message is taken.
+	if errors.As(err, &syntax) {
+		d.reportAt(d.tokenPos(syntax.Token), CodeSyntax, "", "not valid YAML: %s", syntax.Message)
+		return
+	}
+	d.report(FileProblem(d.src.file, CodeSyntax, "", "not valid YAML"))
+}
+
+func (d *decoder) tokenPos(t *token.Token) Pos {
+	if t == nil || t.Position == nil {
+		return d.src.at(1, 1)
+	}
+	return d.src.at(t.Position.Line, t.Position.Column)
+}
+
+func (d *decoder) pos(n ast.Node) Pos {
+	if m, ok := n.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
+		return d.pos(m.Values[0].Key)
+	}
+	if m, ok := n.(*ast.MappingValueNode); ok {
+		return d.pos(m.Key)
+	}
+	return d.tokenPos(n.GetToken())
+}
+
+// document reads one document. It is nil where not even its kind is known.
+func (d *decoder) document(n ast.Node) Document {
+	m, ok := n.(ast.MapNode)
+	if !ok {
+		d.reportAt(d.pos(n), CodeWrongType, "", "a document is a mapping with kind, metadata and spec; this is %s", describe(n))
+		return nil
+	}
+	before := len(d.problems)
+	doc := d.newDocument(n, m)
+	if doc == nil {
+		return nil
+	}
+	d.structure(n, reflect.ValueOf(doc).Elem(), "")
+	if found := d.problems[min(before, len(d.problems)):]; len(found) > 0 || len(d.problems) > maxProblems {
+		h := doc.header()
+		h.problems = append(h.problems, found...)
+		if len(found) == 0 {
+			h.problems = append(h.problems, d.problems[maxProblems])
+		}
+	}
+	return doc
+}
+
+// newDocument makes the empty document of the kind that n names, or says why there is none.
+func (d *decoder) newDocument(n ast.Node, m ast.MapNode) Document {
+	var version, kind ast.Node
+	for it := m.MapRange(); it.Next(); {
+		switch keyText(it.Key()) {
+		case "apiVersion":
+			version = it.Value()
+		case "kind":
+			kind = it.Value()
+		}
+	}
+	if kind == nil {
+		d.reportAt(d.pos(n), CodeMissingField, "write for example kind: Service", "the document has no kind")
+		return nil
+	}
+	var v, k String
+	if !d.scalar(kind, &k, "kind") || (version != nil && !d.scalar(version, &v, "apiVersion")) {
+		return nil
+	}
+	known := Kind(k.Value)
+	switch {
+	case notYetKind(known, v.Value):
+		d.reportAt(k.Pos, CodeNotYet, "", "kind %s is not built yet", known)
+		return nil
+	case v.IsSet() && v.Value != APIVersion:
+		d.reportAt(v.Pos, CodeAPIVersion, "write apiVersion: "+APIVersion, "unknown apiVersion %s", Quote(v.Value))
+		return nil
+	}
+	doc := newOf(known)
+	if doc == nil {
+		d.reportAt(k.Pos, CodeUnknownKind, Suggest(k.Value, kindNames()), "unknown kind %s", Quote(k.Value))
+		return nil
+	}
+	doc.header().Pos = d.pos(n)
+	return doc
+}
+
+func notYetKind(k Kind, version string) bool {
+	switch k {
+	case "Egress", "AccessTest", "Revocation":
+		return version == "" || version == APIVersion
+	case "HTTPRoute", "GRPCRoute":
+		return true
+	default:
+		return false
+	}
+}
+
+func newOf(k Kind) Document {
+	switch k {
+	case KindMesh:
+		return &Mesh{}
+	case KindTenant:
+		return &Tenant{}
+	case KindTokenIssuer:
+		return &TokenIssuer{}
+	case KindService:
+		return &Service{}
+	case KindGrant:
+		return &Grant{}
+	case KindAccessPolicy:
+		return &AccessPolicy{}
+	default:
+		return nil
+	}
+}
+
+func kindNames() []string {
+	kinds := Kinds()
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = string(k)
+	}
+	return names
+}
+
+// Kinds lists the kinds that this release builds.
+func Kinds() []Kind {
+	return []Kind{KindMesh, KindTenant, KindTokenIssuer, KindService, KindGrant, KindAccessPolicy}
+}

@@ -1,0 +1,179 @@
+package v1alpha1
+
+import "slices"
+
+// APIVersion is the one version of documents that this package reads. A document that names none is of this version.
+const APIVersion = "ringfence.dev/v1alpha1"
+
+// Kind is the kind of a document.
+type Kind string
+
+// The kinds that this release builds.
+const (
+	KindMesh         Kind = "Mesh"
+	KindTenant       Kind = "Tenant"
+	KindTokenIssuer  Kind = "TokenIssuer"
+	KindService      Kind = "Service"
+	KindGrant        Kind = "Grant"
+	KindAccessPolicy Kind = "AccessPolicy"
+)
+
+// Document is one of *Mesh, *Tenant, *TokenIssuer, *Service, *Grant and *AccessPolicy.
+type Document interface {
+	// Head is what every document has.
+	Head() Header
+	header() *Header
+}
+
+// Header is what every document has.
+type Header struct {
+	APIVersion String   `json:"apiVersion,omitempty" jsonschema:"enum=ringfence.dev/v1alpha1" jsonschema_description:"The version of this document; ringfence.dev/v1alpha1 where it is not written."`
+	Kind       String   `json:"kind" jsonschema_description:"What this document describes."`
+	Metadata   Metadata `json:"metadata"`
+	Pos        Pos      `json:"-"`
+
+	problems []Problem
+}
+
+// Metadata names a document.
+type Metadata struct {
+	Name String   `json:"name" jsonschema:"format=name" jsonschema_description:"The name, unique for its kind and owner: lower-case letters, digits and inner hyphens, at most 63."`
+	_    struct{} `notyet:"namespace"`
+	_    struct{} `notyet:"labels"`
+	_    struct{} `notyet:"annotations"`
+	Pos  Pos      `json:"-"`
+}
+
+// Head is what every document has.
+func (h *Header) Head() Header { return *h }
+
+func (h *Header) header() *Header { return h }
+
+// Owner is the owner of the document, from the path of its file.
+func (h Header) Owner() string { return h.Pos.Owner() }
+
+// Name is the document's own name.
+func (h Header) Name() String { return h.Metadata.Name }
+
+// Problems are those that Decode found in this document. A document that has any is not whole: it says that something of
+// that name was meant, so that references to it need not be reported as well, and nothing may be built from it.
+func (h Header) Problems() []Problem { return slices.Clone(h.problems) }
+
+// Mesh is the one document about the mesh as a whole: how SPIFFE IDs name tenants.
+type Mesh struct {
+	Header
+	Spec MeshSpec `json:"spec"`
+}
+
+// MeshSpec is what a Mesh says.
+type MeshSpec struct {
+	Identities          []IdentityRule `json:"identities" jsonschema_description:"How a SPIFFE ID names a tenant. The first rule that matches counts; no match: refused."`
+	PlatformTrustDomain String         `json:"platformTrustDomain" jsonschema_description:"The trust domain of the platform's own identities."`
+	_                   struct{}       `notyet:"sensitivity"`
+	_                   struct{}       `notyet:"askers"`
+	Pos                 Pos            `json:"-"`
+}
+
+// IdentityRule is one shape of SPIFFE ID.
+type IdentityRule struct {
+	TrustDomain String `json:"trustDomain" jsonschema_description:"The trust domain; one of its labels may be {tenant}."`
+	Path        String `json:"path" jsonschema_description:"The path; whole segments may be {tenant}, {namespace} and {serviceAccount}."`
+	Pos         Pos    `json:"-"`
+}
+
+// Tenant says that a tenant exists.
+type Tenant struct {
+	Header
+	Spec TenantSpec `json:"spec"`
+}
+
+// TenantSpec is what a Tenant says.
+type TenantSpec struct {
+	Namespaces []String `json:"namespaces" jsonschema:"format=name" jsonschema_description:"The namespaces that are this tenant's alone."`
+	State      String   `json:"state,omitempty" jsonschema:"enum=Active" notyet:"Quarantined,Draining" jsonschema_description:"Whether the tenant may call and be called."`
+	_          struct{} `notyet:"hosts"`
+	_          struct{} `notyet:"quota"`
+	Pos        Pos      `json:"-"`
+}
+
+// TokenIssuer says whose bearer tokens are believed, and of which tenants they may speak.
+type TokenIssuer struct {
+	Header
+	Spec TokenIssuerSpec `json:"spec"`
+}
+
+// TokenIssuerSpec is what a TokenIssuer says.
+type TokenIssuerSpec struct {
+	Issuer      String    `json:"issuer" jsonschema_description:"The iss claim of its tokens, an https URL."`
+	JWKS        JWKS      `json:"jwks" jsonschema_description:"Where its public keys are."`
+	Audiences   []String  `json:"audiences" jsonschema_description:"The audiences of which a token must name one."`
+	Tenants     []String  `json:"tenants" jsonschema:"format=name" jsonschema_description:"The only tenants that it may assert."`
+	Claims      *ClaimMap `json:"claims,omitempty" jsonschema_description:"Which claims hold the tenant and the roles."`
+	MaxLifetime Duration  `json:"maxLifetime,omitempty" jsonschema_description:"The longest life of a token; 15m where it is not written."`
+	Pos         Pos       `json:"-"`
+}
+
+// JWKS says where an issuer's public keys are.
+type JWKS struct {
+	File String   `json:"file" jsonschema_description:"A file beside this document that holds the JSON Web Key Set: public keys only."`
+	_    struct{} `notyet:"uri"`
+	Pos  Pos      `json:"-"`
+}
+
+// ClaimMap says which claims of a token are read.
+type ClaimMap struct {
+	Tenant String `json:"tenant,omitempty" jsonschema_description:"The claim that names the tenant; tenant where it is not written."`
+	Roles  String `json:"roles,omitempty" jsonschema_description:"The claim that lists the roles; roles where it is not written."`
+	Pos    Pos    `json:"-"`
+}
+
+// Grant is a tenant's claim on a shared service, until a time.
+type Grant struct {
+	Header
+	Spec GrantSpec `json:"spec"`
+}
+
+// GrantSpec is what a Grant says.
+type GrantSpec struct {
+	Tenant   String `json:"tenant" jsonschema:"format=name" jsonschema_description:"The tenant that may call."`
+	Service  String `json:"service" jsonschema:"format=name" jsonschema_description:"The shared service that it may call."`
+	To       To     `json:"to" jsonschema_description:"What it may ask for."`
+	NotAfter Time   `json:"notAfter" jsonschema_description:"The moment from which on the grant is void."`
+	Pos      Pos    `json:"-"`
+}
+
+// To says which requests are meant.
+type To struct {
+	Methods []String `json:"methods" jsonschema_description:"HTTP methods, in capitals. gRPC is POST."`
+	Paths   []String `json:"paths" jsonschema_description:"Path patterns: * is one segment, ** (last) any number."`
+	Pos     Pos      `json:"-"`
+}
+
+// AccessPolicy says who may call a service. Nothing is allowed that no rule allows.
+type AccessPolicy struct {
+	Header
+	Spec AccessPolicySpec `json:"spec"`
+}
+
+// AccessPolicySpec is what an AccessPolicy says.
+type AccessPolicySpec struct {
+	Service String `json:"service" jsonschema:"format=name" jsonschema_description:"The service of the same owner that the rules are about."`
+	Rules   []Rule `json:"rules" jsonschema_description:"The calls that are allowed."`
+	Pos     Pos    `json:"-"`
+}
+
+// Rule allows some calls.
+type Rule struct {
+	Name String   `json:"name" jsonschema:"format=name" jsonschema_description:"The name that decisions and logs show."`
+	From From     `json:"from" jsonschema_description:"Who may call. Without services: every workload of the tenant."`
+	To   To       `json:"to" jsonschema_description:"What may be asked for."`
+	_    struct{} `notyet:"when"`
+	Pos  Pos      `json:"-"`
+}
+
+// From says which callers are meant.
+type From struct {
+	Services []String `json:"services,omitempty" jsonschema_description:"Services of the same owner; every workload of the owner where it is not written."`
+	Roles    []String `json:"roles,omitempty" jsonschema:"format=name" jsonschema_description:"Roles of which the caller's token must name one."`
+	Pos      Pos      `json:"-"`
+}

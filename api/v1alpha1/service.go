@@ -1,0 +1,55 @@
+package v1alpha1
+
+// The values of Service.Spec.Token.
+const (
+	TokenNone     = "none"
+	TokenOptional = "optional"
+	TokenRequired = "required"
+)
+
+// The values of Port.Protocol.
+const (
+	ProtocolHTTP = "HTTP"
+	ProtocolGRPC = "GRPC"
+)
+
+// Service is something that calls and is called. In platform/ it is a shared service.
+type Service struct {
+	Header
+	Spec ServiceSpec `json:"spec"`
+}
+
+// ServiceSpec is what a Service says.
+type ServiceSpec struct {
+	Namespace       String     `json:"namespace" jsonschema:"format=name" jsonschema_description:"The namespace that its service accounts are in; one of the tenant's."`
+	ServiceAccounts []String   `json:"serviceAccounts" jsonschema:"format=name" jsonschema_description:"Who it is. An account may run several Services, a Service several accounts."`
+	Token           String     `json:"token,omitempty" jsonschema:"enum=none,enum=optional,enum=required" jsonschema_description:"Whether a call must carry a bearer token. none: the Authorization header is neither read nor touched."`
+	ForwardToken    Bool       `json:"forwardToken,omitempty" jsonschema_description:"Whether a shared service's application gets the caller's token."`
+	Ports           []Port     `json:"ports,omitempty" jsonschema:"maxItems=1" jsonschema_description:"Where it is called. A caller without ports is a Service too."`
+	Endpoints       []Endpoint `json:"endpoints,omitempty" jsonschema_description:"Where its sidecars listen."`
+	Outbound        *Outbound  `json:"outbound,omitempty" jsonschema_description:"Where its sidecar takes the application's own calls: an HTTP proxy on loopback."`
+	_               struct{}   `notyet:"sensitivity"`
+	Pos             Pos        `json:"-"`
+}
+
+// Port is what a service offers.
+type Port struct {
+	Name     String `json:"name" jsonschema:"format=name"`
+	Port     Int    `json:"port" jsonschema:"minimum=1,maximum=65535" jsonschema_description:"The port that callers name."`
+	Protocol String `json:"protocol" jsonschema:"enum=HTTP,enum=GRPC" notyet:"TCP" jsonschema_description:"What is spoken: HTTP towards the application is HTTP/1.1, GRPC is HTTP/2."`
+	AppPort  Int    `json:"appPort" jsonschema:"minimum=1,maximum=65535" jsonschema_description:"Where the application listens, on loopback."`
+	Pos      Pos    `json:"-"`
+}
+
+// Endpoint is an address that a sidecar of the service listens on.
+type Endpoint struct {
+	Address String `json:"address" jsonschema_description:"An IP address."`
+	Port    Int    `json:"port" jsonschema:"minimum=1,maximum=65535"`
+	Pos     Pos    `json:"-"`
+}
+
+// Outbound is where the sidecar takes the application's own calls.
+type Outbound struct {
+	Port Int `json:"port" jsonschema:"minimum=1,maximum=65535" jsonschema_description:"A port on loopback."`
+	Pos  Pos `json:"-"`
+}

@@ -1,0 +1,146 @@
+package tenancy
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+// holder is the service that has an address and port.
+type holder struct {
+	owner   identity.TenantID
+	service string
+}
+
+func (h holder) same(o holder) bool { return h.owner.Same(o.owner) && h.service == o.service }
+
+// claim is a service's wish for an address and port.
+type claim struct {
+	holder
+	at v1alpha1.Pos
+}
+
+// claimAddresses gives every address and port to one service of the mesh. Who held it in the previous model keeps it;
+// after that the platform goes first, so that no tenant can take a shared service's place; otherwise nobody gets it,
+// because the order of names or files must not decide who receives whose calls.
+func (b *builder) claimAddresses() {
+	claims := map[netip.AddrPort][]claim{}
+	for _, owner := range keys(b.draft) {
+		d := b.draft[owner]
+		for _, name := range keys(d.services) {
+			b.wishes(claims, d.services[name])
+		}
+	}
+	b.claims = map[netip.AddrPort]holder{}
+	for ap, wanting := range claims {
+		winner := b.winner(ap, wanting)
+		for _, c := range wanting {
+			if winner.same(c.holder) {
+				b.claims[ap] = winner
+				continue
+			}
+			b.reportAt(c.at, v1alpha1.CodeEndpointClaimed, "choose another port", "%s is claimed by another service", ap)
+		}
+	}
+}
+
+// wishes adds what a service wants to have for itself: its endpoints, and where these are on loopback, so that services
+// of other tenants live on the same machine, also the ports of its application and of its outbound listener there.
+func (b *builder) wishes(claims map[netip.AddrPort][]claim, s *draftService) {
+	if s.broken || s.owner.IsZero() {
+		return
+	}
+	add := func(ap netip.AddrPort, at v1alpha1.Pos) {
+		h := holder{s.owner, s.name}
+		if !slices.ContainsFunc(claims[ap], func(c claim) bool { return c.same(h) }) {
+			claims[ap] = append(claims[ap], claim{h, at})
+		}
+	}
+	for _, e := range s.doc.Spec.Endpoints {
+		if addr, err := netip.ParseAddr(e.Address.Value); err == nil {
+			add(netip.AddrPortFrom(addr, uint16(e.Port.Value)), e.Pos)
+		}
+	}
+	if !slices.ContainsFunc(s.endpoints, func(ap netip.AddrPort) bool { return ap.Addr().IsLoopback() }) {
+		return
+	}
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	add(netip.AddrPortFrom(loopback, s.port.AppPort), s.doc.Spec.Ports[0].AppPort.Pos)
+	if s.outbound != 0 {
+		add(netip.AddrPortFrom(loopback, s.outbound), s.doc.Spec.Outbound.Port.Pos)
+	}
+}
+
+func (b *builder) winner(ap netip.AddrPort, wanting []claim) holder {
+	if len(wanting) == 1 {
+		return wanting[0].holder
+	}
+	if b.in.Previous != nil {
+		before := b.in.Previous.claims[ap]
+		if slices.ContainsFunc(wanting, func(c claim) bool { return c.same(before) }) {
+			return before
+		}
+	}
+	var platform []claim
+	for _, c := range wanting {
+		if c.owner.IsPlatform() {
+			platform = append(platform, c)
+		}
+	}
+	if len(platform) == 1 {
+		return platform[0].holder
+	}
+	return holder{}
+}
+
+// shareLoopback reports ports that two listeners of one workload would want: the sidecar's, its outbound proxies and the
+// applications share the workload's loopback.
+func (b *builder) shareLoopback() {
+	type listener struct{ service, what string }
+	for _, owner := range keys(b.draft) {
+		taken := map[identity.WorkloadID]map[uint16]listener{}
+		for _, name := range keys(b.draft[owner].services) {
+			s := b.draft[owner].services[name]
+			for _, id := range s.ids {
+				if taken[id] == nil {
+					taken[id] = map[uint16]listener{}
+				}
+				for _, p := range s.local() {
+					before, ok := taken[id][p.port]
+					if !ok {
+						taken[id][p.port] = listener{name, p.what}
+						continue
+					}
+					b.reportAt(p.at, v1alpha1.CodePortClash, "choose another port", "port %d is also the %s of service %s on the same workload", p.port, before.what, before.service)
+				}
+			}
+		}
+	}
+}
+
+type localPort struct {
+	port uint16
+	what string
+	at   v1alpha1.Pos
+}
+
+// local are the ports that a service's workload listens on at loopback.
+func (s *draftService) local() []localPort {
+	var ports []localPort
+	if s.broken {
+		return nil
+	}
+	// A sidecar with several addresses listens on all of them, loopback too.
+	if n := len(s.endpoints); n > 1 || (n == 1 && s.endpoints[0].Addr().IsLoopback()) {
+		ports = append(ports, localPort{s.endpoints[0].Port(), "endpoint", s.doc.Spec.Endpoints[0].Port.Pos})
+	}
+	if s.port.AppPort != 0 {
+		ports = append(ports, localPort{s.port.AppPort, "appPort", s.doc.Spec.Ports[0].AppPort.Pos})
+	}
+	if s.outbound != 0 {
+		ports = append(ports, localPort{s.outbound, "outbound port", s.doc.Spec.Outbound.Port.Pos})
+	}
+	return ports
+}

@@ -1,0 +1,153 @@
+package tenancy
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"hash"
+	"net/netip"
+	"time"
+
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+// digest covers every field of a tenant that its handle can reach. Each list is preceded by its length and each text by
+// its own, so two different tenants never give the same bytes. A test changes every field and expects another digest.
+func digest(t *tenant) [32]byte {
+	d := digester{sha256.New()}
+	d.text("ringfence-tenant/1")
+	d.tenant(t.id)
+	d.mapping(t.mapping)
+	d.bundle(t.bundle)
+	list(d, t.services, d.service)
+	list(d, t.workloads, func(w Workload) {
+		d.text(w.id.String())
+		list(d, w.services, func(s Service) { d.text(s.Name()) })
+	})
+	list(d, t.imports, d.imported)
+	list(d, keys(t.callers), func(service string) {
+		d.text(service)
+		list(d, t.callers[service], d.caller)
+	})
+	list(d, keys(t.rules), func(service string) {
+		d.text(service)
+		list(d, t.rules[service], d.rule)
+	})
+	list(d, t.issuers, d.issuer)
+	return [32]byte(d.h.Sum(nil))
+}
+
+type digester struct{ h hash.Hash }
+
+func list[T any](d digester, items []T, each func(T)) {
+	d.number(uint64(len(items)))
+	for _, item := range items {
+		each(item)
+	}
+}
+
+func (d digester) number(n uint64) {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], n)
+	d.h.Write(b[:])
+}
+
+func (d digester) text(s string) {
+	d.number(uint64(len(s)))
+	d.h.Write([]byte(s))
+}
+
+func (d digester) flag(b bool) {
+	if b {
+		d.number(1)
+	} else {
+		d.number(0)
+	}
+}
+
+func (d digester) texts(s []string) { list(d, s, d.text) }
+func (d digester) ids(ids []identity.WorkloadID) {
+	list(d, ids, func(w identity.WorkloadID) { d.text(w.String()) })
+}
+func (d digester) time(t time.Time) { d.text(t.UTC().Format(time.RFC3339Nano)) }
+
+func (d digester) tenant(id identity.TenantID) {
+	d.text(id.Name())
+	d.text(id.TrustDomain().String())
+	d.flag(id.IsPlatform())
+}
+
+func (d digester) mapping(m identity.Mapping) {
+	d.text(m.Platform().String())
+	list(d, m.Rules(), func(r identity.MappingRule) {
+		d.text(r.TrustDomain)
+		d.text(r.Path)
+	})
+}
+
+func (d digester) bundle(b identity.Bundle) {
+	sum := b.Digest()
+	d.h.Write(sum[:])
+}
+
+func (d digester) endpoints(aps []netip.AddrPort) {
+	list(d, aps, func(ap netip.AddrPort) { d.text(ap.String()) })
+}
+
+func (d digester) service(s Service) {
+	d.text(s.s.name)
+	d.tenant(s.s.owner)
+	d.ids(s.s.ids)
+	d.text(s.s.port.Name)
+	d.number(uint64(s.s.port.Number))
+	d.number(uint64(s.s.port.AppPort))
+	d.number(uint64(s.s.port.Protocol))
+	d.endpoints(s.s.endpoints)
+	d.number(uint64(s.s.outbound))
+	d.number(uint64(s.s.token))
+	d.flag(s.s.forward)
+}
+
+func (d digester) imported(i Import) {
+	d.text(i.i.name)
+	d.ids(i.i.ids)
+	d.endpoints(i.i.endpoints)
+	d.number(uint64(i.i.protocol))
+	d.bundle(i.i.bundle)
+	d.text(i.i.sni)
+}
+
+func (d digester) caller(c Caller) {
+	d.tenant(c.c.id)
+	d.ids(c.c.ids)
+	d.bundle(c.c.bundle)
+	d.text(c.c.sni)
+	list(d, c.c.grants, func(g Grant) {
+		d.text(g.Name)
+		d.texts(g.Methods)
+		d.texts(g.Paths)
+		d.time(g.NotAfter)
+	})
+	list(d, c.c.issuers, d.issuer)
+}
+
+func (d digester) rule(r Rule) {
+	d.text(r.Name)
+	d.text(r.Policy)
+	d.ids(r.From)
+	d.texts(r.Roles)
+	d.texts(r.Methods)
+	d.texts(r.Paths)
+	d.text(r.Pos)
+}
+
+func (d digester) issuer(i identity.TokenIssuer) {
+	c := i.Config()
+	d.text(c.Name)
+	d.text(c.Issuer)
+	d.texts(c.Audiences)
+	list(d, c.Tenants, d.tenant)
+	d.text(c.TenantClaim)
+	d.text(c.RolesClaim)
+	d.number(uint64(c.MaxLifetime))
+	d.text(string(c.JWKS))
+}

@@ -1,0 +1,61 @@
+package tenancy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+// Input is what a Model is built from.
+type Input struct {
+	// Documents of all owners, in any order.
+	Documents []v1alpha1.Document
+	// Files are the JWKS files that the documents may name, by path from the configuration directory.
+	Files map[string][]byte
+	// Bundles are the roots of the platform's trust domain and of every tenant's; see TrustDomains.
+	Bundles identity.Bundles
+	// Previous is the model before, which says who held an address first; nil for the first model.
+	Previous *Model
+}
+
+// Model is the validated whole: every tenant and what belongs to it. It comes only from Build and never changes.
+type Model struct {
+	mapping identity.Mapping
+	ids     []identity.TenantID
+	tenants map[identity.TenantID]*tenant
+	claims  map[netip.AddrPort]holder
+}
+
+// Tenants are all tenants by name, the platform included.
+func (m *Model) Tenants() []identity.TenantID { return slices.Clone(m.ids) }
+
+// Tenant is the handle on one tenant.
+func (m *Model) Tenant(id identity.TenantID) (Tenant, bool) {
+	t, ok := m.tenants[id]
+	return Tenant{t: t}, ok
+}
+
+// Mapping reads SPIFFE IDs as the Mesh says.
+func (m *Model) Mapping() identity.Mapping { return m.mapping }
+
+// Workload finds an account that a service names, and its tenant.
+func (m *Model) Workload(id identity.WorkloadID) (Workload, Tenant, bool) {
+	t, ok := m.tenants[id.Tenant()]
+	if !ok || id.IsZero() {
+		return Workload{}, Tenant{}, false
+	}
+	i, ok := slices.BinarySearchFunc(t.workloads, id, func(w Workload, id identity.WorkloadID) int { return compareIDs(w.id, id) })
+	if !ok {
+		return Workload{}, Tenant{}, false
+	}
+	return t.workloads[i], Tenant{t: t}, true
+}
+
+func compareText(a, b string) int { return strings.Compare(a, b) }
+
+func compareIDs(a, b identity.WorkloadID) int { return strings.Compare(a.String(), b.String()) }
+
+func compareTenants(a, b identity.TenantID) int { return strings.Compare(a.Name(), b.Name()) }

@@ -1,0 +1,213 @@
+package tenancy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+// readServices drafts every owner's services.
+func (b *builder) readServices() {
+	for _, doc := range ofKind[*v1alpha1.Service](b, "") {
+		name := doc.Metadata.Name
+		if !name.IsSet() || !identity.ValidName(name.Value) {
+			continue
+		}
+		d := b.draft[doc.Head().Owner()]
+		s := &draftService{doc: doc, broken: broken(doc)}
+		d.services[name.Value] = s
+		if s.broken {
+			continue
+		}
+		before := len(b.problems)
+		s.service = service{name: name.Value, owner: d.id}
+		s.ids = b.accounts(d, doc)
+		b.readPort(s)
+		b.readEndpoints(s)
+		b.readOutbound(s)
+		b.readToken(s)
+		s.broken = len(b.problems) > before
+	}
+	b.refuseSharedIdentities()
+}
+
+// accounts are the SPIFFE IDs of a service. A service can only run in a namespace of its owner.
+func (b *builder) accounts(d *draft, doc *v1alpha1.Service) []identity.WorkloadID {
+	ns := doc.Spec.Namespace
+	valid := b.name(ns, "a namespace") && !b.reservedNamespace(ns, d.doc == nil) && b.ownNamespace(d, ns)
+	b.unique(doc.Spec.ServiceAccounts, "service account")
+	var ids []identity.WorkloadID
+	for _, account := range doc.Spec.ServiceAccounts {
+		if !b.name(account, "a service account") || !valid || d.id.IsZero() {
+			continue
+		}
+		id, err := b.mapping.ID(d.id, ns.Value, account.Value)
+		if err != nil {
+			b.reportAt(account.Pos, v1alpha1.CodeIdentityClash, "", "%s", err)
+			continue
+		}
+		ids = append(ids, id)
+	}
+	return sortIDs(ids)
+}
+
+func (b *builder) ownNamespace(d *draft, ns v1alpha1.String) bool {
+	if d.doc == nil {
+		for _, other := range b.draft {
+			if other.namespaces[ns.Value] {
+				b.reportAt(ns.Pos, v1alpha1.CodeNamespaceClash, "", "namespace %s belongs to a tenant", v1alpha1.Quote(ns.Value))
+				return false
+			}
+		}
+		return true
+	}
+	if d.namespaces[ns.Value] || d.broken {
+		return d.namespaces[ns.Value]
+	}
+	own := keys(d.namespaces)
+	hint := v1alpha1.Suggest(ns.Value, own)
+	if hint == "" && len(own) > 0 {
+		hint = "the tenant's namespaces: " + strings.Join(own, ", ")
+	}
+	b.reportAt(ns.Pos, v1alpha1.CodeNotYours, hint, "namespace %s is none of this tenant's", v1alpha1.Quote(ns.Value))
+	return false
+}
+
+// refuseSharedIdentities reports accounts of different namespaces that the Mesh's rules give one SPIFFE ID.
+func (b *builder) refuseSharedIdentities() {
+	type place struct {
+		namespace string
+		at        v1alpha1.Pos
+	}
+	for _, owner := range keys(b.draft) {
+		first := map[identity.WorkloadID]place{}
+		for _, name := range keys(b.draft[owner].services) {
+			s := b.draft[owner].services[name]
+			for _, id := range s.ids {
+				here := place{s.doc.Spec.Namespace.Value, s.doc.Spec.Namespace.Pos}
+				if p, ok := first[id]; ok && p.namespace != here.namespace {
+					b.reportAt(here.at, v1alpha1.CodeIdentityClash, "give the rules of the Mesh a {namespace}, or rename the account",
+						"service account %s of this namespace has the same SPIFFE ID as that of namespace %s at %s", v1alpha1.Quote(id.ServiceAccount()), p.namespace, p.at)
+					continue
+				}
+				first[id] = here
+			}
+		}
+	}
+}
+
+func (b *builder) readPort(s *draftService) {
+	ports := s.doc.Spec.Ports
+	if len(ports) > 1 {
+		b.reportAt(ports[1].Pos, v1alpha1.CodeNotYet, "", "several ports of one service are not built yet")
+	}
+	if len(ports) == 0 {
+		return
+	}
+	p := ports[0]
+	b.name(p.Name, "the name of a port")
+	s.port = Port{Name: p.Name.Value, Number: b.port(p.Port), AppPort: b.port(p.AppPort), Protocol: HTTP}
+	if p.Protocol.Value == v1alpha1.ProtocolGRPC {
+		s.port.Protocol = GRPC
+	}
+	if len(s.doc.Spec.Endpoints) == 0 {
+		b.reportAt(p.Pos, v1alpha1.CodeIncompleteService, "", "a service with a port has endpoints")
+	}
+}
+
+// port is a port number, 0 where it is none.
+func (b *builder) port(i v1alpha1.Int) uint16 {
+	if i.Value < 1 || i.Value > 65535 {
+		b.reportAt(i.Pos, v1alpha1.CodePort, "", "a port is 1 to 65535, not %d", i.Value)
+		return 0
+	}
+	return uint16(i.Value)
+}
+
+func (b *builder) readEndpoints(s *draftService) {
+	endpoints := s.doc.Spec.Endpoints
+	if len(endpoints) > 0 && len(s.doc.Spec.Ports) == 0 {
+		b.reportAt(endpoints[0].Pos, v1alpha1.CodeIncompleteService, "", "a service with endpoints has a port")
+	}
+	for i, e := range endpoints {
+		addr, ok := b.address(e.Address)
+		ap := netip.AddrPortFrom(addr, b.port(e.Port))
+		switch {
+		case !ok || ap.Port() == 0:
+		case slices.Contains(s.endpoints, ap):
+			b.reportAt(e.Pos, v1alpha1.CodeRepeated, "", "endpoint %s stands here twice", ap)
+		case i > 0 && e.Port.Value != endpoints[0].Port.Value:
+			b.reportAt(e.Port.Pos, v1alpha1.CodePortClash, "", "the endpoints of one service have one port: its sidecars listen on it at every address")
+		default:
+			s.endpoints = append(s.endpoints, ap)
+		}
+	}
+	slices.SortFunc(s.endpoints, netip.AddrPort.Compare)
+}
+
+// address is the address of an endpoint, which must be one that a sidecar can have.
+func (b *builder) address(text v1alpha1.String) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(text.Value)
+	if err != nil {
+		b.reportAt(text.Pos, v1alpha1.CodeAddress, "write for example 10.0.0.7", "an endpoint is an IP address, not %s", v1alpha1.Quote(text.Value))
+		return netip.Addr{}, false
+	}
+	what := ""
+	switch {
+	case addr.Zone() != "":
+		what = "an address with a zone"
+	case addr.Is4In6():
+		what = "an IPv4 address written as IPv6"
+	case addr.IsUnspecified() || netip.PrefixFrom(netip.IPv4Unspecified(), 8).Contains(addr):
+		what = "no address of a machine"
+	case addr.IsMulticast():
+		what = "a multicast address"
+	case addr.IsLinkLocalUnicast():
+		what = "a link-local address"
+	case netip.MustParsePrefix("240.0.0.0/4").Contains(addr):
+		what = "a reserved or broadcast address"
+	default:
+		return addr, true
+	}
+	b.reportAt(text.Pos, v1alpha1.CodeAddress, "", "%s is %s", addr, what)
+	return netip.Addr{}, false
+}
+
+func (b *builder) readOutbound(s *draftService) {
+	if out := s.doc.Spec.Outbound; out != nil {
+		s.outbound = b.port(out.Port)
+	}
+}
+
+func (b *builder) readToken(s *draftService) {
+	switch s.doc.Spec.Token.Value {
+	case v1alpha1.TokenOptional:
+		s.token = TokenOptional
+	case v1alpha1.TokenRequired:
+		s.token = TokenRequired
+	default:
+		s.token = TokenNone
+	}
+	if t := s.doc.Spec.Token; s.token != TokenNone && len(s.doc.Spec.Ports) == 0 {
+		b.reportAt(t.Pos, v1alpha1.CodeNoEffect, "", "token: %s has no effect on a service without ports", t.Value)
+	}
+	forward := s.doc.Spec.ForwardToken
+	if !forward.IsSet() {
+		return
+	}
+	switch {
+	case s.doc.Head().Owner() != v1alpha1.PlatformOwner:
+		b.reportAt(forward.Pos, v1alpha1.CodeNoEffect, "", "forwardToken is for shared services: the tenant's own always get the token")
+	case s.token == TokenNone:
+		b.reportAt(forward.Pos, v1alpha1.CodeNoEffect, "", "forwardToken has no effect where token is none: the header is not touched")
+	}
+	s.forward = forward.Value
+}
+
+func sortIDs(ids []identity.WorkloadID) []identity.WorkloadID {
+	slices.SortFunc(ids, compareIDs)
+	return slices.CompactFunc(ids, identity.WorkloadID.Same)
+}
