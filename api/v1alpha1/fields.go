@@ -43,7 +43,7 @@ func fieldsOf(t reflect.Type) []field {
 			continue
 		}
 		name, options, _ := strings.Cut(sf.Tag.Get("json"), ",")
-		if name == "-" {
+		if name == "" || name == "-" {
 			continue
 		}
 		f := field{name: name, index: []int{i}, required: options != "omitempty"}
