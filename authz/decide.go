@@ -9,9 +9,11 @@ import (
 	"github.com/ringfence-mesh/ringfence/identity"
 )
 
-// Caller is who calls, as far as it is proved. It comes only from a Table; the zero value is nobody.
+// Caller is who calls, as far as it is proved. It comes only from a Table and counts for that Table only; the zero value
+// is nobody.
 type Caller struct {
 	peer   identity.Peer
+	proof  string // the version of the Table whose roots proved it
 	reason Reason // why nobody is proved
 }
 
@@ -23,7 +25,7 @@ func (t *Table) Caller(leafDER []byte, intermediates [][]byte, now time.Time) Ca
 	}
 	peer, err := t.verifier.VerifyLeaf(leafDER, intermediates, now)
 	if err == nil {
-		return Caller{peer: peer}
+		return Caller{peer: peer, proof: t.version}
 	}
 	reason := identityReason(err)
 	if errors.Is(err, identity.ErrNoBundle) {
@@ -40,10 +42,12 @@ func InvalidCaller() Caller { return Caller{reason: InvalidIdentity} }
 // Peer is who was proved.
 func (c Caller) Peer() identity.Peer { return c.peer }
 
-// Token is the bearer token of a call, as far as it is verified. It comes only from a Table; the zero value is no token.
+// Token is the bearer token of a call, as far as it is verified. It comes only from a Table and counts for that Table
+// only; the zero value is no token.
 type Token struct {
 	present bool
 	claims  identity.Claims
+	proof   string // the version of the Table whose issuers' keys verified it
 	reason  Reason // why nothing is verified
 }
 
@@ -56,7 +60,7 @@ func (t *Table) Token(compact string, now time.Time) Token {
 	if err != nil {
 		return Token{present: true, reason: tokenReason(err)}
 	}
-	return Token{present: true, claims: c}
+	return Token{present: true, claims: c, proof: t.version}
 }
 
 // InvalidToken is a token that cannot be read, or more than one.
@@ -103,7 +107,7 @@ func Decide(t *Table, in Input) Decision {
 	if reason, ok := guard(t, &in); !ok {
 		return deny(reason)
 	}
-	if reason, ok := in.Token.check(in.Service.s.token, &in); !ok {
+	if reason, ok := checkToken(t, &in); !ok {
 		return deny(reason)
 	}
 	if r := in.Service.s.find(&in); r != nil {
@@ -116,10 +120,10 @@ func Decide(t *Table, in Input) Decision {
 func guard(t *Table, in *Input) (Reason, bool) {
 	caller, s := in.Caller.peer, in.Service.s
 	switch {
-	case caller.IsZero() && in.Caller.reason == NotReady:
-		return UnknownCaller, false
-	case caller.IsZero():
+	case caller.IsZero() && in.Caller.reason != NotReady:
 		return in.Caller.reason, false
+	case caller.IsZero(), in.Caller.proof != t.version:
+		return UnknownCaller, false
 	case in.Now.After(caller.NotAfter()):
 		return ExpiredIdentity, false
 	case s == nil || s.table != t:
@@ -142,21 +146,24 @@ func guard(t *Table, in *Input) (Reason, bool) {
 	return Allowed, true
 }
 
-// check tests the token where the service reads tokens: it must be there if it is required, hold now, and assert the
+// checkToken tests the token where the service reads tokens: it must be there if it is required, hold now, and assert the
 // caller's own tenant.
-func (t Token) check(mode agentv1alpha1.TokenMode, in *Input) (Reason, bool) {
+func checkToken(t *Table, in *Input) (Reason, bool) {
+	token, mode := &in.Token, in.Service.s.token
 	switch {
 	case mode == agentv1alpha1.TokenMode_TOKEN_MODE_NONE:
 		return Allowed, true
-	case !t.present && mode == agentv1alpha1.TokenMode_TOKEN_MODE_OPTIONAL:
+	case !token.present && mode == agentv1alpha1.TokenMode_TOKEN_MODE_OPTIONAL:
 		return Allowed, true
-	case !t.present:
+	case !token.present:
 		return TokenMissing, false
-	case t.claims.IsZero():
-		return t.reason, false
-	case !in.Now.Before(t.claims.Expires()):
+	case token.claims.IsZero():
+		return token.reason, false
+	case token.proof != t.version:
+		return TokenInvalid, false
+	case !in.Now.Before(token.claims.Expires()):
 		return TokenExpired, false
-	case !t.claims.Tenant().Same(in.Caller.peer.ID().Tenant()):
+	case !token.claims.Tenant().Same(in.Caller.peer.ID().Tenant()):
 		return TokenTenantMismatch, false
 	}
 	return Allowed, true
@@ -170,14 +177,12 @@ func (s *service) find(in *Input) *rule {
 	}
 	now := in.Now.Unix()
 	for _, r := range s.callers[in.Caller.peer.ID()] {
-		if now < r.until && r.method(in.Method) && r.path(path) && r.role(s, in.Token.claims) {
+		if now < r.until && slices.Contains(r.methods, in.Method) && r.path(path) && r.role(s, in.Token.claims) {
 			return r
 		}
 	}
 	return nil
 }
-
-func (r *rule) method(m string) bool { return len(r.methods) == 0 || slices.Contains(r.methods, m) }
 
 func (r *rule) path(path string) bool {
 	for i := range r.paths {

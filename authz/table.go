@@ -45,7 +45,7 @@ type rule struct {
 	name    string
 	until   int64 // Unix seconds
 	roles   []string
-	methods []string // empty: any
+	methods []string
 	paths   []pattern
 }
 
@@ -317,30 +317,17 @@ func (s *service) admit(r *rule, tenant identity.TenantID, from []string) error 
 	return nil
 }
 
-// anyMethod and anyPath are written out in a Table: an empty list is a mistake there, not everything.
-const (
-	anyMethod = "*"
-	anyPath   = "/**"
-)
-
 func newRule(name string, roles, methods, paths []string) (*rule, error) {
-	r := &rule{name: name, until: forever, roles: roles}
+	r := &rule{name: name, until: forever, roles: roles, methods: methods}
 	switch {
 	case !printable(name):
 		return nil, errors.New("it has no readable name")
 	case len(methods) == 0 || len(paths) == 0:
 		return nil, errors.New("it says no methods or no paths")
-	case slices.ContainsFunc(roles, func(role string) bool { return !identity.ValidName(role) }):
+	case !allOf(roles, identity.ValidName):
 		return nil, errors.New("a role's name is not valid")
-	}
-	for _, m := range methods {
-		switch {
-		case m == anyMethod && len(methods) == 1:
-		case !validMethod(m):
-			return nil, fmt.Errorf("method %q: upper-case letters and inner hyphens", clip(m))
-		default:
-			r.methods = append(r.methods, m)
-		}
+	case !allOf(methods, validMethod):
+		return nil, errors.New("a method is upper-case letters and inner hyphens, and not CONNECT")
 	}
 	for _, p := range paths {
 		compiled, err := parsePattern(p)
@@ -352,9 +339,13 @@ func newRule(name string, roles, methods, paths []string) (*rule, error) {
 	return r, nil
 }
 
+func allOf(list []string, valid func(string) bool) bool {
+	return !slices.ContainsFunc(list, func(s string) bool { return !valid(s) })
+}
+
 func validMethod(m string) bool {
 	const limit = 32
-	if m == "" || len(m) > limit || m[0] == '-' || m[len(m)-1] == '-' {
+	if m == "" || m == "CONNECT" || len(m) > limit || m[0] == '-' || m[len(m)-1] == '-' {
 		return false
 	}
 	for i := range len(m) {

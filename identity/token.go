@@ -277,11 +277,10 @@ func date(m map[string]any, name string) (time.Time, bool) {
 // roles reads an array of strings. An issuer has roles that the mesh cannot name (upper case, underscores): no rule can
 // mean them, so they are left out.
 func roles(m map[string]any, name string) ([]string, bool) {
-	value, present := m[name]
-	if name == "" || !present {
+	if name == "" || m[name] == nil { // absent, or null
 		return nil, true
 	}
-	list, ok := value.([]any)
+	list, ok := m[name].([]any)
 	if !ok || len(list) > maxRoles {
 		return nil, false
 	}

@@ -295,6 +295,7 @@ func TestVerifyTokenClaims(t *testing.T) {
 		{"several audiences", change{"aud": []string{"other", "billing-api"}}, nil},
 		{"no subject", change{"sub": nil}, nil},
 		{"no roles", change{"roles": nil}, nil},
+		{"roles null", change{"roles": json.RawMessage("null")}, nil},
 		{"roles that the mesh cannot name", change{"roles": []string{"offline_access", "Admin", ""}}, nil},
 		{"second tenant of the issuer", change{"tenant": "initech"}, nil},
 		{"nbf now", change{"nbf": now}, nil},
