@@ -32,6 +32,7 @@ type (
 	serviceMsg = agentv1alpha1.Service
 	ruleMsg    = agentv1alpha1.Rule
 	grantMsg   = agentv1alpha1.Grant
+	tokenMode  = agentv1alpha1.TokenMode
 )
 
 const (

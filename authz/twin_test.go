@@ -1,0 +1,334 @@
+package authz_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/ringfence-mesh/ringfence/authz"
+)
+
+// The dumb twin of Decide: it reads the encoded Table as it was written, knows callers and tokens by their texts, and
+// follows the documentation line by line. It shares no code with the package.
+
+type twinCaller struct {
+	id, tenant string
+	problem    string // the reason why nobody is proved
+	notAfter   time.Time
+}
+
+type twinToken struct {
+	present bool
+	problem string
+	tenant  string
+	roles   []string
+	expires time.Time
+}
+
+type twinCall struct {
+	caller       twinCaller
+	token        twinToken
+	service      string // "tenant/service"
+	method, path string
+	now          time.Time
+}
+
+func twinDecide(table *tableMsg, c twinCall) (reason, rule string) {
+	// The caller is known.
+	if c.caller.problem != "" {
+		return c.caller.problem, ""
+	}
+	if c.now.After(c.caller.notAfter) {
+		return "expired_identity", ""
+	}
+	// The destination is a service of this Table.
+	var dest *serviceMsg
+	for _, s := range table.GetServices() {
+		if table.GetTenant()+"/"+s.GetName() == c.service {
+			dest = s
+		}
+	}
+	if dest == nil {
+		return "unknown_destination", ""
+	}
+	// Caller and destination are of the same tenant, or the destination is a shared service with an unexpired Grant for the
+	// caller's tenant.
+	if c.caller.tenant != table.GetTenant() {
+		if table.GetTenant() != "platform" {
+			return "cross_tenant", ""
+		}
+		granted, holds := false, false
+		for _, g := range dest.GetGrants() {
+			if g.GetTenant() == c.caller.tenant {
+				granted = true
+				holds = holds || c.now.Before(time.Unix(g.GetNotAfter(), 0))
+			}
+		}
+		if !granted {
+			return "grant_missing", ""
+		}
+		if !holds {
+			return "grant_expired", ""
+		}
+	}
+	// The token, where present, asserts that same tenant and its issuer may.
+	if dest.GetToken() != tokenNone {
+		if !c.token.present {
+			if dest.GetToken() == tokenRequired {
+				return "token_missing", ""
+			}
+		} else {
+			if c.token.problem != "" {
+				return c.token.problem, ""
+			}
+			if !c.now.Before(c.token.expires) {
+				return "token_expired", ""
+			}
+			if c.token.tenant != c.caller.tenant {
+				return "token_tenant_mismatch", ""
+			}
+		}
+	}
+	// A rule allows it.
+	for _, r := range dest.GetRules() {
+		if slices.Contains(r.GetFrom(), c.caller.id) && twinCovers(r.GetMethods(), r.GetPaths(), c) && twinRole(dest, r.GetRoles(), c) {
+			return "allowed", r.GetName()
+		}
+	}
+	for _, g := range dest.GetGrants() {
+		if slices.Contains(g.GetFrom(), c.caller.id) && twinCovers(g.GetMethods(), g.GetPaths(), c) && c.now.Before(time.Unix(g.GetNotAfter(), 0)) {
+			return "allowed", g.GetName()
+		}
+	}
+	return "no_rule", ""
+}
+
+func twinRole(dest *serviceMsg, roles []string, c twinCall) bool {
+	if len(roles) == 0 {
+		return true
+	}
+	if dest.GetToken() == tokenNone || !c.token.present {
+		return false
+	}
+	for _, r := range roles {
+		if slices.Contains(c.token.roles, r) {
+			return true
+		}
+	}
+	return false
+}
+
+func twinCovers(methods, patterns []string, c twinCall) bool {
+	if !slices.Contains(methods, c.method) {
+		return false
+	}
+	path := strings.Split(c.path, "?")[0]
+	if !strings.HasPrefix(path, "/") {
+		return false
+	}
+	segments := strings.Split(path[1:], "/")
+	for i, s := range segments {
+		last := i == len(segments)-1
+		if s == "." || s == ".." || (s == "" && !last) || strings.ContainsAny(s, `\;`) || strings.Contains(strings.ToLower(s), "%2") {
+			return false
+		}
+	}
+	for _, p := range patterns {
+		if twinMatch(strings.Split(p[1:], "/"), segments) {
+			return true
+		}
+	}
+	return false
+}
+
+func twinMatch(pattern, segments []string) bool {
+	switch {
+	case len(pattern) == 1 && pattern[0] == "**":
+		return len(segments) > 0
+	case len(pattern) == 0 || len(segments) == 0:
+		return len(pattern) == len(segments)
+	case pattern[0] == "*" && segments[0] == "", pattern[0] != "*" && pattern[0] != segments[0]:
+		return false
+	}
+	return twinMatch(pattern[1:], segments[1:])
+}
+
+// player is one caller or token in both forms.
+type player[T, D any] struct {
+	name string
+	real func(*authz.Table) T
+	dumb D
+}
+
+type cast struct {
+	callers []player[authz.Caller, twinCaller]
+	tokens  []player[authz.Token, twinToken]
+	times   []time.Time
+}
+
+func newCast(t testing.TB, w *world, end time.Time) cast {
+	t.Helper()
+	var c cast
+	addCaller := func(name string, leaf []byte, dumb twinCaller) {
+		c.callers = append(c.callers, player[authz.Caller, twinCaller]{name, func(table *authz.Table) authz.Caller { return table.Caller(leaf, nil, w.now) }, dumb})
+	}
+	for _, id := range []string{acmeWeb, acmeBatch} {
+		svid := w.acme.SVID(id)
+		addCaller(id, svid.Cert.Raw, twinCaller{id: id, tenant: "acme", notAfter: svid.Cert.NotAfter})
+	}
+	svid := w.platform.SVID(platformOps)
+	addCaller("ops", svid.Cert.Raw, twinCaller{id: platformOps, tenant: "platform", notAfter: svid.Cert.NotAfter})
+	svid = w.globex.SVID(globexWeb)
+	addCaller("globex", svid.Cert.Raw, twinCaller{id: globexWeb, tenant: "globex", notAfter: svid.Cert.NotAfter})
+	addCaller("forged", w.globex.SVID(acmeWeb).Cert.Raw, twinCaller{problem: "invalid_identity"})
+	addCaller("unmapped", w.acme.SVID("spiffe://acme.demo.test/x").Cert.Raw, twinCaller{problem: "unknown_caller"})
+	c.callers = append(c.callers, player[authz.Caller, twinCaller]{"nobody", func(*authz.Table) authz.Caller { return authz.Caller{} }, twinCaller{problem: "unknown_caller"}})
+
+	addToken := func(name, text string, dumb twinToken) {
+		dumb.present = true
+		c.tokens = append(c.tokens, player[authz.Token, twinToken]{name, func(table *authz.Table) authz.Token { return table.Token(text, w.now) }, dumb})
+	}
+	c.tokens = append(c.tokens, player[authz.Token, twinToken]{"none", func(*authz.Table) authz.Token { return authz.Token{} }, twinToken{}})
+	addToken("malformed", "a.b.c", twinToken{problem: "token_invalid"})
+	addToken("unknown issuer", w.token(t, "https://other.example.com", "acme", end), twinToken{problem: "issuer_not_allowed"})
+	addToken("plain", w.token(t, "https://idp.acme.example.com", "acme", end), twinToken{tenant: "acme", expires: time.Unix(end.Unix(), 0)})
+	addToken("clerk", w.token(t, "https://idp.acme.example.com", "acme", end, "clerk"), twinToken{tenant: "acme", roles: []string{"clerk"}, expires: time.Unix(end.Unix(), 0)})
+	c.times = []time.Time{w.now, end.Add(-time.Nanosecond), end, w.now.Add(2 * time.Hour)}
+	return c
+}
+
+// compare runs one call through both and reports a difference.
+func compare(t rapid.TB, m *tableMsg, table *authz.Table, caller player[authz.Caller, twinCaller], token player[authz.Token, twinToken], in authz.Input, call twinCall) {
+	call.caller, call.token = caller.dumb, token.dumb
+	call.method, call.path, call.now = in.Method, in.Path, in.Now
+	d := authz.Decide(table, in)
+	reason, rule := twinDecide(m, call)
+	if d.Reason().String() != reason || d.Rule() != rule || d.Allowed() != (reason == "allowed") {
+		t.Fatalf("%s with token %s, %s %s %s at %v on\n%v\n%v %s %q, the twin says %s %q", caller.name, token.name, in.Method, in.Path, call.service, in.Now, m,
+			d.Allowed(), d.Reason(), d.Rule(), reason, rule)
+	}
+}
+
+// Every Table of one rule or Grant out of a small space, with every call out of a small space.
+func TestDecideAgainstDumbTwinCompletely(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	end := w.now.Truncate(time.Second).Add(5 * time.Minute)
+	c := newCast(t, w, end)
+	// The globex caller is proved only where its roots are: what acme's Table says of it is another reason of the same guard.
+	var tables []*tableMsg
+	for _, mode := range []int32{0, 1, 2} {
+		for _, methods := range [][]string{{"GET"}, {"POST", "GET"}} {
+			for _, paths := range [][]string{{"/orders"}, {"/orders/*", "/a/*/b"}, {"/orders/**"}, {"/**"}} {
+				for _, from := range [][]string{nil, {acmeWeb}, {acmeBatch, acmeWeb}} {
+					for _, roles := range [][]string{nil, {"clerk"}, {"manager", "clerk"}} {
+						m := w.orders(tokenNone, &ruleMsg{Name: "p/r", From: from, Roles: roles, Methods: methods, Paths: paths})
+						m.Services[0].Token = tokenModes[mode]
+						tables = append(tables, m)
+					}
+					for _, until := range []int64{0, end.Unix(), end.Unix() + 100} {
+						tables = append(tables, w.billing(tokenModes[mode], nil, &grantMsg{Name: "g", Tenant: "acme", From: from, Methods: methods, Paths: paths, NotAfter: until}))
+					}
+				}
+			}
+		}
+	}
+	calls := 0
+	for _, m := range tables {
+		table := decode(t, m)
+		for _, dest := range []string{"acme/orders", "platform/billing", "acme/other", "globex/orders"} {
+			owner, name, _ := strings.Cut(dest, "/")
+			ref, _ := table.Service(owner, name)
+			for _, caller := range c.callers {
+				if caller.name == "globex" && m.GetTenant() == "acme" {
+					caller.dumb.problem = "cross_tenant"
+				} else if caller.name == "globex" {
+					caller.dumb.problem = "grant_missing"
+				} else if caller.name == "ops" && m.GetTenant() == "acme" {
+					caller.dumb.problem = "cross_tenant"
+				}
+				proved := caller.real(table)
+				for _, token := range c.tokens {
+					in := authz.Input{Caller: proved, Token: token.real(table), Service: ref}
+					for _, in.Method = range []string{"GET", "PUT", "get"} {
+						for _, in.Path = range []string{"/orders", "/orders/", "/orders/7?q", "/a/b/b", "/orders/../x", "", "*"} {
+							for _, in.Now = range c.times {
+								compare(t, m, table, caller, token, in, twinCall{service: dest})
+								calls++
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d Tables, %d calls", len(tables), calls)
+	if calls < 1_000_000 {
+		t.Errorf("only %d calls compared", calls)
+	}
+}
+
+var tokenModes = [...]tokenMode{tokenNone, tokenOptional, tokenRequired}
+
+// Tables of several services, rules and Grants, drawn at random.
+func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	end := w.now.Truncate(time.Second).Add(5 * time.Minute)
+	c := newCast(t, w, end)
+	methods := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"GET", "POST", "PUT"}), 1, 3, rapid.ID)
+	paths := rapid.SliceOfN(rapid.SampledFrom([]string{"/", "/orders", "/orders/*", "/orders/**", "/*/x", "/**", "/orders/*/lines/**", "/a/b/c"}), 1, 3)
+	roles := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"clerk", "manager"}), 0, 2, rapid.ID)
+	until := rapid.SampledFrom([]int64{0, w.now.Unix(), end.Unix(), end.Unix() + 1000})
+	rapid.Check(t, func(r *rapid.T) {
+		shared := rapid.Bool().Draw(r, "shared")
+		var m *tableMsg
+		own, owner := []string{acmeWeb, acmeBatch}, "acme"
+		if shared {
+			own, owner = []string{platformOps}, "platform"
+			m = w.billing(tokenNone, nil, &grantMsg{Name: "g", Tenant: "acme", Methods: []string{"GET"}, Paths: []string{"/"}}, &grantMsg{Name: "h", Tenant: "globex", Methods: []string{"GET"}, Paths: []string{"/"}})
+		} else {
+			m = w.orders(tokenNone)
+			m.Bundles = append(m.Bundles, w.base("globex", globexWeb).GetBundles()...)
+		}
+		for i := range rapid.IntRange(1, 3).Draw(r, "services") {
+			s := &serviceMsg{Name: fmt.Sprintf("s%d", i), Port: "http", Token: rapid.SampledFrom(tokenModes[:]).Draw(r, "mode"), Accounts: []string{m.GetWorkload()}}
+			for j := range rapid.IntRange(0, 4).Draw(r, "rules") {
+				s.Rules = append(s.Rules, &ruleMsg{
+					Name: fmt.Sprintf("p/r%d", j), From: rapid.SliceOfNDistinct(rapid.SampledFrom(own), 0, len(own), rapid.ID).Draw(r, "from"),
+					Roles: roles.Draw(r, "roles"), Methods: methods.Draw(r, "methods"), Paths: paths.Draw(r, "paths"),
+				})
+			}
+			for j := range rapid.IntRange(0, 3).Draw(r, "grants") {
+				if !shared {
+					break
+				}
+				g := &grantMsg{Name: fmt.Sprintf("g%d", j), Tenant: "acme", From: []string{acmeWeb}, Methods: methods.Draw(r, "methods"), Paths: paths.Draw(r, "paths"), NotAfter: until.Draw(r, "until")}
+				if rapid.Bool().Draw(r, "globex") {
+					g.Tenant, g.From = "globex", []string{globexWeb}
+				}
+				s.Grants = append(s.Grants, g)
+			}
+			m.Services = append(m.Services, s)
+		}
+		table := decode(t, m)
+		for range 30 {
+			caller, token := rapid.SampledFrom(c.callers).Draw(r, "caller"), rapid.SampledFrom(c.tokens).Draw(r, "token")
+			if caller.name == "ops" && !shared {
+				caller.dumb.problem = "cross_tenant" // no roots of the platform in acme's Table
+			}
+			dest := fmt.Sprintf("s%d", rapid.IntRange(0, 3).Draw(r, "destination"))
+			ref, _ := table.Service(owner, dest)
+			in := authz.Input{
+				Caller: caller.real(table), Token: token.real(table), Service: ref, Now: rapid.SampledFrom(c.times).Draw(r, "now"),
+				Method: rapid.SampledFrom([]string{"GET", "POST", "PUT", "post"}).Draw(r, "method"),
+				Path:   rapid.SampledFrom([]string{"/", "/orders", "/orders/7", "/orders/7/lines/", "/orders/7/lines/8", "/b/x", "/a/b/c?d", "//", "/%2e"}).Draw(r, "path"),
+			}
+			compare(r, m, table, caller, token, in, twinCall{service: owner + "/" + dest})
+		}
+	})
+}
