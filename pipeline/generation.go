@@ -1,0 +1,150 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ringfence-mesh/ringfence/authz"
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/prove"
+	"github.com/ringfence-mesh/ringfence/tenancy"
+	"github.com/ringfence-mesh/ringfence/xds"
+)
+
+// Generation is one proved state of the whole mesh: the model, what was compiled from it, and the proof. It never changes.
+type Generation struct {
+	number   uint64
+	revision string
+	at       time.Time
+	model    *tenancy.Model
+	verifier identity.Verifier
+	tenants  map[identity.TenantID]*compiled
+	proof    prove.Proof
+}
+
+// compiled is one tenant's share, kept from generation to generation while the tenant's digest is the same.
+type compiled struct {
+	digest [32]byte
+	part   xds.Part
+	table  *authz.Table
+	// tables are the table's extracts, one for each workload that has a snapshot.
+	tables map[identity.WorkloadID][]byte
+}
+
+var errUnproved = errors.New("the proof is not of this configuration")
+
+// newGeneration is the only maker of a Generation. It takes nothing that the proof does not cover.
+func newGeneration(number uint64, revision string, at time.Time, b build, proof prove.Proof) (*Generation, error) {
+	if !proof.Covers(b.model, b.parts(), b.tables()) {
+		return nil, errUnproved
+	}
+	return &Generation{
+		number: number, revision: revision, at: at, model: b.model, tenants: b.tenants, proof: proof,
+		verifier: identity.NewVerifier(b.model.Mapping(), b.bundles),
+	}, nil
+}
+
+// compileTenant does the work that belongs to one tenant.
+func compileTenant(t tenancy.Tenant) (*compiled, error) {
+	part, err := xds.Compile(t)
+	if err != nil {
+		return nil, fmt.Errorf("xDS: %w", err)
+	}
+	table, err := authz.Compile(t)
+	if err != nil {
+		return nil, fmt.Errorf("authorization: %w", err)
+	}
+	c := &compiled{digest: t.Digest(), part: part, table: table, tables: map[identity.WorkloadID][]byte{}}
+	for _, w := range part.Workloads() {
+		snapshot, ok := part.Snapshot(w)
+		if !ok {
+			return nil, fmt.Errorf("xDS: %s has no snapshot", w)
+		}
+		if c.tables[w], err = table.For(w, snapshot.Version()); err != nil {
+			return nil, fmt.Errorf("authorization: %w", err)
+		}
+	}
+	return c, nil
+}
+
+// Number counts the generations of this process, from 1. It is 0 for nil.
+func (g *Generation) Number() uint64 {
+	if g == nil {
+		return 0
+	}
+	return g.number
+}
+
+// Revision is the source's revision that it was made from.
+func (g *Generation) Revision() string { return g.revision }
+
+// At is when it was published.
+func (g *Generation) At() time.Time { return g.at }
+
+// Model is the validated whole.
+func (g *Generation) Model() *tenancy.Model { return g.model }
+
+// Proof is what allows it to be served.
+func (g *Generation) Proof() prove.Proof { return g.proof }
+
+// Snapshot is what a workload's Envoy gets, with the table that its agent decides by. It is false for a workload that no
+// document names.
+func (g *Generation) Snapshot(w identity.WorkloadID) (xds.Snapshot, []byte, bool) {
+	if g == nil || w.IsZero() {
+		return xds.Snapshot{}, nil, false
+	}
+	c, ok := g.tenants[w.Tenant()]
+	if !ok {
+		return xds.Snapshot{}, nil, false
+	}
+	s, ok := c.part.Snapshot(w)
+	table, decided := c.tables[w]
+	if !ok || !decided {
+		return xds.Snapshot{}, nil, false
+	}
+	return s, table, true
+}
+
+// Table holds all rules of one tenant; nil where there is no such tenant, and nil denies.
+func (g *Generation) Table(t identity.TenantID) *authz.Table {
+	if g == nil {
+		return nil
+	}
+	c, ok := g.tenants[t]
+	if !ok {
+		return nil
+	}
+	return c.table
+}
+
+// Workload is the workload of that SPIFFE ID, byte for byte, if a document names it.
+func (g *Generation) Workload(uri string) (identity.WorkloadID, bool) {
+	if g == nil {
+		return identity.WorkloadID{}, false
+	}
+	id, err := g.model.Mapping().Parse(uri)
+	if err != nil {
+		return identity.WorkloadID{}, false
+	}
+	if _, _, ok := g.model.Workload(id); !ok {
+		return identity.WorkloadID{}, false
+	}
+	return id, true
+}
+
+// Verifier proves who presents a certificate, by the roots of the tenants that there are. For nil it proves nobody.
+func (g *Generation) Verifier() identity.Verifier {
+	if g == nil {
+		return identity.Verifier{}
+	}
+	return g.verifier
+}
+
+// Mapping is how the mesh reads SPIFFE IDs; zero for nil.
+func (g *Generation) Mapping() identity.Mapping {
+	if g == nil {
+		return identity.Mapping{}
+	}
+	return g.model.Mapping()
+}

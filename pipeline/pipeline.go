@@ -1,0 +1,207 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/authz"
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/prove"
+	"github.com/ringfence-mesh/ringfence/tenancy"
+	"github.com/ringfence-mesh/ringfence/xds"
+)
+
+const (
+	// codeInternal is the code of a fault of Ringfence itself.
+	codeInternal v1alpha1.Code = "RF3001"
+	// retryAfter is when an attempt that failed for a reason outside the documents is made again.
+	retryAfter = 5 * time.Second
+)
+
+// Source holds the documents of all owners.
+type Source interface {
+	// Load gives all files, what is wrong with single ones, and a revision that differs wherever the rest does.
+	Load(ctx context.Context) (files []v1alpha1.File, problems []v1alpha1.Problem, revision string, err error)
+	// Watch tells, until ctx ends, that Load may give something new, and then closes the channel.
+	Watch(ctx context.Context) <-chan struct{}
+}
+
+// Recorder is told of every attempt to bring something new.
+type Recorder interface {
+	Reloaded(Event)
+}
+
+// Prover judges a compiled mesh.
+type Prover func(*tenancy.Model, []xds.Part, []*authz.Table) (prove.Proof, *prove.Counterexample)
+
+// Event is what came of one attempt.
+type Event struct {
+	// Revision is the source's.
+	Revision string
+	// Generation is the one that is served from now on; nil before the first.
+	Generation *Generation
+	// Published says that it is new.
+	Published bool
+	// Problems are what keeps owners from their newest documents, and what is wrong with files that belong to nobody.
+	Problems []v1alpha1.Problem
+	// Stale are the owners that stay on their last accepted documents, Dropped those of whom nothing is served.
+	Stale, Dropped []string
+	// Counterexample is what the prover found; the generation is then the one before.
+	Counterexample *prove.Counterexample
+	// Err is a reason outside the documents: the source or the trust bundles. The attempt is made again.
+	Err error
+	// Compiled is how many tenants had to be compiled; Took is the time of it all, Proving that of the prover.
+	Compiled      int
+	Took, Proving time.Duration
+}
+
+// Config is what a Pipeline is made of.
+type Config struct {
+	Source   Source
+	Bundles  Bundles
+	Recorder Recorder
+	// Prover is prove.Prove where it is nil.
+	Prover Prover
+	// Clock is time.Now where it is nil. It stamps generations and measures; nothing is decided by it.
+	Clock func() time.Time
+}
+
+// Pipeline keeps the current Generation. Its methods are safe for concurrent use.
+type Pipeline struct {
+	config  Config
+	current atomic.Pointer[Generation]
+	last    atomic.Pointer[Event]
+
+	// reloading is held by the one attempt at a time; nothing that serves takes it.
+	reloading sync.Mutex
+	accepted  selection
+	number    uint64
+
+	subscribers subscribers
+}
+
+// New makes a Pipeline; Run starts it.
+func New(c Config) *Pipeline {
+	if c.Prover == nil {
+		c.Prover = prove.Prove
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	return &Pipeline{config: c, accepted: selection{}}
+}
+
+// Run brings what the source holds, and again after each change, until ctx ends. It never fails: what is wrong is
+// recorded, and the last generation stays.
+func (p *Pipeline) Run(ctx context.Context) {
+	// Watching begins before the first load, so no change falls between them.
+	changed := p.config.Source.Watch(ctx)
+	retry := time.NewTimer(retryAfter)
+	defer retry.Stop()
+	for {
+		if p.Reload(ctx).Err != nil {
+			retry.Reset(retryAfter)
+		} else {
+			retry.Stop()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-retry.C:
+		case _, ok := <-changed:
+			if !ok {
+				return
+			}
+		}
+	}
+}
+
+// Reload makes one attempt, and tells what came of it.
+func (p *Pipeline) Reload(ctx context.Context) Event {
+	p.reloading.Lock()
+	defer p.reloading.Unlock()
+	start := p.config.Clock()
+	e := p.reload(ctx)
+	e.Took = p.config.Clock().Sub(start)
+	e.Generation = p.current.Load()
+	p.last.Store(&e)
+	if errors.Is(e.Err, context.Canceled) {
+		return e // the end of the process is no event of the mesh
+	}
+	p.config.Recorder.Reloaded(e)
+	if e.Published {
+		p.subscribers.tell()
+	}
+	return e
+}
+
+func (p *Pipeline) reload(ctx context.Context) Event {
+	files, problems, revision, err := p.config.Source.Load(ctx)
+	if err != nil {
+		return Event{Err: err}
+	}
+	newest, stray := decode(files, problems)
+	b := builder{bundles: p.config.Bundles, previous: p.current.Load()}
+	s, ok := b.settle(newest, p.accepted)
+	e := Event{
+		Revision: revision, Err: b.trouble, Stale: s.stale, Dropped: s.dropped, Compiled: s.build.compiledNow,
+		Problems: v1alpha1.SortProblems(append(stray, s.problems...)),
+	}
+	if !ok {
+		return e
+	}
+	if b.previous.same(s.build) {
+		p.accepted = s.used
+		return e
+	}
+	start := p.config.Clock()
+	proof, counterexample := p.config.Prover(s.build.model, s.build.parts(), s.build.tables())
+	e.Proving = p.config.Clock().Sub(start)
+	if counterexample != nil {
+		e.Counterexample = counterexample
+		return e
+	}
+	g, err := newGeneration(p.number+1, revision, p.config.Clock(), s.build, proof)
+	if err != nil {
+		e.Err = err
+		return e
+	}
+	p.number = g.number
+	p.accepted = s.used
+	p.current.Store(g)
+	e.Published = true
+	return e
+}
+
+// same reports whether a build would change nothing: every tenant is there already, with the same digest.
+func (g *Generation) same(b build) bool {
+	return g != nil && maps.EqualFunc(g.tenants, b.tenants, func(x, y *compiled) bool { return x.digest == y.digest })
+}
+
+// Current is the generation that is served; nil before the first. All of Generation's methods that serve take nil.
+func (p *Pipeline) Current() *Generation { return p.current.Load() }
+
+// Last is what came of the last attempt; false before the first.
+func (p *Pipeline) Last() (Event, bool) {
+	e := p.last.Load()
+	if e == nil {
+		return Event{}, false
+	}
+	return *e, true
+}
+
+// Snapshot is what a workload's Envoy gets now, with the table that its agent decides by.
+func (p *Pipeline) Snapshot(w identity.WorkloadID) (xds.Snapshot, []byte, bool) {
+	return p.Current().Snapshot(w)
+}
+
+// Workload is the workload of that SPIFFE ID, if a document names it now.
+func (p *Pipeline) Workload(uri string) (identity.WorkloadID, bool) { return p.Current().Workload(uri) }
+
+// Mapping is how the mesh reads SPIFFE IDs now; zero before the first generation.
+func (p *Pipeline) Mapping() identity.Mapping { return p.Current().Mapping() }
