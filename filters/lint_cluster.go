@@ -37,7 +37,8 @@ func (l *linter) meshCluster(m *clusterv3.Cluster) {
 }
 
 func (l *linter) appCluster(m *clusterv3.Cluster) {
-	l.need(m.GetType() == clusterv3.Cluster_STATIC && m.GetEdsClusterConfig() == nil, setClusterType, "type", "not at a fixed address")
+	_, explicit := m.GetClusterDiscoveryType().(*clusterv3.Cluster_Type)
+	l.need(explicit && m.GetType() == clusterv3.Cluster_STATIC && m.GetEdsClusterConfig() == nil, setClusterType, "type", "not at a fixed address")
 	l.protocol(m, false)
 	l.need(m.GetTransportSocket() == nil, setClusterTLS, "transport_socket", "the application is spoken to in plaintext")
 	assignment := m.GetLoadAssignment()

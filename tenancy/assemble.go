@@ -27,10 +27,11 @@ func (b *builder) assemble() *Model {
 	}
 	slices.SortFunc(m.ids, compareTenants)
 	platform := m.tenants[b.draft[v1alpha1.PlatformOwner].id]
-	for _, id := range m.ids {
-		t := m.tenants[id]
+	for _, t := range m.tenants {
 		admitOwn(t)
-		if t != platform {
+	}
+	for _, id := range m.ids {
+		if t := m.tenants[id]; t != platform {
 			share(platform, t, b.draft[id.Name()].grants)
 		}
 	}

@@ -195,7 +195,9 @@ func (b *builder) shared(i tenancy.Import) error {
 func fullName(service, tenant string) string { return service + "." + tenant + "." + meshDomain }
 
 // add puts a message of this workload's own into the Snapshot.
-func (b *builder) add(typeURL, name string, m proto.Message) error { return b.take(freeze(typeURL, name, m)) }
+func (b *builder) add(typeURL, name string, m proto.Message) error {
+	return b.take(freeze(typeURL, name, m))
+}
 
 // take puts a finished resource into the Snapshot.
 func (b *builder) take(r Resource, err error) error {

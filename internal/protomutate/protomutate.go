@@ -90,25 +90,37 @@ func (u mutator) unknown(path string, m protoreflect.Message) {
 	m.SetUnknown(was)
 }
 
+// clear restores lists and maps by their elements: they are views of the field and empty once the field is.
 func (u mutator) clear(path string, m protoreflect.Message, f protoreflect.FieldDescriptor) {
-	if !f.IsList() {
-		was := m.Get(f)
-		m.Clear(f)
-		u.emit(Change{path, "clear"})
-		m.Set(f, was)
-		return
-	}
-	// A list is a view of the field: it is empty once the field is.
-	was := m.Get(f).List()
-	elements := make([]protoreflect.Value, was.Len())
-	for i := range elements {
-		elements[i] = was.Get(i)
+	was := m.Get(f)
+	restore := func() { m.Set(f, was) }
+	switch {
+	case f.IsMap():
+		var keys []protoreflect.MapKey
+		var values []protoreflect.Value
+		m.Get(f).Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+			keys, values = append(keys, k), append(values, v)
+			return true
+		})
+		restore = func() {
+			for i, k := range keys {
+				m.Mutable(f).Map().Set(k, values[i])
+			}
+		}
+	case f.IsList():
+		elements := make([]protoreflect.Value, m.Get(f).List().Len())
+		for i := range elements {
+			elements[i] = m.Get(f).List().Get(i)
+		}
+		restore = func() {
+			for _, e := range elements {
+				m.Mutable(f).List().Append(e)
+			}
+		}
 	}
 	m.Clear(f)
 	u.emit(Change{path, "clear"})
-	for _, e := range elements {
-		m.Mutable(f).List().Append(e)
-	}
+	restore()
 }
 
 // present changes a field that is set.

@@ -25,7 +25,7 @@ func sample(t *testing.T) *listenerv3.FilterChain {
 		Name:             "a",
 		FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: []string{"x", "y"}},
 		Filters:          []*listenerv3.Filter{{Name: "f", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed}}},
-		Metadata:         &corev3.Metadata{FilterMetadata: nil},
+		Metadata:         &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{"k": packed}},
 	}
 }
 

@@ -1,0 +1,131 @@
+package filters_test
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/ringfence-mesh/ringfence/filters"
+	"github.com/ringfence-mesh/ringfence/internal/protomutate"
+	"github.com/ringfence-mesh/ringfence/xds"
+	"github.com/ringfence-mesh/ringfence/xds/xdstest"
+)
+
+// sample is a generated resource and whose it is.
+type sample struct {
+	xds.Resource
+
+	scope filters.Scope
+}
+
+// samples are one of each generated resource of the test mesh.
+func samples(tb testing.TB) map[string]sample {
+	tb.Helper()
+	out := map[string]sample{}
+	for _, p := range xdstest.Parts(tb, xdstest.Model(tb)) {
+		for _, w := range p.Workloads() {
+			s, _ := p.Snapshot(w)
+			for _, r := range s.All() {
+				typ := r.TypeURL()[strings.LastIndex(r.TypeURL(), ".")+1:]
+				out[typ+" "+p.Tenant().Name()+" "+r.Name()] = sample{r, filters.Scope{Tenant: p.Tenant()}}
+			}
+		}
+	}
+	return out
+}
+
+func (s sample) decode(tb testing.TB) proto.Message {
+	tb.Helper()
+	typ, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(strings.TrimPrefix(s.TypeURL(), "type.googleapis.com/")))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	m := typ.New().Interface()
+	if err := proto.Unmarshal(s.Value(), m); err != nil {
+		tb.Fatal(err)
+	}
+	return m
+}
+
+func (s sample) lint(tb testing.TB, m proto.Message) []filters.Finding {
+	tb.Helper()
+	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return filters.Lint(s.TypeURL(), s.Name(), value, s.scope)
+}
+
+func TestLintAcceptsWhatIsGenerated(t *testing.T) {
+	t.Parallel()
+	all := samples(t)
+	for name, s := range all {
+		for _, f := range filters.Lint(s.TypeURL(), s.Name(), s.Value(), s.scope) {
+			t.Errorf("%s: %s", name, f)
+		}
+	}
+	for _, want := range []string{
+		"Listener platform inbound/platform/billing", "RouteConfiguration platform callers/platform/billing/acme", "Cluster acme import/acme/ledger",
+		"Cluster acme app/acme/ledger", "ClusterLoadAssignment acme service/acme/reports", "Secret acme spiffe://platform.demo.test",
+	} {
+		if _, ok := all[want]; !ok {
+			t.Errorf("the test mesh has no %s: %q", want, slices.Sorted(maps.Keys(all)))
+		}
+	}
+}
+
+// free are the changes that are not the linter's to notice: whose names, identities and addresses are is judged by package
+// prove, and a number may move within its bounds.
+var free = []*regexp.Regexp{
+	// Package prove compares these with the model.
+	regexp.MustCompile(`socket_address\.(address|port_value) more$`),
+	regexp.MustCompile(`socket_address\.ipv4_compat (clear|flip)$`),
+	regexp.MustCompile(`explicit_http_config\.http2?_protocol_options add$`),
+	regexp.MustCompile(`load_assignment.*port_value (more|clear)$`),
+	regexp.MustCompile(`\.server_names\[\d+\] (more|other)$`),
+	regexp.MustCompile(`\.sni (more|other)$`),
+	regexp.MustCompile(`\.matcher\.exact more$`),
+	regexp.MustCompile(`\.domains\[\d+\] (more|other|drop)$`),
+	regexp.MustCompile(`\.domains add$`),
+	regexp.MustCompile(`\.route\.cluster more$`),
+	regexp.MustCompile(`validation_context_sds_secret_config\.name more$`),
+	regexp.MustCompile(`context_extensions\["port"\] (more|other)$`),
+	regexp.MustCompile(`^virtual_hosts\[\d+\]\.name (more|other)$`),
+	regexp.MustCompile(`(filter_chains|virtual_hosts|principals|match_typed_subject_alt_names|endpoints|lb_endpoints)\[\d+\] (drop|again)$`),
+	regexp.MustCompile(`policies\["callers"\] drop$`),
+	regexp.MustCompile(`policies clear$`),
+	regexp.MustCompile(`^endpoints(\[\d+\]\.lb_endpoints)? (clear|add)$`),
+	regexp.MustCompile(`^request_headers_to_remove clear$`),
+	// One more unit within the bounds.
+	regexp.MustCompile(`(value|seconds|nanos|max_denied_response_body_bytes) more$`),
+	regexp.MustCompile(`\.(seconds|nanos) add$`),
+	regexp.MustCompile(`max_retries\.value clear$`),
+}
+
+// Every small change of every generated resource is a finding, or is on the short list of what is free. So no field of the
+// generated configuration can be weakened, dropped or added without notice, whether somebody thought of it or not.
+func TestLintNoticesEveryChange(t *testing.T) {
+	t.Parallel()
+	for name, s := range samples(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m, changes := s.decode(t), 0
+			protomutate.Each(m, func(c protomutate.Change) {
+				changes++
+				if len(s.lint(t, m)) > 0 || slices.ContainsFunc(free, func(r *regexp.Regexp) bool { return r.MatchString(c.String()) }) {
+					return
+				}
+				t.Errorf("not noticed: %s", c)
+			})
+			if changes < 10 {
+				t.Errorf("only %d changes tried", changes)
+			}
+		})
+	}
+}

@@ -1,0 +1,208 @@
+// Package xdstest is a mesh with one of everything that the compiler can meet, for tests of the compiler and of what checks
+// its work.
+package xdstest
+
+import (
+	"maps"
+	"testing"
+
+	"github.com/ringfence-mesh/ringfence/tenancy"
+	"github.com/ringfence-mesh/ringfence/tenancy/tenancytest"
+	"github.com/ringfence-mesh/ringfence/xds"
+)
+
+// Files are the documents of the mesh by path; the map is the caller's. Two tenants with services of the same names, two
+// shared services: billing granted to both, ledger (gRPC) to acme. acme has a service of its own called ledger, a gRPC
+// service with two accounts, and one with endpoints at two addresses.
+func Files() map[string]string { return maps.Clone(files) }
+
+// Model is the mesh.
+func Model(tb testing.TB) *tenancy.Model {
+	tb.Helper()
+	return tenancytest.Model(tb, Files())
+}
+
+// Parts compiles every tenant of a model.
+func Parts(tb testing.TB, m *tenancy.Model) []xds.Part {
+	tb.Helper()
+	var parts []xds.Part
+	for _, id := range m.Tenants() {
+		t, ok := m.Tenant(id)
+		if !ok {
+			tb.Fatalf("tenant %s has no handle", id)
+		}
+		p, err := xds.Compile(t)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		parts = append(parts, p)
+	}
+	return parts
+}
+
+// Find is the snapshot of a workload by its SPIFFE ID.
+func Find(tb testing.TB, parts []xds.Part, workload string) xds.Snapshot {
+	tb.Helper()
+	for _, p := range parts {
+		for _, w := range p.Workloads() {
+			if s, ok := p.Snapshot(w); ok && w.String() == workload {
+				return s
+			}
+		}
+	}
+	tb.Fatalf("nobody is %s", workload)
+	return xds.Snapshot{}
+}
+
+// SPIFFE IDs of the mesh.
+const (
+	AcmeWeb      = "spiffe://acme.demo.test/ns/acme/sa/web"
+	AcmeOrders   = "spiffe://acme.demo.test/ns/acme/sa/orders"
+	AcmeBatch    = "spiffe://acme.demo.test/ns/acme/sa/batch"
+	GlobexWeb    = "spiffe://globex.demo.test/ns/globex/sa/web"
+	GlobexOrders = "spiffe://globex.demo.test/ns/globex/sa/orders"
+	Billing      = "spiffe://platform.demo.test/ns/platform/sa/billing"
+	Ledger       = "spiffe://platform.demo.test/ns/platform/sa/ledger"
+)
+
+var files = map[string]string{
+	"mesh.yaml": `
+apiVersion: ringfence.dev/v1alpha1
+kind: Mesh
+metadata: {name: demo}
+spec:
+  identities: [{trustDomain: "{tenant}.demo.test", path: "/ns/{namespace}/sa/{serviceAccount}"}]
+  platformTrustDomain: platform.demo.test
+`,
+	"platform/tenants.yaml": `
+apiVersion: ringfence.dev/v1alpha1
+kind: Tenant
+metadata: {name: acme}
+spec: {namespaces: [acme]}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Tenant
+metadata: {name: globex}
+spec: {namespaces: [globex]}
+`,
+	"platform/shared.yaml": `
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: billing}
+spec:
+  namespace: platform
+  serviceAccounts: [billing]
+  token: optional
+  ports: [{name: http, port: 8080, protocol: HTTP, appPort: 20280}]
+  endpoints: [{address: 127.0.0.1, port: 20080}]
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: ledger}
+spec:
+  namespace: platform
+  serviceAccounts: [ledger]
+  token: required
+  forwardToken: true
+  ports: [{name: grpc, port: 9090, protocol: GRPC, appPort: 20285}]
+  endpoints: [{address: 127.0.0.1, port: 20085}]
+  outbound: {port: 20185}
+`,
+	"platform/grants.yaml": `
+apiVersion: ringfence.dev/v1alpha1
+kind: Grant
+metadata: {name: acme-billing}
+spec: {tenant: acme, service: billing, to: {methods: [GET, POST], paths: [/invoices, "/invoices/*"]}, notAfter: "2036-01-01T00:00:00Z"}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Grant
+metadata: {name: globex-billing}
+spec: {tenant: globex, service: billing, to: {methods: [GET], paths: [/invoices]}, notAfter: "2036-01-01T00:00:00Z"}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Grant
+metadata: {name: acme-ledger}
+spec: {tenant: acme, service: ledger, to: {methods: [POST], paths: ["/**"]}, notAfter: "2036-01-01T00:00:00Z"}
+`,
+	"tenants/acme/services.yaml": `
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: orders}
+spec:
+  namespace: acme
+  serviceAccounts: [orders]
+  ports: [{name: http, port: 8080, protocol: HTTP, appPort: 20281}]
+  endpoints: [{address: 127.0.0.1, port: 20081}]
+  outbound: {port: 20181}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: web}
+spec: {namespace: acme, serviceAccounts: [web], outbound: {port: 20182}}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: ledger}
+spec:
+  namespace: acme
+  serviceAccounts: [batch, orders]
+  ports: [{name: grpc, port: 9090, protocol: GRPC, appPort: 20286}]
+  endpoints: [{address: 10.1.0.7, port: 20086}, {address: 10.1.0.8, port: 20086}]
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: reports}
+spec:
+  namespace: acme
+  serviceAccounts: [batch]
+  ports: [{name: http, port: 8080, protocol: HTTP, appPort: 20287}]
+  endpoints: [{address: 10.1.0.9, port: 20087}, {address: "2001:db8::9", port: 20087}]
+`,
+	"tenants/acme/policy.yaml": `
+apiVersion: ringfence.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: orders}
+spec:
+  service: orders
+  rules:
+    - name: web-reads
+      from: {services: [web]}
+      to: {methods: [GET], paths: [/orders, "/orders/*"]}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: ledger}
+spec:
+  service: ledger
+  rules:
+    - name: all
+      from: {}
+      to: {methods: [POST], paths: ["/**"]}
+`,
+	"tenants/globex/services.yaml": `
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: orders}
+spec:
+  namespace: globex
+  serviceAccounts: [orders]
+  ports: [{name: http, port: 8080, protocol: HTTP, appPort: 20283}]
+  endpoints: [{address: 127.0.0.1, port: 20083}]
+  outbound: {port: 20183}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: web}
+spec: {namespace: globex, serviceAccounts: [web], outbound: {port: 20184}}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: orders}
+spec:
+  service: orders
+  rules:
+    - name: web-reads
+      from: {services: [web]}
+      to: {methods: [GET], paths: [/orders, "/orders/**"]}
+`,
+}
