@@ -171,33 +171,36 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 
 // find is the first rule that names the caller and covers the call.
 func (s *service) find(in *Input) *rule {
+	n, named := s.callers[in.Caller.peer.ID()]
 	path, ok := canonicalPath(in.Path)
-	if !ok {
+	if !named || !ok {
 		return nil
 	}
-	now := in.Now.Unix()
-	for _, r := range s.callers[in.Caller.peer.ID()] {
-		if now < r.until && slices.Contains(r.methods, in.Method) && r.path(path) && r.role(s, in.Token.claims) {
-			return r
-		}
+	c := call{caller: n, method: in.Method, now: in.Now.Unix()}
+	if s.token != agentv1alpha1.TokenMode_TOKEN_MODE_NONE { // who reads no tokens sees no roles
+		c.claims = in.Token.claims
 	}
-	return nil
+	return s.paths.find(path[1:], &c, nil)
 }
 
-func (r *rule) path(path string) bool {
-	for i := range r.paths {
-		if r.paths[i].match(path) {
-			return true
-		}
-	}
-	return false
+// call is what a rule is asked about.
+type call struct {
+	caller int
+	method string
+	claims identity.Claims
+	now    int64
 }
 
-// role reports whether the claims hold one of the rule's roles. A rule that asks for none is content without a token; a
-// service that reads no tokens sees no roles, whatever the Input holds.
-func (r *rule) role(s *service, c identity.Claims) bool {
-	if len(r.roles) == 0 {
-		return true
+func (c *call) earliest(rules []*rule, best *rule) *rule {
+	for _, r := range rules {
+		if (best == nil || r.order < best.order) && r.covers(c) {
+			best = r
+		}
 	}
-	return s.token != agentv1alpha1.TokenMode_TOKEN_MODE_NONE && slices.ContainsFunc(r.roles, c.HasRole)
+	return best
+}
+
+func (r *rule) covers(c *call) bool {
+	return r.from.has(c.caller) && c.now < r.until && slices.Contains(r.methods, c.method) &&
+		(len(r.roles) == 0 || slices.ContainsFunc(r.roles, c.claims.HasRole))
 }

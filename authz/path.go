@@ -33,7 +33,7 @@ func canonicalPath(target string) (string, bool) {
 				return "", false
 			}
 			i += n
-		case unreserved(c) || strings.IndexByte("!$&'()*+,=:@", c) >= 0:
+		case plainByte[c]:
 			i++
 		default:
 			return "", false
@@ -75,6 +75,14 @@ func escape(s string) int {
 	return 3 * size
 }
 
+// plainByte are the characters that stand for themselves in a path: RFC 3986's pchar without "%" and ";".
+var plainByte = func() (plain [256]bool) {
+	for c := range plain {
+		plain[c] = unreserved(byte(c)) || strings.IndexByte("!$&'()*+,=:@", byte(c)) >= 0
+	}
+	return plain
+}()
+
 // unreserved characters mean the same encoded or not (RFC 3986, section 2.3), so nobody needs to encode them.
 func unreserved(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '.' || c == '_' || c == '~'
@@ -92,66 +100,83 @@ func unhex(c byte) int {
 	return -1
 }
 
-// pattern matches canonical paths. "*" stands for one segment that is not empty, "**" at the end for everything behind
-// the slash before it, as in Envoy's URI templates: "/a/**" matches "/a/", "/a/b" and "/a/b/c", not "/a".
-type pattern struct {
-	prefix   string   // up to the first wildcard; the whole path where there is none
-	segments []string // what follows, "*" for any
-	exact    bool     // no wildcard
-	open     bool     // ends in "**"
-}
-
 var errPattern = errors.New(`a path starts with a slash, each segment is plain text or "*", the last may be "**"`)
 
-func parsePattern(text string) (pattern, error) {
+// parsePattern takes a pattern apart. "*" stands for one segment that is not empty; "**" at the end, which is told by open,
+// stands for everything behind the slash before it, as in Envoy's URI templates: "/a/**" matches "/a/", "/a/b" and
+// "/a/b/c", not "/a".
+func parsePattern(text string) (segments []string, open bool, err error) {
 	plain := strings.ReplaceAll(text, "*", "x")
 	if c, ok := canonicalPath(plain); !ok || c != plain {
-		return pattern{}, fmt.Errorf("path %q: %w", clip(text), errPattern)
+		return nil, false, fmt.Errorf("path %q: %w", clip(text), errPattern)
 	}
-	segments := strings.Split(text[1:], "/")
-	first := len(segments)
-	for i, s := range segments {
-		last := i == len(segments)-1
-		if strings.Contains(s, "*") && s != "*" && (s != "**" || !last) {
-			return pattern{}, fmt.Errorf("path %q: %w", clip(text), errPattern)
-		}
-		if strings.Contains(s, "*") && first > i {
-			first = i
+	segments = strings.Split(text[1:], "/")
+	if last := len(segments) - 1; segments[last] == "**" {
+		segments, open = segments[:last], true
+	}
+	for _, s := range segments {
+		if s != "*" && strings.Contains(s, "*") {
+			return nil, false, fmt.Errorf("path %q: %w", clip(text), errPattern)
 		}
 	}
-	if first == len(segments) {
-		return pattern{prefix: text, exact: true}, nil
-	}
-	p := pattern{prefix: "/", segments: segments[first:]}
-	if first > 0 {
-		p.prefix = "/" + strings.Join(segments[:first], "/") + "/"
-	}
-	if n := len(p.segments) - 1; p.segments[n] == "**" {
-		p.segments, p.open = p.segments[:n], true
-	}
-	return p, nil
+	return segments, open, nil
 }
 
-// match walks the segments behind the prefix. It allocates nothing.
-func (p *pattern) match(path string) bool {
-	if !strings.HasPrefix(path, p.prefix) {
-		return false
+// pathTree holds the rules of a service by their path patterns, one level for each segment, so that a call meets only the
+// rules whose path it has.
+type pathTree struct {
+	next  map[string]*pathTree // by segment
+	any   *pathTree            // behind "*"
+	exact []*rule              // patterns that end here
+	open  []*rule              // patterns that end here in "**"
+}
+
+func (n *pathTree) add(segments []string, open bool, r *rule) {
+	for _, s := range segments {
+		n = n.child(s)
 	}
-	rest, more := path[len(p.prefix):], true // more: a segment follows, possibly an empty one
-	if p.exact {
-		return rest == ""
+	if open {
+		n.open = append(n.open, r)
+	} else {
+		n.exact = append(n.exact, r)
 	}
-	for _, want := range p.segments {
-		if !more {
-			return false
+}
+
+func (n *pathTree) child(segment string) *pathTree {
+	if segment == "*" {
+		if n.any == nil {
+			n.any = &pathTree{}
 		}
-		var s string
-		s, rest, more = strings.Cut(rest, "/")
-		if s != want && (want != "*" || s == "") {
-			return false
+		return n.any
+	}
+	if n.next == nil {
+		n.next = map[string]*pathTree{}
+	}
+	if n.next[segment] == nil {
+		n.next[segment] = &pathTree{}
+	}
+	return n.next[segment]
+}
+
+// find is the earliest of best and the rules that match what is left of a canonical path, after a slash, and cover the
+// call. It allocates nothing.
+func (n *pathTree) find(rest string, c *call, best *rule) *rule {
+	best = c.earliest(n.open, best)
+	segment, tail, more := strings.Cut(rest, "/")
+	children := [2]*pathTree{n.next[segment], n.any}
+	if segment == "" { // "*" is one that is not empty
+		children[1] = nil
+	}
+	for _, child := range children {
+		switch {
+		case child == nil:
+		case more:
+			best = child.find(tail, c, best)
+		default:
+			best = c.earliest(child.exact, best)
 		}
 	}
-	return more == p.open
+	return best
 }
 
 // clip shortens foreign text for an error.

@@ -28,7 +28,7 @@ type Table struct {
 	services map[string]*service
 }
 
-// service is what Decide needs of a destination: which rules name a caller, in the order in which they were written.
+// service is what Decide needs of a destination.
 type service struct {
 	table    *Table
 	name     string
@@ -37,17 +37,32 @@ type service struct {
 	forward  bool
 	accounts []identity.WorkloadID
 	grants   map[identity.TenantID]int64 // the end of the tenant's last Grant
-	callers  map[identity.WorkloadID][]*rule
+	callers  map[identity.WorkloadID]int // whom any rule or Grant names, numbered
+	rules    int
+	paths    pathTree
 }
 
-// rule is an AccessPolicy's rule or a Grant. It says nothing of callers: it is found by them.
+// rule is an AccessPolicy's rule or a Grant. Its paths are where it hangs in the service's tree.
 type rule struct {
 	name    string
-	until   int64 // Unix seconds
+	order   int    // the first rule in the documents is the one that is reported
+	from    bitset // of callers' numbers
+	until   int64  // Unix seconds
 	roles   []string
 	methods []string
-	paths   []pattern
 }
+
+// bitset is a set of small numbers.
+type bitset []uint64
+
+func (b *bitset) add(n int) {
+	for len(*b) <= n/64 {
+		*b = append(*b, 0)
+	}
+	(*b)[n/64] |= 1 << (n % 64)
+}
+
+func (b bitset) has(n int) bool { return n/64 < len(b) && b[n/64]&(1<<(n%64)) != 0 }
 
 const forever = math.MaxInt64
 
@@ -243,7 +258,7 @@ func (t *Table) addIssuers(issuers []*agentv1alpha1.TokenIssuer, speaksOf map[id
 func (t *Table) addService(m *agentv1alpha1.Service, speaksOf map[identity.TenantID]bool) error {
 	s := &service{
 		table: t, name: m.GetName(), port: m.GetPort(), token: m.GetToken(), forward: m.GetForwardToken(),
-		grants: map[identity.TenantID]int64{}, callers: map[identity.WorkloadID][]*rule{},
+		grants: map[identity.TenantID]int64{}, callers: map[identity.WorkloadID]int{},
 	}
 	_, known := agentv1alpha1.TokenMode_name[int32(s.token)]
 	_, dup := t.services[s.name]
@@ -270,11 +285,7 @@ func (t *Table) addService(m *agentv1alpha1.Service, speaksOf map[identity.Tenan
 		return fmt.Errorf("%s does not run it", t.workload)
 	}
 	for _, r := range m.GetRules() {
-		compiled, err := newRule(r.GetName(), r.GetRoles(), r.GetMethods(), r.GetPaths())
-		if err == nil {
-			err = s.admit(compiled, t.tenant, r.GetFrom())
-		}
-		if err != nil {
+		if err := s.addRule(r, t.tenant, forever); err != nil {
 			return fmt.Errorf("rule %q: %w", clip(r.GetName()), err)
 		}
 	}
@@ -295,48 +306,46 @@ func (s *service) addGrant(g *agentv1alpha1.Grant, speaksOf map[identity.TenantI
 	if tenant.IsPlatform() {
 		return errors.New("the platform needs no Grant for its own services")
 	}
-	r, err := newRule(g.GetName(), nil, g.GetMethods(), g.GetPaths())
-	if err != nil {
-		return err
-	}
-	r.until = g.GetNotAfter()
-	s.grants[tenant] = max(s.grants[tenant], r.until)
+	s.grants[tenant] = max(s.grants[tenant], g.GetNotAfter())
 	speaksOf[tenant] = true
-	return s.admit(r, tenant, g.GetFrom())
+	r := &agentv1alpha1.Rule{Name: g.GetName(), From: g.GetFrom(), Methods: g.GetMethods(), Paths: g.GetPaths()}
+	return s.addRule(r, tenant, g.GetNotAfter())
 }
 
-// admit lets the rule be found by its callers, all of which are of one tenant.
-func (s *service) admit(r *rule, tenant identity.TenantID, from []string) error {
-	for _, id := range from {
+// addRule checks a rule and hangs it into the tree. All of its callers are of one tenant.
+func (s *service) addRule(m *agentv1alpha1.Rule, tenant identity.TenantID, until int64) error {
+	switch {
+	case !printable(m.GetName()):
+		return errors.New("it has no readable name")
+	case len(m.GetMethods()) == 0 || len(m.GetPaths()) == 0:
+		return errors.New("it says no methods or no paths")
+	case !allOf(m.GetRoles(), identity.ValidName):
+		return errors.New("a role's name is not valid")
+	case !allOf(m.GetMethods(), validMethod):
+		return errors.New("a method is written in capitals, and is not CONNECT")
+	}
+	r := &rule{name: m.GetName(), order: s.rules, until: until, roles: m.GetRoles(), methods: m.GetMethods()}
+	s.rules++
+	for _, id := range m.GetFrom() {
 		w, err := s.table.of(id, tenant)
 		if err != nil {
 			return err
 		}
-		s.callers[w] = append(s.callers[w], r)
+		n, known := s.callers[w]
+		if !known {
+			n = len(s.callers)
+			s.callers[w] = n
+		}
+		r.from.add(n)
+	}
+	for _, p := range m.GetPaths() {
+		segments, open, err := parsePattern(p)
+		if err != nil {
+			return err
+		}
+		s.paths.add(segments, open, r)
 	}
 	return nil
-}
-
-func newRule(name string, roles, methods, paths []string) (*rule, error) {
-	r := &rule{name: name, until: forever, roles: roles, methods: methods}
-	switch {
-	case !printable(name):
-		return nil, errors.New("it has no readable name")
-	case len(methods) == 0 || len(paths) == 0:
-		return nil, errors.New("it says no methods or no paths")
-	case !allOf(roles, identity.ValidName):
-		return nil, errors.New("a role's name is not valid")
-	case !allOf(methods, validMethod):
-		return nil, errors.New("a method is upper-case letters and inner hyphens, and not CONNECT")
-	}
-	for _, p := range paths {
-		compiled, err := parsePattern(p)
-		if err != nil {
-			return nil, err
-		}
-		r.paths = append(r.paths, compiled)
-	}
-	return r, nil
 }
 
 func allOf(list []string, valid func(string) bool) bool {
@@ -345,11 +354,11 @@ func allOf(list []string, valid func(string) bool) bool {
 
 func validMethod(m string) bool {
 	const limit = 32
-	if m == "" || m == "CONNECT" || len(m) > limit || m[0] == '-' || m[len(m)-1] == '-' {
+	if m == "" || m == "CONNECT" || len(m) > limit || m[0] == '-' || m[0] == '_' {
 		return false
 	}
 	for i := range len(m) {
-		if (m[i] < 'A' || m[i] > 'Z') && m[i] != '-' {
+		if (m[i] < 'A' || m[i] > 'Z') && m[i] != '-' && m[i] != '_' {
 			return false
 		}
 	}

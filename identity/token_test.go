@@ -454,7 +454,7 @@ func TestTokenErrorsHoldNothingOfTheToken(t *testing.T) {
 	}
 }
 
-func FuzzVerifyToken(f *testing.F) {
+func FuzzToken(f *testing.F) {
 	key := ecKey(f, elliptic.P256())
 	v := identity.NewTokenVerifier(newIssuer(f, issuerConfig(f, jwks(jwk(f, key, map[string]any{"kid": "k1"})))))
 	good := sign(f, key, "ES256", `{"alg":"ES256","kid":"k1"}`, payload(f, nil))
