@@ -20,6 +20,7 @@ const (
 	CodeNotYet        Code = "RF1013"
 	CodeMisplacedFile Code = "RF1014"
 	CodeMoreProblems  Code = "RF1015"
+	CodeUnreadable    Code = "RF1016"
 )
 
 // The problems of the documents together.
@@ -52,6 +53,9 @@ const (
 	CodeClaim             Code = "RF2026"
 )
 
+// CodeInternal is a fault of Ringfence itself: documents that were accepted cannot be compiled.
+const CodeInternal Code = "RF3001"
+
 // CodeInfo explains a Code.
 type CodeInfo struct {
 	Code Code
@@ -77,6 +81,7 @@ func Codes() []CodeInfo {
 		{CodeNotYet, "not yet", "The interface knows this, but this release does not build it. It is refused because ignoring it would promise what nobody keeps.", "Remove it, or wait for the release that builds it."},
 		{CodeMisplacedFile, "file belongs to nobody", "Documents lie in mesh.yaml, platform/ and tenants/<tenant>/; the path says whose they are. tenants/platform is nobody's: the name is reserved.", "Move the file."},
 		{CodeMoreProblems, "more problems", "The file has more problems than are listed.", "Correct the listed ones first."},
+		{CodeUnreadable, "cannot be read", "A file is regular, within its owner's directory also where it is a link, and an owner has at most 1,000 files of 32 MiB together.", "See the text: mend the link, or remove or move what is too much."},
 
 		{CodeNoMesh, "not one Mesh", "There is exactly one Mesh document: it says how SPIFFE IDs name tenants.", "Write it in mesh.yaml, and only there."},
 		{CodeDuplicateDocument, "document written twice", "Two documents of one owner have the same kind and name.", "Rename or remove one of them."},
@@ -104,5 +109,7 @@ func Codes() []CodeInfo {
 		{CodeIssuerClash, "two issuers of one name", "Two TokenIssuers with the same issuer speak of the same tenant, and a token would belong to both.", "Make it one TokenIssuer, or part their tenants."},
 		{CodeKeySet, "key set not accepted", "A JWKS file holds the public keys of asymmetric algorithms. A private or symmetric key in it is a secret that now is known.", "Export the public keys only; replace a private key that stood here."},
 		{CodeClaim, "claims or lifetime not accepted", "The names of claims are short ASCII texts that differ; a token lives between one second and 24 hours.", "Correct the value."},
+
+		{CodeInternal, "fault of Ringfence", "The documents were accepted and cannot be compiled. Their owner stays on the last accepted ones.", "Please report it, with the documents."},
 	}
 }
