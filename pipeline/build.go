@@ -104,7 +104,7 @@ func uncompiled(id identity.TenantID, err error) v1alpha1.Problem {
 		file = "tenants/" + id.Name()
 	}
 	return v1alpha1.Problem{
-		Code: codeInternal, Owner: id.Name(), File: file,
+		Code: v1alpha1.CodeInternal, Owner: id.Name(), File: file,
 		Text: fmt.Sprintf("cannot be compiled: %v", err),
 		Hint: "this is a fault of Ringfence, please report it with the documents",
 	}

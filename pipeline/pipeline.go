@@ -16,12 +16,8 @@ import (
 	"github.com/ringfence-mesh/ringfence/xds"
 )
 
-const (
-	// codeInternal is the code of a fault of Ringfence itself.
-	codeInternal v1alpha1.Code = "RF3001"
-	// retryAfter is when an attempt that failed for a reason outside the documents is made again.
-	retryAfter = 5 * time.Second
-)
+// retryAfter is when an attempt that failed for a reason outside the documents is made again.
+const retryAfter = 5 * time.Second
 
 // Source holds the documents of all owners.
 type Source interface {

@@ -13,9 +13,6 @@ import (
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 )
 
-// codeUnreadable is the code of what a source says about single files.
-const codeUnreadable v1alpha1.Code = "RF1016"
-
 // Bounds of one owner's part, far above what people write, so that one owner cannot fill the memory of all.
 const (
 	maxFiles = 1000
@@ -64,7 +61,7 @@ func (p part) path(name string) string {
 
 // problem says what is wrong with a file or directory of the part.
 func (p part) problem(file string, err error) v1alpha1.Problem {
-	made := v1alpha1.FileProblem(file, codeUnreadable, hint(err), "cannot be read: %v", err)
+	made := v1alpha1.FileProblem(file, v1alpha1.CodeUnreadable, hint(err), "cannot be read: %v", err)
 	if !p.loose {
 		made.Owner = p.owner // the path of a directory does not say it
 	}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// process is what a command may use of the process that it runs in.
+type process struct {
+	out, err  io.Writer
+	lookupEnv func(string) (string, bool)
+}
+
+// run runs one command line and gives back the exit code.
+func run(ctx context.Context, args []string, p process) int {
+	root := newRoot(p)
+	root.SetArgs(args)
+	root.SetOut(p.out)
+	root.SetErr(p.err)
+	err := root.ExecuteContext(ctx)
+	var marked *exitError
+	switch {
+	case err == nil:
+	case errors.As(err, &marked) && marked.err == nil:
+	default:
+		fmt.Fprintf(p.err, "ringfence: %s\n", message(err))
+	}
+	code := exitCode(err)
+	if code == exitUsage {
+		fmt.Fprintf(p.err, "See %q.\n", helpOf(root, args))
+	}
+	return code
+}
+
+func newRoot(p process) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "ringfence",
+		Short: "Gives every tenant its own mesh on shared Envoys",
+		Long: `Ringfence pushes each sidecar only its own tenant's configuration, decides every call from the caller's SPIFFE identity
+and token, and publishes no configuration that it has not proved isolated.
+
+Every flag can also be given as an environment variable: --xds-listen is RINGFENCE_XDS_LISTEN. A flag wins over the
+environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot reach, 4 not permitted.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return fromEnvironment(cmd.Flags(), p.lookupEnv)
+		},
+	}
+	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
+	root.AddCommand(
+		newServe(p),
+		newAgent(p),
+		newAuthz(p),
+		newToken(p),
+		newValidate(p),
+		newSchema(p),
+		newVersion(p),
+	)
+	markUsage(root)
+	return root
+}
+
+// markUsage makes what cobra itself finds wrong a usage error, and what a command returns not one by accident.
+func markUsage(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{code: exitUsage, err: err} })
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return &exitError{code: exitUsage, err: err}
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		markUsage(sub)
+	}
+}
+
+// fromEnvironment sets every flag that the command line does not from its environment variable.
+func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) error {
+	var errs []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := "RINGFENCE_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value, ok := lookup(name)
+		if !ok || f.Changed || f.Name == "help" {
+			return
+		}
+		if err := flags.Set(f.Name, value); err != nil {
+			errs = append(errs, usage("%s: %w", name, err))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// message is an error as people read it.
+func message(err error) string {
+	text := err.Error()
+	// cobra puts its usage behind some errors.
+	if first, _, ok := strings.Cut(text, "\n\nUsage:"); ok {
+		text = first
+	}
+	return strings.TrimSpace(text)
+}
+
+// helpOf is the command line that explains the command that was meant.
+func helpOf(root *cobra.Command, args []string) string {
+	cmd, _, err := root.Find(args)
+	if err != nil || cmd == nil {
+		cmd = root
+	}
+	return cmd.CommandPath() + " --help"
+}
+
+// output is the flag -o of a command.
+type output string
+
+const (
+	outputText output = "text"
+	outputJSON output = "json"
+)
+
+var _ pflag.Value = (*output)(nil)
+
+func addOutput(flags *pflag.FlagSet) *output {
+	o := outputText
+	flags.VarP(&o, "output", "o", "text or json")
+	return &o
+}
+
+func (o *output) String() string { return string(*o) }
+
+// Set takes the formats that there are.
+func (o *output) Set(s string) error {
+	switch v := output(s); v {
+	case outputText, outputJSON:
+		*o = v
+		return nil
+	default:
+		return fmt.Errorf("%q is not one of text, json", s)
+	}
+}
+
+// Type is what help says of the value.
+func (*output) Type() string { return "format" }

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/identity/issuer"
+	"github.com/ringfence-mesh/ringfence/pipeline"
+	"github.com/ringfence-mesh/ringfence/source"
+)
+
+func newValidate(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "validate DIR",
+		Short: "Say every problem of a configuration directory, with its position and what was probably meant",
+		Long: `Judges a configuration directory as "ringfence serve" does: decodes, builds, compiles and proves it, with roots that are
+thrown away. Exit code 0: serve accepts all of it. 1: there are problems.`,
+		Args: cobra.ExactArgs(1),
+	}
+	format := addOutput(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if info, err := os.Stat(args[0]); err != nil || !info.IsDir() {
+			return usage("%s is not a directory that can be read", args[0])
+		}
+		roots, err := issuer.OpenMemory(issuer.Options{})
+		if err != nil {
+			return fmt.Errorf("throw-away roots: %w", err)
+		}
+		bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) { return roots.Bundles(time.Now(), domains...) }
+		report, err := pipeline.Check(cmd.Context(), source.NewDirectory(args[0], zap.NewNop()), bundles)
+		if err != nil {
+			return fmt.Errorf("cannot judge %s: %w", args[0], err)
+		}
+		if *format == outputJSON {
+			err = printJSON(p.out, newValidation(report))
+		} else {
+			printReport(p, report)
+		}
+		if err == nil && !report.Clean() {
+			return found()
+		}
+		return err
+	}
+	return cmd
+}
+
+// validation is a report as programs read it.
+type validation struct {
+	APIVersion     string             `json:"apiVersion"`
+	Kind           string             `json:"kind"`
+	Valid          bool               `json:"valid"`
+	Problems       []v1alpha1.Problem `json:"problems"`
+	Counterexample string             `json:"counterexample,omitempty"`
+	Files          int                `json:"files"`
+	Tenants        int                `json:"tenants"`
+	Services       int                `json:"services"`
+	Workloads      int                `json:"workloads"`
+}
+
+func newValidation(r pipeline.Report) validation {
+	v := validation{
+		APIVersion: v1alpha1.APIVersion, Kind: "Validation", Valid: r.Clean(), Problems: r.Problems,
+		Files: r.Files, Tenants: r.Tenants, Services: r.Services, Workloads: r.Workloads,
+	}
+	if v.Problems == nil {
+		v.Problems = []v1alpha1.Problem{} // a list for programs, also when it is empty
+	}
+	if r.Counterexample != nil {
+		v.Counterexample = r.Counterexample.Error()
+	}
+	return v
+}
+
+func printReport(p process, r pipeline.Report) {
+	for _, problem := range r.Problems {
+		fmt.Fprintf(p.out, "%s\n\n", problem.Render())
+	}
+	if r.Counterexample != nil {
+		fmt.Fprintf(p.out, "not isolated: %s\n\n", r.Counterexample)
+	}
+	switch {
+	case r.Clean():
+		fmt.Fprintf(p.out, "no problems: %s, %s, %s in %s\n",
+			count(r.Tenants, "tenant"), count(r.Services, "service"), count(r.Workloads, "workload"), count(r.Files, "file"))
+	case r.Counterexample != nil:
+		fmt.Fprintf(p.out, "the configuration is not isolated, and serve would refuse it\n")
+	default:
+		files := map[string]bool{}
+		for _, problem := range r.Problems {
+			files[problem.File] = true
+		}
+		fmt.Fprintf(p.out, "%s in %s\n", count(len(r.Problems), "problem"), count(len(files), "file"))
+	}
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

@@ -1,0 +1,67 @@
+package controlplane
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/identity/issuer"
+)
+
+var errNotReady = errors.New("no configuration is published yet")
+
+// self is the control plane's own SVID. It is renewed at half of its life by the handshake that finds it so old: no timer
+// has to be right, and a control plane that nobody asks needs no SVID.
+type self struct {
+	issuer  *issuer.Issuer
+	mapping func() identity.Mapping
+	clock   func() time.Time
+
+	mu   sync.Mutex
+	id   identity.WorkloadID
+	cert *tls.Certificate
+}
+
+// ID is who the control plane is; it follows from the Mesh, so it is known with the first generation.
+func (s *self) ID() (identity.WorkloadID, error) {
+	m := s.mapping()
+	if m.IsZero() {
+		return identity.WorkloadID{}, errNotReady
+	}
+	id, err := m.ControlPlaneID()
+	if err != nil {
+		return identity.WorkloadID{}, fmt.Errorf("control plane's own identity: %w", err)
+	}
+	return id, nil
+}
+
+// certificate is what the listeners show.
+func (s *self) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	id, err := s.ID()
+	if err != nil {
+		return nil, err
+	}
+	now := s.clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	current := s.id.Same(id) && now.Before(s.cert.Leaf.NotAfter)
+	if current && now.Before(halfLife(s.cert)) {
+		return s.cert, nil
+	}
+	cert, err := s.issuer.ControlPlane(id, now)
+	if err != nil {
+		if current {
+			return s.cert, nil // it still holds; the next handshake tries again
+		}
+		return nil, err
+	}
+	s.id, s.cert = id, &cert
+	return s.cert, nil
+}
+
+func halfLife(c *tls.Certificate) time.Time {
+	return c.Leaf.NotBefore.Add(c.Leaf.NotAfter.Sub(c.Leaf.NotBefore) / 2)
+}

@@ -1,0 +1,68 @@
+package pipeline
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/prove"
+)
+
+// Report is what Check found.
+type Report struct {
+	// Problems are all of them, sorted. Without any, and without a Counterexample, Run accepts everything as it is.
+	Problems       []v1alpha1.Problem
+	Counterexample *prove.Counterexample
+	// What was read and what it makes. The last three are 0 where there are problems.
+	Files, Tenants, Services, Workloads int
+}
+
+// Clean reports whether nothing was found.
+func (r Report) Clean() bool { return len(r.Problems) == 0 && r.Counterexample == nil }
+
+// Check judges what a source holds as Run would, without keeping or publishing anything: every owner's newest documents
+// together. The error is of the source or of the bundles.
+func Check(ctx context.Context, s Source, bundles Bundles) (Report, error) {
+	files, found, _, err := s.Load(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	r := Report{Files: len(files)}
+	newest, problems := decode(files, found)
+	for _, owner := range slices.Sorted(maps.Keys(newest)) {
+		problems = append(problems, newest[owner].problems...)
+	}
+	b := builder{bundles: bundles}
+	made, more := b.make(newest)
+	if b.trouble != nil {
+		return Report{}, b.trouble
+	}
+	if r.Problems = v1alpha1.SortProblems(append(problems, more...)); len(r.Problems) > 0 {
+		return r, nil
+	}
+	proof, counterexample := prove.Prove(made.model, made.parts(), made.tables())
+	if counterexample != nil {
+		r.Counterexample = counterexample
+		return r, nil
+	}
+	if !proof.Covers(made.model, made.parts(), made.tables()) {
+		return r, errUnproved
+	}
+	r.count(made)
+	return r, nil
+}
+
+func (r *Report) count(made build) {
+	for _, id := range made.model.Tenants() {
+		t, ok := made.model.Tenant(id)
+		if !ok {
+			continue
+		}
+		if !id.IsPlatform() {
+			r.Tenants++
+		}
+		r.Services += len(t.Services())
+		r.Workloads += len(t.Workloads())
+	}
+}
