@@ -45,7 +45,7 @@ func (d *Directory) Load(ctx context.Context) (files []v1alpha1.File, problems [
 		if err := ctx.Err(); err != nil {
 			return nil, nil, "", fmt.Errorf("configuration directory: %w", err)
 		}
-		var before, after listing
+		var before, after *listing
 		if before, err = scan(d.path); err != nil {
 			return nil, nil, "", err
 		}
@@ -65,7 +65,7 @@ func (d *Directory) Load(ctx context.Context) (files []v1alpha1.File, problems [
 }
 
 // read reads the files of a listing, each through its own part of the directory.
-func read(path string, l listing) (files []v1alpha1.File, problems []v1alpha1.Problem, err error) {
+func read(path string, l *listing) (files []v1alpha1.File, problems []v1alpha1.Problem, err error) {
 	root, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("configuration directory: %w", err)

@@ -233,7 +233,10 @@ func TestOneOwnersTroubleIsItsOwn(t *testing.T) {
 func TestWhatIsNotRead(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for _, path := range []string{"README.md", ".git/config.yaml", "tenants/acme/.orders.yaml.swp", "tenants/acme/.hidden.yaml", "tenants/acme/orders.yaml~", "tenants/.x/a.yaml"} {
+	for _, path := range []string{
+		"README.md", ".git/config.yaml", "tenants/.x/a.yaml",
+		"tenants/acme/.orders.yaml.swp", "tenants/acme/.hidden.yaml", "tenants/acme/orders.yaml~",
+	} {
 		put(t, filepath.Join(dir, path), "x")
 	}
 	files, problems := load(t, source.NewDirectory(dir, zap.NewNop()))

@@ -77,15 +77,14 @@ func hint(err error) string {
 
 // plain keeps the reason of a file error and drops the path, which the problem names in its own way.
 func plain(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err
 	}
 	return err
 }
 
 // fingerprint differs wherever a listing differs.
-func (l listing) fingerprint() [sha256.Size]byte {
+func (l *listing) fingerprint() [sha256.Size]byte {
 	h := sha256.New()
 	for _, p := range l.parts {
 		writeField(h, []byte(p.dir))
@@ -107,20 +106,20 @@ func (l listing) fingerprint() [sha256.Size]byte {
 }
 
 // scan lists the directory.
-func scan(dir string) (listing, error) {
+func scan(dir string) (*listing, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return listing{}, fmt.Errorf("configuration directory: %w", err)
+		return nil, fmt.Errorf("configuration directory: %w", err)
 	}
 	defer func() { _ = root.Close() }() // only read
 	top, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
-		return listing{}, fmt.Errorf("configuration directory: %w", err)
+		return nil, fmt.Errorf("configuration directory: %w", err)
 	}
-	var l listing
+	l := &listing{}
 	l.visit(root, ".", ".")
 	loose := part{dir: ".", loose: true}
-	w := walker{root: root, part: &loose, listing: &l}
+	w := walker{root: root, part: &loose, listing: l}
 	for _, e := range top {
 		switch name := e.Name(); {
 		case hidden(name):
@@ -129,7 +128,7 @@ func scan(dir string) (listing, error) {
 		case name == "tenants" && mayBeDir(root, e, name):
 			// Without it every tenant would seem to have removed its documents: that is no problem of one owner.
 			if err := l.tenants(root, &w); err != nil {
-				return listing{}, err
+				return nil, err
 			}
 		case isDir(root, name):
 			w.dir(name, 1)

@@ -203,6 +203,9 @@ func TestIssueRefusesTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh := newToken(t, i, acmeWeb)
+	nobody := func(string) (identity.WorkloadID, bool) { return identity.WorkloadID{}, false }
+	other := workload(t, acmeOrders)
+	somebody := func(string) (identity.WorkloadID, bool) { return other, true }
 	for name, c := range map[string]struct {
 		token string
 		uri   string
@@ -219,8 +222,8 @@ func TestIssueRefusesTokens(t *testing.T) {
 		"another tenant":                {fresh, globexWeb, everyone(t), now},
 		"the control plane":             {fresh, "spiffe://platform.demo.test/ns/ringfence-system/sa/control-plane", everyone(t), now},
 		"upper-case scheme":             {fresh, "SPIFFE://acme.demo.test/ns/acme/sa/web", everyone(t), now},
-		"workload is not named anymore": {fresh, acmeWeb, func(string) (identity.WorkloadID, bool) { return identity.WorkloadID{}, false }, now},
-		"name now means somebody else":  {fresh, acmeWeb, func(string) (identity.WorkloadID, bool) { return workload(t, acmeOrders), true }, now},
+		"workload is not named anymore": {fresh, acmeWeb, nobody, now},
+		"name now means somebody else":  {fresh, acmeWeb, somebody, now},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

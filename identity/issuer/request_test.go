@@ -109,7 +109,11 @@ func rawRequestWith(t testing.TB, key crypto.Signer, attributes ...attribute) []
 		Info      asn1.RawValue
 		Algorithm pkix.AlgorithmIdentifier
 		Signature asn1.BitString
-	}{asn1.RawValue{FullBytes: info}, pkix.AlgorithmIdentifier{Algorithm: oidECDSAWithSHA256}, asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}})
+	}{
+		Info:      asn1.RawValue{FullBytes: info},
+		Algorithm: pkix.AlgorithmIdentifier{Algorithm: oidECDSAWithSHA256},
+		Signature: asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)},
+	})
 }
 
 func rsaRequest(t testing.TB) []byte {
