@@ -1,0 +1,107 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// App is a sample application behind a sidecar. It answers with what it saw, and counts every request that reached it.
+type App struct {
+	name   string
+	hits   atomic.Int64
+	server *http.Server
+}
+
+// Seen is an application's answer: who it is and what its sidecar told it of the caller.
+type Seen struct {
+	Service string `json:"service"`
+	Method  string `json:"method"`
+	Path    string `json:"path"`
+	Tenant  string `json:"tenant,omitempty"`
+	Caller  string `json:"caller,omitempty"`
+	Subject string `json:"subject,omitempty"`
+	// Authorization says whether a bearer token was passed on, never which.
+	Authorization bool `json:"authorization"`
+	// Foreign are fields that a sidecar should have stripped: what only Envoy or Ringfence may say.
+	Foreign []string `json:"foreign,omitempty"`
+}
+
+// own are the fields of Ringfence's and Envoy's names that an application may see.
+var own = []string{"X-Ringfence-Tenant", "X-Ringfence-Caller", "X-Ringfence-Subject", "X-Envoy-Expected-Rq-Timeout-Ms", "X-Envoy-Attempt-Count"}
+
+func foreign(h http.Header) []string {
+	var names []string
+	for name := range h {
+		reserved := strings.HasPrefix(name, "X-Ringfence-") || strings.HasPrefix(name, "X-Envoy-") || name == "X-Forwarded-Client-Cert"
+		if reserved && !slices.Contains(own, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func startApp(ctx context.Context, name string, port uint16) (*App, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
+	if err != nil {
+		return nil, fmt.Errorf("application of %s: %w", name, err)
+	}
+	a := &App{name: name}
+	a.server = &http.Server{Handler: a, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		if err := a.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			panic(err) // Serve on a loopback listener ends only by Close
+		}
+	}()
+	return a, nil
+}
+
+// ServeHTTP answers every request; under /stream it keeps writing a line each 100 ms until the caller goes away.
+func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.hits.Add(1)
+	w.Header().Set("content-type", "application/json")
+	if r.URL.Path == "/orders/stream" {
+		a.stream(w, r)
+		return
+	}
+	seen := Seen{
+		Service: a.name, Method: r.Method, Path: r.URL.Path,
+		Tenant: r.Header.Get("x-ringfence-tenant"), Caller: r.Header.Get("x-ringfence-caller"), Subject: r.Header.Get("x-ringfence-subject"),
+		Authorization: r.Header.Get("authorization") != "",
+		Foreign:       foreign(r.Header),
+	}
+	_ = json.NewEncoder(w).Encode(seen) // the caller may be gone
+}
+
+func (a *App) stream(w http.ResponseWriter, r *http.Request) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	controller := http.NewResponseController(w)
+	for {
+		if _, err := fmt.Fprintf(w, "{\"service\":%q}\n", a.name); err != nil {
+			return
+		}
+		if err := controller.Flush(); err != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Hits is how many requests have reached the application.
+func (a *App) Hits() int64 { return a.hits.Load() }
+
+func (a *App) stop() { _ = a.server.Close() }

@@ -1,0 +1,103 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// Row is one line of the printed matrix.
+type Row struct {
+	Call   Call
+	Result Result
+}
+
+// OK reports whether the call ended as expected.
+func (r Row) OK() bool { return r.Result.As(r.Call.Want) }
+
+// RunMatrix sends the calls one after the other, so that every refusal can be told to its layer, and prints each as it
+// ends. It returns the rows; an error is a fault of the test bed.
+func (m *Mesh) RunMatrix(ctx context.Context, calls []Call, w io.Writer) ([]Row, error) {
+	columns := []column{{"#", 2}, {"from", 12}, {"request", 52}, {"token", 14}, {"expected", 30}, {"got", 30}, {"ms", 6}, {"", 1}}
+	printRow(w, columns, headings(columns))
+	var rows []Row
+	for i, c := range calls {
+		result, err := m.Do(ctx, c)
+		if err != nil {
+			return rows, fmt.Errorf("call %d: %w", i+1, err)
+		}
+		row := Row{Call: c, Result: result}
+		rows = append(rows, row)
+		mark := "✓"
+		if !row.OK() {
+			mark = "✗"
+		}
+		got := Want{Status: result.Status, Layer: result.Layer, Reason: result.Reason}
+		printRow(w, columns, []string{
+			strconv.Itoa(i + 1), c.From, describe(c), c.Token.String(), c.Want.String(), got.String(), milliseconds(result.Took), mark,
+		})
+	}
+	return rows, nil
+}
+
+// String is the outcome in a few words: the status, the layer that refused, and its reason.
+func (w Want) String() string {
+	switch {
+	case w.Layer == LayerTLS:
+		return "refused by TLS"
+	case w.Layer == LayerNone:
+		return strconv.Itoa(w.Status)
+	case w.Reason != "":
+		return fmt.Sprintf("%d %s: %s", w.Status, w.Layer, w.Reason)
+	default:
+		return fmt.Sprintf("%d %s", w.Status, w.Layer)
+	}
+}
+
+func describe(c Call) string {
+	if c.Raw == nil {
+		return fmt.Sprintf("%s http://%s%s", c.Method, c.To, c.Path)
+	}
+	how := "no SNI"
+	if c.Raw.SNI != "" {
+		how = "SNI of " + c.Raw.SNI
+	}
+	if c.Raw.Anonymous {
+		how += ", no cert"
+	}
+	if len(c.Header) > 0 {
+		how += ", forged headers"
+	}
+	return fmt.Sprintf("TLS to %s (%s)", c.To, how)
+}
+
+type column struct {
+	title string
+	width int
+}
+
+func headings(columns []column) []string {
+	var titles []string
+	for _, c := range columns {
+		titles = append(titles, c.title)
+	}
+	return titles
+}
+
+func printRow(w io.Writer, columns []column, cells []string) {
+	line := " "
+	for i, c := range columns {
+		line += " " + cells[i]
+		for n := utf8.RuneCountInString(cells[i]); n < c.width; n++ {
+			line += " "
+		}
+	}
+	fmt.Fprintln(w, line) //nolint:errcheck // a terminal that is gone is no fault of the mesh
+}
+
+func milliseconds(d time.Duration) string {
+	return strconv.FormatFloat(float64(d)/float64(time.Millisecond), 'f', 1, 64)
+}
