@@ -35,12 +35,12 @@ func Decode(f File) ([]Document, []Problem) {
 		return nil, []Problem{FileProblem(f.Path, CodeFileTooLarge, "split it into several files",
 			"the file has %d bytes, %d are read", len(f.Data), MaxFileSize)}
 	}
-	text, src, problem := checkText(f)
+	src, problem := readText(f)
 	if problem != nil {
 		return nil, []Problem{*problem}
 	}
 	d := &decoder{src: src}
-	docs := d.file(text)
+	docs := d.file()
 	return docs, SortProblems(d.problems)
 }
 
@@ -48,14 +48,20 @@ func Decode(f File) ([]Document, []Problem) {
 type decoder struct {
 	src      *source
 	problems []Problem
+	before   int     // lines before the document that is being read
+	doc      *Header // of the document that is being read, once its kind is known
 }
 
 func (d *decoder) report(p Problem) {
-	switch {
-	case len(d.problems) < maxProblems:
+	if len(d.problems) >= maxProblems {
+		p = FileProblem(d.src.file, CodeMoreProblems, "", "there are more problems than the first %d", maxProblems)
+	}
+	if len(d.problems) <= maxProblems {
 		d.problems = append(d.problems, p)
-	case len(d.problems) == maxProblems:
-		d.problems = append(d.problems, FileProblem(d.src.file, CodeMoreProblems, "", "there are more problems than the first %d", maxProblems))
+	}
+	// Also where the file's list is full: a document with a problem must never pass for a whole one.
+	if d.doc != nil && len(d.doc.problems) <= maxProblems {
+		d.doc.problems = append(d.doc.problems, p)
 	}
 }
 
@@ -63,16 +69,26 @@ func (d *decoder) reportAt(p Pos, code Code, hint, format string, args ...any) {
 	d.report(p.Problem(code, hint, format, args...))
 }
 
-// file reads all documents of a text. The deferred function contains the YAML library: it takes bytes apart that nobody
-// has vouched for, and a panic in it (fuzzing found some in its past releases) must cost this file, not the process that
-// serves every tenant.
-func (d *decoder) file(text string) (docs []Document) {
+// file reads all documents of the source. The deferred function contains the YAML library: it takes bytes apart that
+// nobody has vouched for, and a panic in it must cost this file, not the process that serves every tenant.
+func (d *decoder) file() (docs []Document) {
 	defer func() {
 		if r := recover(); r != nil {
 			docs = nil
 			d.report(FileProblem(d.src.file, CodeSyntax, "", "the YAML reader failed on this file"))
 		}
 	}()
+	for _, p := range d.split() {
+		d.before = p.before
+		if doc := d.part(p.text); doc != nil {
+			docs = append(docs, doc)
+		}
+	}
+	return docs
+}
+
+// part reads one document. It is nil where not even its kind is known.
+func (d *decoder) part(text string) Document {
 	tokens := lexer.Tokenize(text)
 	if !d.checkTokens(tokens) {
 		return nil
@@ -82,24 +98,15 @@ func (d *decoder) file(text string) (docs []Document) {
 		d.syntax(err)
 		return nil
 	}
-	for _, n := range parsed.Docs {
-		if n == nil || isEmpty(n.Body) {
-			continue
-		}
-		if doc := d.document(n.Body); doc != nil {
-			docs = append(docs, doc)
-		}
+	if len(parsed.Docs) != 1 || parsed.Docs[0].Body == nil {
+		d.reportAt(d.src.at(d.before+1, 1), CodeSyntax, "", "not valid YAML: this is not one document")
+		return nil
 	}
-	return docs
-}
-
-func isEmpty(n ast.Node) bool {
-	if n == nil {
-		return true
+	body := parsed.Docs[0].Body
+	if !d.complete(tokens, body) {
+		return nil
 	}
-	null, ok := n.(*ast.NullNode)
-	// "null" and "~" are values, and wrong ones; a document of comments alone has no value at all.
-	return ok && null.GetToken().Value == ""
+	return d.document(body)
 }
 
 func (d *decoder) syntax(err error) {
@@ -114,9 +121,9 @@ func (d *decoder) syntax(err error) {
 
 func (d *decoder) tokenPos(t *token.Token) Pos {
 	if t == nil || t.Position == nil {
-		return d.src.at(1, 1)
+		return d.src.at(d.before+1, 1)
 	}
-	return d.src.at(t.Position.Line, t.Position.Column)
+	return d.src.at(d.before+t.Position.Line, t.Position.Column)
 }
 
 func (d *decoder) pos(n ast.Node) Pos {
@@ -129,26 +136,19 @@ func (d *decoder) pos(n ast.Node) Pos {
 	return d.tokenPos(n.GetToken())
 }
 
-// document reads one document. It is nil where not even its kind is known.
 func (d *decoder) document(n ast.Node) Document {
 	m, ok := n.(ast.MapNode)
 	if !ok {
 		d.reportAt(d.pos(n), CodeWrongType, "", "a document is a mapping with kind, metadata and spec; this is %s", describe(n))
 		return nil
 	}
-	before := len(d.problems)
 	doc := d.newDocument(n, m)
 	if doc == nil {
 		return nil
 	}
+	d.doc = doc.header()
+	defer func() { d.doc = nil }()
 	d.structure(n, reflect.ValueOf(doc).Elem(), "")
-	if found := d.problems[min(before, len(d.problems)):]; len(found) > 0 || len(d.problems) > maxProblems {
-		h := doc.header()
-		h.problems = append(h.problems, found...)
-		if len(found) == 0 {
-			h.problems = append(h.problems, d.problems[maxProblems])
-		}
-	}
 	return doc
 }
 
@@ -156,10 +156,10 @@ func (d *decoder) document(n ast.Node) Document {
 func (d *decoder) newDocument(n ast.Node, m ast.MapNode) Document {
 	var version, kind ast.Node
 	for it := m.MapRange(); it.Next(); {
-		switch keyText(it.Key()) {
-		case "apiVersion":
+		switch name := keyText(it.Key()); {
+		case name == "apiVersion" && version == nil:
 			version = it.Value()
-		case "kind":
+		case name == "kind" && kind == nil:
 			kind = it.Value()
 		}
 	}

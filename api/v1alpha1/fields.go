@@ -84,12 +84,30 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 			continue
 		}
 		seen[name] = at
+		if !isBlock(it.Value()) && d.pos(it.Value()).line != at.line {
+			d.reportAt(d.pos(it.Value()), CodeSyntax, "", "the value of %s begins in the line of its key", join(path, name))
+			continue
+		}
 		d.field(fields, name, at, it.Value(), v, path)
 	}
 	for _, f := range fields {
 		if _, ok := seen[f.name]; !ok && f.required {
 			d.reportAt(d.pos(n), CodeMissingField, "", "%s is missing", join(path, f.name))
 		}
+	}
+}
+
+// isBlock reports whether a value may begin in a line of its own.
+func isBlock(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		return !n.IsFlowStyle
+	case *ast.MappingValueNode:
+		return !n.IsFlowStyle
+	case *ast.SequenceNode:
+		return !n.IsFlowStyle
+	default:
+		return false
 	}
 }
 
@@ -195,12 +213,13 @@ func (d *decoder) scalar(n ast.Node, v any, path string) bool {
 		}
 		*v = Bool{Value: b.Value, Pos: at}
 	case *Time:
-		text, ok := d.text(n, path)
+		text, ok := d.line(n, path)
 		if !ok {
 			return false
 		}
-		t, err := time.Parse(time.RFC3339, text)
-		if err != nil {
+		var t time.Time
+		// Unlike time.Parse, UnmarshalText takes RFC 3339 and nothing near it.
+		if err := t.UnmarshalText([]byte(text)); err != nil {
 			d.reportAt(at, CodeBadValue, `write for example "2027-01-01T00:00:00Z"`, "%s is a time (RFC 3339), not %s", path, Quote(text))
 			return false
 		}
@@ -224,6 +243,17 @@ func (d *decoder) scalar(n ast.Node, v any, path string) bool {
 
 // text is the text of a scalar that every YAML reader takes for one.
 func (d *decoder) text(n ast.Node, path string) (string, bool) {
+	if s, ok := n.(*ast.StringNode); ok && s.GetToken().Type == token.StringType {
+		if as := otherwise(s.Value); as != "" {
+			d.reportAt(d.pos(n), CodeWrongType, fmt.Sprintf("quote it: %q", clip(s.Value)), "%s: some YAML readers take %s for %s", path, Quote(s.Value), as)
+			return "", false
+		}
+	}
+	return d.line(n, path)
+}
+
+// line is the text of a scalar in one line.
+func (d *decoder) line(n ast.Node, path string) (string, bool) {
 	s, ok := n.(*ast.StringNode)
 	if !ok {
 		hint := ""
@@ -233,10 +263,6 @@ func (d *decoder) text(n ast.Node, path string) (string, bool) {
 		d.reportAt(d.pos(n), CodeWrongType, hint, "%s is a text in one line, not %s", path, describe(n))
 		return "", false
 	}
-	if s.GetToken().Type == token.StringType && yaml11Bool(s.Value) {
-		d.reportAt(d.pos(n), CodeWrongType, fmt.Sprintf("quote it: %q", s.Value), "%s: YAML 1.1 reads %s as a truth value, YAML 1.2 as text", path, s.Value)
-		return "", false
-	}
 	if strings.ContainsFunc(s.Value, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		d.reportAt(d.pos(n), CodeBadValue, "", "%s holds a line break or a character that cannot be printed", path)
 		return "", false
@@ -244,13 +270,25 @@ func (d *decoder) text(n ast.Node, path string) (string, bool) {
 	return s.Value, true
 }
 
-func yaml11Bool(s string) bool {
+// otherwise says what a reader of YAML 1.1, or a more generous one of 1.2, makes of a plain text: Kubernetes' tools and
+// editors read no as false and 08 as a number.
+func otherwise(s string) string {
 	switch strings.ToLower(s) {
 	case "y", "n", "yes", "no", "on", "off":
-		return true
-	default:
-		return false
+		return "a truth value"
+	case "":
+		return ""
 	}
+	digits := strings.ReplaceAll(s, "_", "")
+	if _, err := strconv.ParseFloat(digits, 64); err == nil && strings.ContainsAny(digits[:1], "+-.0123456789") {
+		return "a number"
+	}
+	if date := s[:min(len(s), len(time.DateOnly))]; len(date) == len(time.DateOnly) {
+		if _, err := time.Parse(time.DateOnly, date); err == nil {
+			return "a time"
+		}
+	}
+	return ""
 }
 
 func keyText(k ast.MapKeyNode) string {
@@ -270,8 +308,10 @@ func join(path, name string) string {
 // describe says in a few words what a node is.
 func describe(n ast.Node) string {
 	switch n := n.(type) {
-	case *ast.StringNode, *ast.LiteralNode:
+	case *ast.StringNode:
 		return "a text"
+	case *ast.LiteralNode:
+		return "a block of text"
 	case *ast.IntegerNode, *ast.FloatNode, *ast.InfinityNode, *ast.NanNode:
 		return "a number"
 	case *ast.BoolNode:
@@ -305,5 +345,3 @@ func numberHint(n ast.Node) string {
 func clip(s string) string {
 	return strings.Trim(Quote(s), `"`)
 }
-
-func quoteRune(r rune) string { return strconv.QuoteRuneToASCII(r) }

@@ -43,21 +43,21 @@ func Owner(file string) string {
 type source struct {
 	file  string
 	owner string
-	lines []string
+	lines [][]rune // without trailing spaces
 }
 
 func newSource(file string, text string) *source {
-	lines := strings.Split(text, "\n")
-	for i, l := range lines {
-		lines[i] = strings.TrimSuffix(l, "\r")
+	s := &source{file: file, owner: Owner(file)}
+	for l := range strings.SplitSeq(text, "\n") {
+		s.lines = append(s.lines, []rune(strings.TrimRight(l, " \r")))
 	}
-	return &source{file: file, owner: Owner(file), lines: lines}
+	return s
 }
 
 // at is the position of a line and column of the source, moved into the source where they lie outside.
 func (s *source) at(line, col int) Pos {
 	line = max(1, min(line, len(s.lines)))
-	col = max(1, min(col, len([]rune(s.lines[line-1]))+1))
+	col = max(1, min(col, len(s.lines[line-1])+1))
 	return Pos{src: s, line: line, col: col}
 }
 

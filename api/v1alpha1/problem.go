@@ -91,7 +91,7 @@ func (p Pos) snippet() string {
 	if p.src == nil {
 		return ""
 	}
-	line := []rune(p.src.lines[p.line-1])
+	line := p.src.lines[p.line-1]
 	from := max(0, p.col-1-snippetBefore)
 	to := min(len(line), p.col-1+snippetAfter)
 	var text, gap strings.Builder
@@ -100,14 +100,9 @@ func (p Pos) snippet() string {
 		gap.WriteByte(' ')
 	}
 	for i := from; i < to; i++ {
-		r := printable(line[i])
-		text.WriteRune(r)
+		text.WriteRune(printable(line[i]))
 		if i < p.col-1 {
-			// A tab stays a tab, so the caret stands below its column at any tab width.
-			if r != '\t' {
-				r = ' '
-			}
-			gap.WriteRune(r)
+			gap.WriteByte(' ')
 		}
 	}
 	if to < len(line) {
@@ -118,7 +113,7 @@ func (p Pos) snippet() string {
 
 // printable keeps terminals safe from what a document holds.
 func printable(r rune) rune {
-	if r != '\t' && !unicode.IsPrint(r) {
+	if !unicode.IsPrint(r) {
 		return unicode.ReplacementChar
 	}
 	return r
