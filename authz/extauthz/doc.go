@@ -1,0 +1,15 @@
+// Package extauthz is the Envoy ext_authz v3 gRPC server around authz.Decide. It reads a CheckRequest, proves the caller
+// by its certificate and the token by its issuer's keys, asks the Table, and turns the Decision into Envoy's answer.
+//
+// What it believes:
+//   - who asks: the Asker says it, from the socket or from the asking proxy's own certificate;
+//   - who calls: the leaf certificate that Envoy passes on, verified here again, byte for byte equal to the principal that
+//     Envoy read;
+//   - whom: the context that Ringfence's own filters write, as far as the asker runs that service;
+//   - for whom: the one bearer token of the request.
+//
+// Headers of the request other than Authorization are never read. The answer to a refused call names no tenant, service or
+// rule, and is the same for everything that could reveal one.
+//
+// Whatever cannot be read, is missing or goes wrong here is a refusal: 503 where the decision point itself is at fault.
+package extauthz

@@ -1,0 +1,64 @@
+package extauthz_test
+
+import (
+	"testing"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ringfence-mesh/ringfence/authz"
+	"github.com/ringfence-mesh/ringfence/authz/extauthz"
+)
+
+// Whatever bytes arrive: an answer, no fault, and none that allows but to who holds acme/web's certificate and a token.
+func FuzzCheck(f *testing.F) {
+	m := newMesh(f)
+	web := m.acme.SVID(acmeWeb)
+	bearer := "Bearer " + m.clerk()
+	allowed := call(web, acmeWeb, "acme/orders", "GET", "/orders", bearer)
+	twice := call(web, acmeWeb, "acme/orders", "GET", "/orders", bearer, bearer)
+	merged := call(web, acmeWeb, "acme/orders", "GET", "/orders?x")
+	merged.GetAttributes().GetRequest().GetHttp().Headers = map[string]string{"authorization": "Basic x,y"}
+	for _, req := range []*authv3.CheckRequest{
+		{}, allowed, twice, merged,
+		call(web, acmeOrders, "acme/orders", "POST", "/../%2f", "bearer"),
+		call(m.globex.SVID(globexWeb), globexWeb, "globex/orders/x", "", "*", "Bearer a.b.c"),
+		call(nil, "", "/", "GET", "/orders", ""),
+	} {
+		data, err := proto.Marshal(req)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte{0x0a, 0xff})
+	tables := &tables{current: map[string]*authz.Table{acmeOrders: m.agents(acmeOrders)}}
+	registry := prometheus.NewRegistry()
+	server := extauthz.New(tables, extauthz.Fixed(m.id(acmeOrders)), &last{}, metrics(f, registry), newClock(m.now).Now)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var req authv3.CheckRequest
+		if proto.Unmarshal(data, &req) != nil {
+			return // gRPC answers that
+		}
+		resp, err := server.Check(t.Context(), &req)
+		if err != nil || (resp.GetOkResponse() == nil) == (resp.GetDeniedResponse() == nil) || (resp.GetOkResponse() != nil) != (resp.GetStatus().GetCode() == 0) {
+			t.Fatalf("%v, %v", resp, err)
+		}
+		if n := counter(t, registry, "ringfence_authz_faults_total", nil); n != 0 {
+			t.Error("the server broke")
+		}
+		a := req.GetAttributes()
+		if resp.GetOkResponse() != nil && (a.GetSource().GetPrincipal() != acmeWeb || a.GetContextExtensions()["service"] != "acme/orders" || a.GetRequest().GetHttp().GetMethod() != "GET") {
+			t.Errorf("allowed: %v", &req)
+		}
+		if _, err := proto.Marshal(resp); err != nil {
+			t.Errorf("the answer cannot be sent: %v", err)
+		}
+	})
+}
+
+// last keeps nothing.
+type last struct{}
+
+func (*last) Record(extauthz.Entry) {}

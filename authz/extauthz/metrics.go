@@ -1,0 +1,69 @@
+package extauthz
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ringfence-mesh/ringfence/authz"
+)
+
+// Metrics counts decisions. Its label values come from the configuration alone.
+type Metrics struct {
+	decisions *prometheus.CounterVec
+	duration  prometheus.Histogram
+	faults    prometheus.Counter
+	held      sync.Map // destinationKey -> []prometheus.Counter by Reason
+}
+
+type destinationKey struct{ tenant, service string }
+
+// NewMetrics registers the metrics of the decision point.
+func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
+	m := &Metrics{
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ringfence_authz_decisions_total",
+			Help: "Decisions by the destination's tenant and service; the service is empty where the call was for none of the asker's.",
+		}, []string{"tenant", "service", "decision", "reason"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "ringfence_authz_decision_duration_seconds",
+			Help:    "Time from a check to its decision.",
+			Buckets: prometheus.ExponentialBuckets(1e-6, 4, 10), NativeHistogramBucketFactor: 1.1,
+		}),
+		faults: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ringfence_authz_faults_total",
+			Help: "Checks that were refused because the decision point itself broke.",
+		}),
+	}
+	for _, c := range []prometheus.Collector{m.decisions, m.duration, m.faults} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// count holds the counters of a destination, because looking one up costs more than a decision.
+func (m *Metrics) count(v verdict, d time.Duration) {
+	m.duration.Observe(d.Seconds())
+	k := destinationKey{tenant: v.asker.Tenant().Name(), service: v.service.Name()}
+	held, ok := m.held.Load(k)
+	if !ok {
+		held, _ = m.held.LoadOrStore(k, m.children(k))
+	}
+	held.([]prometheus.Counter)[v.decision.Reason()].Inc()
+}
+
+func (m *Metrics) children(k destinationKey) []prometheus.Counter {
+	reasons := authz.Reasons()
+	counters := make([]prometheus.Counter, len(reasons))
+	for _, r := range reasons {
+		decision := "deny"
+		if r == authz.Allowed {
+			decision = "allow"
+		}
+		counters[r] = m.decisions.WithLabelValues(k.tenant, k.service, decision, r.String())
+	}
+	return counters
+}

@@ -1,0 +1,140 @@
+package extauthz
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+
+	"github.com/ringfence-mesh/ringfence/authz"
+)
+
+// How many proofs of one tenant are remembered, at most twice as many.
+const (
+	maxLeaves = 1024
+	maxTokens = 4096
+)
+
+// proofs verifies certificates and tokens, and remembers what it verified, so that a warm check costs no signature. Only
+// good proofs are remembered, under a hash that covers the version of the Table, and until they end. Each tenant has its
+// own memory: who floods it with tokens pushes out nobody else's.
+type proofs struct{ tenants sync.Map } // identity.TenantID -> *memory
+
+type memory struct {
+	leaves cache[authz.Caller]
+	tokens cache[authz.Token]
+}
+
+func (p *proofs) of(t *authz.Table) *memory {
+	if m, ok := p.tenants.Load(t.Tenant()); ok {
+		return m.(*memory)
+	}
+	m, _ := p.tenants.LoadOrStore(t.Tenant(), &memory{leaves: cache[authz.Caller]{limit: maxLeaves}, tokens: cache[authz.Token]{limit: maxTokens}})
+	return m.(*memory)
+}
+
+// caller proves who calls by the certificate, which must say what Envoy says.
+func (p *proofs) caller(t *authz.Table, source *authv3.AttributeContext_Peer, now time.Time) authz.Caller {
+	text := source.GetCertificate()
+	if text == "" {
+		return authz.Caller{}
+	}
+	m := p.of(t)
+	k := key(t.Version(), text)
+	c, known := m.leaves.get(k, now)
+	if !known {
+		der, ok := leafDER(text)
+		if !ok {
+			return authz.InvalidCaller()
+		}
+		if c = t.Caller(der, nil, now); c.Peer().IsZero() {
+			return c
+		}
+		m.leaves.put(k, c, c.Peer().NotAfter())
+	}
+	if c.Peer().ID().String() != source.GetPrincipal() {
+		return authz.InvalidCaller()
+	}
+	return c
+}
+
+// token verifies the request's bearer token, if it has one.
+func (p *proofs) token(t *authz.Table, h *authv3.AttributeContext_HttpRequest, now time.Time) authz.Token {
+	text, present, ok := bearer(h)
+	switch {
+	case !ok:
+		return authz.InvalidToken()
+	case !present:
+		return authz.Token{}
+	}
+	m := p.of(t)
+	k := key(t.Version(), text)
+	token, known := m.tokens.get(k, now)
+	if !known {
+		if token = t.Token(text, now); !token.Claims().IsZero() {
+			m.tokens.put(k, token, token.Claims().Expires())
+		}
+	}
+	return token
+}
+
+type digest [sha256.Size]byte
+
+// key hashes fields with their lengths, so that no two lists of fields are one.
+func key[T string | []byte](fields ...T) digest {
+	h := sha256.New()
+	for _, f := range fields {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(f)))
+		h.Write(n[:])
+		h.Write([]byte(f))
+	}
+	return digest(h.Sum(nil))
+}
+
+// cache remembers values until they end. It holds two halves: what is asked for moves into the young half, and when that
+// is full the old half is forgotten. So it is bounded, and what is in use stays.
+type cache[V any] struct {
+	limit      int
+	mu         sync.Mutex
+	young, old map[digest]remembered[V]
+}
+
+type remembered[V any] struct {
+	value V
+	until time.Time
+}
+
+func (c *cache[V]) get(k digest, now time.Time) (V, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, ok := c.young[k]
+	if !ok {
+		if r, ok = c.old[k]; ok {
+			c.store(k, r)
+		}
+	}
+	if !ok || !now.Before(r.until) {
+		var none V
+		return none, false
+	}
+	return r.value, true
+}
+
+func (c *cache[V]) put(k digest, v V, until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.store(k, remembered[V]{v, until})
+}
+
+func (c *cache[V]) store(k digest, r remembered[V]) {
+	if len(c.young) >= c.limit {
+		c.old, c.young = c.young, nil
+	}
+	if c.young == nil {
+		c.young = make(map[digest]remembered[V])
+	}
+	c.young[k] = r
+}

@@ -1,0 +1,78 @@
+package extauthz
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ringfence-mesh/ringfence/authz"
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+// Recorder is told of every decision before it is answered. It must not block for long.
+type Recorder interface {
+	Record(e Entry)
+}
+
+// Entry is one decision. All its texts come from the configuration or were parsed: nothing in it is a client's to choose,
+// no token, no path, no header.
+type Entry struct {
+	// ID is the decision's, as the caller was told it.
+	ID   string
+	Time time.Time
+	// Asker is the workload whose proxy asked, Service the destination as "tenant/service", empty if it is none of the asker's.
+	Asker   identity.WorkloadID
+	Service string
+	Allowed bool
+	Reason  authz.Reason
+	Rule    string
+	// Caller is who called, if it is of the asker's own tenant or of one that the service is granted to; of all others the
+	// asker's tenant learns nothing.
+	Caller identity.WorkloadID
+	// Generation is the version of the Table that decided.
+	Generation string
+	// Fault is where the server broke, if it did.
+	Fault string
+}
+
+// visible is the caller as far as the asker's tenant may know it.
+func (v verdict) visible() identity.WorkloadID {
+	if v.caller.Tenant().Same(v.asker.Tenant()) || v.service.Knows(v.caller.Tenant()) {
+		return v.caller
+	}
+	return identity.WorkloadID{}
+}
+
+func (v verdict) entry(now time.Time) Entry {
+	e := Entry{
+		ID: v.id, Time: now, Asker: v.asker, Allowed: v.decision.Allowed(), Reason: v.decision.Reason(), Rule: v.decision.Rule(),
+		Caller: v.visible(), Generation: short(v.generation),
+	}
+	if name := v.service.Name(); name != "" {
+		e.Service = v.service.Owner().Name() + "/" + name
+	}
+	return e
+}
+
+// Log is the Recorder that writes one line for each refusal.
+func Log(l *zap.Logger) Recorder { return recorder{l} }
+
+type recorder struct{ log *zap.Logger }
+
+func (r recorder) Record(e Entry) {
+	if e.Allowed {
+		return
+	}
+	fields := []zap.Field{
+		zap.String("decision", e.ID), zap.Time("time", e.Time), zap.Stringer("asker", e.Asker), zap.String("service", e.Service),
+		zap.Stringer("reason", e.Reason), zap.String("generation", e.Generation),
+	}
+	if !e.Caller.IsZero() {
+		fields = append(fields, zap.Stringer("tenant", e.Caller.Tenant()), zap.Stringer("caller", e.Caller))
+	}
+	if e.Fault != "" {
+		r.log.Error("decision failed", append(fields, zap.String("fault", e.Fault))...)
+		return
+	}
+	r.log.Info("call refused", fields...)
+}

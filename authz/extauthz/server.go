@@ -1,0 +1,165 @@
+package extauthz
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"runtime/debug"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/ringfence-mesh/ringfence/authz"
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+// Tables says which rules answer an asker.
+type Tables interface {
+	// Tables are the Table in force and, while a change is on its way to the asker's Envoy, the one that follows: a call is
+	// allowed only if both allow it. next may be nil; without current nothing is allowed. It must not block.
+	Tables(asker identity.WorkloadID) (current, next *authz.Table)
+}
+
+// Server answers Envoy's checks. It is safe for concurrent use.
+type Server struct {
+	authv3.UnimplementedAuthorizationServer
+
+	tables     Tables
+	asker      Asker
+	recorder   Recorder
+	metrics    *Metrics
+	clock      func() time.Time
+	proofs     proofs
+	stripToken bool
+}
+
+// Option changes what is optional about a Server.
+type Option func(*Server)
+
+// StripToken lets the server itself remove a verified token that a shared service does not want passed on. It is for
+// Envoys that Ringfence does not configure: its own drop the header in their routes and allow the decision point to change
+// nothing but x-ringfence-*.
+func StripToken() Option { return func(s *Server) { s.stripToken = true } }
+
+// New makes a server. Servers of one process may share the recorder and the metrics.
+func New(tables Tables, asker Asker, recorder Recorder, metrics *Metrics, clock func() time.Time, options ...Option) *Server {
+	s := &Server{tables: tables, asker: asker, recorder: recorder, metrics: metrics, clock: clock}
+	for _, o := range options {
+		o(s)
+	}
+	return s
+}
+
+// Register puts the server and grpc.health.v1 on a gRPC server. The health server is returned so that it can be shut down
+// before the gRPC server stops.
+func Register(r grpc.ServiceRegistrar, s *Server) *health.Server {
+	authv3.RegisterAuthorizationServer(r, s)
+	h := health.NewServer()
+	h.SetServingStatus(authv3.Authorization_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)
+	healthv1.RegisterHealthServer(r, h)
+	return h
+}
+
+// maxCheck is far more than the headers that Envoy takes.
+const maxCheck = 1 << 20
+
+// ServerOptions are the limits of a gRPC server that answers checks and nothing else.
+func ServerOptions() []grpc.ServerOption {
+	const headers = 16 << 10
+	return []grpc.ServerOption{grpc.MaxRecvMsgSize(maxCheck), grpc.MaxHeaderListSize(headers)}
+}
+
+// Check answers one call. An error is returned only to who may not ask at all.
+func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *authv3.CheckResponse, err error) {
+	start := s.clock()
+	v := verdict{id: newID()}
+	defer func() {
+		if recover() != nil {
+			resp, err = s.fault(v, start), nil
+		}
+	}()
+	if v.asker, err = s.asker.Asker(ctx); err != nil || v.asker.IsZero() {
+		return nil, status.Error(codes.PermissionDenied, "who asks is not known")
+	}
+	v = s.judge(v, req, start)
+	took := s.clock().Sub(start)
+	s.recorder.Record(v.entry(start))
+	s.metrics.count(v, took)
+	return s.answer(v), nil
+}
+
+// fault refuses a call on which the code above broke. It must not break again, even if the recorder did.
+func (s *Server) fault(v verdict, now time.Time) *authv3.CheckResponse {
+	v = verdict{id: v.id, asker: v.asker}
+	s.metrics.faults.Inc()
+	func() {
+		defer func() { _ = recover() }()
+		e := v.entry(now)
+		e.Fault = string(debug.Stack())
+		s.recorder.Record(e)
+	}()
+	return s.answer(v)
+}
+
+// verdict is a decision with what its answer, its record and its metrics need. The zero value denies.
+type verdict struct {
+	id         string
+	asker      identity.WorkloadID
+	decision   authz.Decision
+	service    authz.ServiceRef
+	caller     identity.WorkloadID
+	claims     identity.Claims
+	generation string
+	strip      bool
+}
+
+// judge asks the Table in force, and the one that follows where there is one. The stricter of the two is the verdict.
+func (s *Server) judge(v verdict, req *authv3.CheckRequest, now time.Time) verdict {
+	current, next := s.tables.Tables(v.asker)
+	v = s.ask(current, v, req, now)
+	if next == nil || !v.decision.Allowed() {
+		return v
+	}
+	following := s.ask(next, v, req, now)
+	if !following.decision.Allowed() {
+		return following
+	}
+	v.strip = v.strip || following.strip
+	return v
+}
+
+// ask decides by one Table, which must be the asker's own.
+func (s *Server) ask(t *authz.Table, v verdict, req *authv3.CheckRequest, now time.Time) verdict {
+	v = verdict{id: v.id, asker: v.asker}
+	if t == nil || !t.Tenant().Same(v.asker.Tenant()) {
+		return v
+	}
+	if w, bound := t.Workload(); bound && !w.Same(v.asker) {
+		return v
+	}
+	attrs := req.GetAttributes()
+	http := attrs.GetRequest().GetHttp()
+	in := authz.Input{
+		Caller:  s.proofs.caller(t, attrs.GetSource(), now),
+		Service: destination(t, v.asker, attrs),
+		Method:  http.GetMethod(), Path: http.GetPath(), Now: now,
+	}
+	if in.Service.ReadsToken() && !in.Caller.Peer().IsZero() {
+		in.Token = s.proofs.token(t, http, now)
+	}
+	v.decision, v.service, v.generation = authz.Decide(t, in), in.Service, t.Version()
+	v.caller, v.claims = in.Caller.Peer().ID(), in.Token.Claims()
+	v.strip = s.stripToken && !v.claims.IsZero() && !v.service.KeepsToken()
+	return v
+}
+
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails (Go 1.24)
+	return hex.EncodeToString(b[:])
+}
