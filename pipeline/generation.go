@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/ringfence-mesh/ringfence/authz"
@@ -15,6 +16,7 @@ import (
 // Generation is one proved state of the whole mesh: the model, what was compiled from it, and the proof. It never changes.
 type Generation struct {
 	number   uint64
+	label    string
 	revision string
 	at       time.Time
 	model    *tenancy.Model
@@ -40,7 +42,7 @@ func newGeneration(number uint64, revision string, at time.Time, b build, proof 
 		return nil, errUnproved
 	}
 	return &Generation{
-		number: number, revision: revision, at: at, model: b.model, tenants: b.tenants, proof: proof,
+		number: number, label: strconv.FormatUint(number, 10), revision: revision, at: at, model: b.model, tenants: b.tenants, proof: proof,
 		verifier: identity.NewVerifier(b.model.Mapping(), b.bundles),
 	}, nil
 }
@@ -74,6 +76,14 @@ func (g *Generation) Number() uint64 {
 		return 0
 	}
 	return g.number
+}
+
+// Label is Number as text, made once.
+func (g *Generation) Label() string {
+	if g == nil {
+		return "0"
+	}
+	return g.label
 }
 
 // Revision is the source's revision that it was made from.

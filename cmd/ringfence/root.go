@@ -49,8 +49,8 @@ Every flag can also be given as an environment variable: --xds-listen is RINGFEN
 environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot reach, 4 not permitted.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          subcommand,
+		RunE:          help,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			return fromEnvironment(cmd.Flags(), p.lookupEnv)
 		},
@@ -58,7 +58,6 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
 	root.AddCommand(
 		newServe(p),
-		newAgent(p),
 		newAuthz(p),
 		newToken(p),
 		newValidate(p),
@@ -67,6 +66,21 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 	)
 	markUsage(root)
 	return root
+}
+
+// help is what a command does that only holds others.
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// subcommand refuses what is none of the command's, and says what was probably meant.
+func subcommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = fmt.Sprintf(", did you mean %q?", strings.Join(near, `" or "`))
+	}
+	return fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), hint)
 }
 
 // markUsage makes what cobra itself finds wrong a usage error, and what a command returns not one by accident.
@@ -94,9 +108,12 @@ func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) e
 		if !ok || f.Changed || f.Name == "help" {
 			return
 		}
-		if err := flags.Set(f.Name, value); err != nil {
+		// Not by flags.Set, whose error speaks of a flag that nobody wrote.
+		if err := f.Value.Set(value); err != nil {
 			errs = append(errs, usage("%s: %w", name, err))
+			return
 		}
+		f.Changed = true
 	})
 	return errors.Join(errs...)
 }

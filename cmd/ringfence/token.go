@@ -27,8 +27,8 @@ func newToken(p process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Join tokens of workloads",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:  subcommand,
+		RunE:  help,
 	}
 	cmd.AddCommand(newTokenCreate(p))
 	return cmd

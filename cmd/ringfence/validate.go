@@ -32,7 +32,9 @@ thrown away. Exit code 0: serve accepts all of it. 1: there are problems.`,
 		if err != nil {
 			return fmt.Errorf("throw-away roots: %w", err)
 		}
-		bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) { return roots.Bundles(time.Now(), domains...) }
+		bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) {
+			return roots.Bundles(time.Now(), domains...)
+		}
 		report, err := pipeline.Check(cmd.Context(), source.NewDirectory(args[0], zap.NewNop()), bundles)
 		if err != nil {
 			return fmt.Errorf("cannot judge %s: %w", args[0], err)

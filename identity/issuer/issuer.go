@@ -21,8 +21,8 @@ const (
 	DefaultTTL = 24 * time.Hour
 	// MinTTL is the shortest life that may be asked for.
 	MinTTL = 5 * time.Minute
-	// maxTTL keeps an SVID, which cannot be called back, shorter than a root by far.
-	maxTTL = 30 * 24 * time.Hour
+	// MaxTTL is the longest: an SVID cannot be called back.
+	MaxTTL = 30 * 24 * time.Hour
 )
 
 // What may be issued. Each SVID costs a token that an operator made, so these only bound a runaway.
@@ -80,8 +80,8 @@ func newIssuer(s store, o Options) (*Issuer, error) {
 	if o.TTL == 0 {
 		o.TTL = DefaultTTL
 	}
-	if o.TTL < MinTTL || o.TTL > maxTTL {
-		return nil, fmt.Errorf("an SVID lives between %s and %s, not %s", MinTTL, maxTTL, o.TTL)
+	if o.TTL < MinTTL || o.TTL > MaxTTL {
+		return nil, fmt.Errorf("an SVID lives between %s and %s, not %s", MinTTL, MaxTTL, o.TTL)
 	}
 	t, err := loadTokens(s)
 	if err != nil {

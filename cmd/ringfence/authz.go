@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/ringfence-mesh/ringfence/authz"
+	"github.com/ringfence-mesh/ringfence/authz/extauthz"
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/internal/controlplane"
+	"github.com/ringfence-mesh/ringfence/pipeline"
+	"github.com/ringfence-mesh/ringfence/source"
+)
+
+// authzFlags are the flags of `ringfence authz`.
+type authzFlags struct {
+	config, trust, asker, svid, key, http string
+	listen                                []string
+}
+
+func newAuthz(p process) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "authz",
+		Short: "Run the ext_authz server alone, for any Envoy",
+		Long: `Answers envoy.service.auth.v3 checks by the rules of a configuration directory, which it follows while it runs.
+
+An Envoy that asks over TCP shows its SVID, and may ask about the services that this workload runs. A Unix socket (unix:PATH,
+mode 0600) answers for the one workload that --asker names. --trust holds the trust bundles as <trust domain>.pem; a control
+plane keeps them in STATE/trust.`,
+		Example: `  ringfence authz --config DIR --trust STATE/trust --listen unix:/run/authz.sock --asker spiffe://acme.demo.test/ns/acme/sa/orders
+  ringfence authz --config DIR --trust STATE/trust --listen :9001 --svid svid.pem --key key.pem`,
+		Args: cobra.NoArgs,
+	}
+	f := cmd.Flags()
+	var o authzFlags
+	f.StringVar(&o.config, "config", "", "configuration directory (required)")
+	f.StringVar(&o.trust, "trust", "", "directory of trust bundles, <trust domain>.pem (required)")
+	f.StringSliceVar(&o.listen, "listen", nil, "ADDRESS:PORT or unix:PATH; repeatable (required)")
+	f.StringVar(&o.asker, "asker", "", "SPIFFE ID of the workload whose Envoy opens the Unix sockets")
+	f.StringVar(&o.svid, "svid", "", "certificate that TCP listeners show, PEM")
+	f.StringVar(&o.key, "key", "", "its key, PEM")
+	f.StringVar(&o.http, "http-listen", "127.0.0.1:7482", "address of /healthz, /readyz and /metrics; empty: none")
+	level := addLogLevel(f)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := o.check(); err != nil {
+			return err
+		}
+		return runAuthz(cmd.Context(), o, newLog(p.err, *level))
+	}
+	return cmd
+}
+
+func (o authzFlags) check() error {
+	var sockets, ports int
+	for _, l := range o.listen {
+		if strings.HasPrefix(l, "unix:") {
+			sockets++
+		} else {
+			ports++
+		}
+	}
+	switch {
+	case o.config == "":
+		return usage("--config is missing: name a configuration directory")
+	case o.trust == "":
+		return usage("--trust is missing: name a directory of trust bundles, for example the control plane's STATE/trust")
+	case len(o.listen) == 0:
+		return usage("--listen is missing: ADDRESS:PORT or unix:PATH")
+	case sockets > 0 && o.asker == "":
+		return usage("--asker is missing: a Unix socket answers for one workload, name its SPIFFE ID")
+	case sockets == 0 && o.asker != "":
+		return usage("--asker is for Unix sockets: over TCP the asking Envoy's own certificate says who it is")
+	case ports > 0 && (o.svid == "" || o.key == ""):
+		return usage("--svid and --key are missing: a TCP listener shows a certificate")
+	}
+	return nil
+}
+
+func runAuthz(ctx context.Context, o authzFlags, log *zap.Logger) error {
+	registry := prometheus.NewRegistry()
+	metrics, err := extauthz.NewMetrics(registry)
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	trust := trustDir(o.trust)
+	p := pipeline.New(pipeline.Config{
+		Source:   withTrust{Source: source.NewDirectory(o.config, log), trust: trust},
+		Bundles:  trust.bundles,
+		Recorder: pipeline.Recorders{pipeline.NewLog(sampled(log)), pipeline.NewMetrics(registry)},
+	})
+	var tasks controlplane.Tasks
+	tasks.Add(func(ctx context.Context) error { p.Run(ctx); return nil })
+	for _, l := range o.listen {
+		server, listener, err := o.open(ctx, l, p, extauthz.Log(log), metrics)
+		if err != nil {
+			return errors.Join(err, tasks.Close())
+		}
+		tasks.ServeGRPC(server, listener)
+		log.Info("listening", zap.String("address", l))
+	}
+	if o.http != "" {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.http)
+		if err != nil {
+			return errors.Join(fmt.Errorf("health and metrics: %w", err), tasks.Close())
+		}
+		tasks.ServeHTTP(controlplane.HealthServer(ready(p), registry), listener)
+	}
+	return tasks.Run(ctx)
+}
+
+// open makes the server of one listener.
+func (o authzFlags) open(ctx context.Context, listen string, p *pipeline.Pipeline, recorder extauthz.Recorder, metrics *extauthz.Metrics) (*grpc.Server, net.Listener, error) {
+	options := extauthz.ServerOptions()
+	var (
+		asker    extauthz.Asker
+		listener net.Listener
+		err      error
+	)
+	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
+		asker = namedAsker{uri: o.asker, pipeline: p}
+		listener, err = controlplane.ListenUnix(ctx, path)
+	} else {
+		pair := &keyPair{cert: o.svid, key: o.key}
+		if _, err := pair.certificate(nil); err != nil {
+			return nil, nil, err
+		}
+		verifier := func() (identity.Verifier, string) { g := p.Current(); return g.Verifier(), g.Label() }
+		asker = extauthz.FromTLS(verifier, time.Now)
+		options = append(options, grpc.Creds(credentials.NewTLS(askerTLS(p, pair))))
+		listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen: %w", err)
+	}
+	server := grpc.NewServer(options...)
+	extauthz.Register(server, extauthz.New(tenantTables{p}, asker, recorder, metrics, time.Now, extauthz.StripToken()))
+	return server, listener, nil
+}
+
+// askerTLS takes only who shows an SVID of the mesh. TLS 1.2 is taken because Envoy's clients speak nothing newer unless
+// they are told to.
+func askerTLS(p *pipeline.Pipeline, pair *keyPair) *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS12,
+		GetCertificate:         pair.certificate,
+		ClientAuth:             tls.RequireAnyClientCert,
+		SessionTicketsDisabled: true, // a resumed session would keep an old judgement of the certificate
+		NextProtos:             []string{"h2"},
+		VerifyPeerCertificate:  controlplane.VerifyPeer(func() identity.Verifier { return p.Current().Verifier() }, time.Now),
+	}
+}
+
+// namedAsker is the one workload whose Envoy can open a socket, as far as the documents name it.
+type namedAsker struct {
+	uri      string
+	pipeline *pipeline.Pipeline
+}
+
+var errNotNamed = errors.New("no document names the workload of this socket")
+
+// Asker is who the socket belongs to.
+func (a namedAsker) Asker(context.Context) (identity.WorkloadID, error) {
+	w, ok := a.pipeline.Workload(a.uri)
+	if !ok {
+		return identity.WorkloadID{}, errNotNamed
+	}
+	return w, nil
+}
+
+// tenantTables answers each asker by its own tenant's rules.
+type tenantTables struct{ *pipeline.Pipeline }
+
+// Tables are the rules in force; here a change has no second half that an Envoy must take first.
+func (t tenantTables) Tables(asker identity.WorkloadID) (current, next *authz.Table) {
+	return t.Current().Table(asker.Tenant()), nil
+}
+
+var errNoGeneration = errors.New("no configuration is in force yet")
+
+func ready(p *pipeline.Pipeline) func() error {
+	return func() error {
+		if p.Current() == nil {
+			return errNoGeneration
+		}
+		return nil
+	}
+}
