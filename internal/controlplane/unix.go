@@ -13,6 +13,9 @@ import (
 // errInUse says that another process listens on a socket already.
 var errInUse = errors.New("another process listens on it")
 
+// maxPath is what fits into sockaddr_un, without the final NUL.
+const maxPath = 107
+
 // ListenUnix listens on a Unix socket that only this user can open, from its first moment: it is made in a directory of
 // its own and then put in place, over a socket that a dead process left.
 func ListenUnix(ctx context.Context, path string) (net.Listener, error) {
@@ -28,6 +31,9 @@ func ListenUnix(ctx context.Context, path string) (net.Listener, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // empty after the rename
 	hidden := filepath.Join(dir, "s")
+	if longest := max(len(hidden), len(path)); longest > maxPath {
+		return nil, fmt.Errorf("socket %s: the path is %d bytes too long for a Unix socket", path, longest-maxPath)
+	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", hidden)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
