@@ -99,3 +99,13 @@ func eventually(t *testing.T, within time.Duration, what string, holds func(cont
 }
 
 var _ fs.FS = examples.TwoTenants()
+
+func appendTo(t *testing.T, m *demo.Mesh, file, text string) {
+	t.Helper()
+	path := filepath.Join(m.ConfigDir(), file)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, string(data)+text)
+}

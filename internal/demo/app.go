@@ -65,11 +65,11 @@ func startApp(ctx context.Context, name string, port uint16) (*App, error) {
 	return a, nil
 }
 
-// ServeHTTP answers every request; under /stream it keeps writing a line each 100 ms until the caller goes away.
+// ServeHTTP answers every request; under …/stream it keeps writing a line each 100 ms until the caller goes away.
 func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.hits.Add(1)
 	w.Header().Set("content-type", "application/json")
-	if r.URL.Path == "/orders/stream" {
+	if strings.HasSuffix(r.URL.Path, "/stream") {
 		a.stream(w, r)
 		return
 	}

@@ -83,15 +83,50 @@ func (r Result) As(w Want) bool {
 
 const callTimeout = 5 * time.Second
 
-// Do sends one call and says what became of it. Its error is a fault of the test bed, never a refusal.
+// Do sends one call on a connection of its own and says what became of it. Its error is a fault of the test bed, never a
+// refusal.
 func (m *Mesh) Do(ctx context.Context, c Call) (Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	client, target, err := m.client(ctx, c)
+	s, err := m.Open(c)
 	if err != nil {
 		return Result{}, err
 	}
-	defer client.CloseIdleConnections()
+	defer s.Close()
+	return s.Do(ctx, c)
+}
+
+// Session keeps its connection open from call to call.
+type Session struct {
+	mesh   *Mesh
+	client *http.Client
+	target string
+}
+
+// Open prepares a connection in the way that the call says; the first Do opens it.
+func (m *Mesh) Open(c Call) (*Session, error) {
+	client, target, err := m.client(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Session{mesh: m, client: client, target: target}, nil
+}
+
+// Close closes the connection.
+func (s *Session) Close() { s.client.CloseIdleConnections() }
+
+// Stream sends a call and hands over the open response; the caller closes its body.
+func (s *Session) Stream(ctx context.Context, c Call) (*http.Response, error) {
+	request, err := s.mesh.request(ctx, c, s.target)
+	if err != nil {
+		return nil, err
+	}
+	return s.client.Do(request)
+}
+
+// Do sends a call over the session's connection.
+func (s *Session) Do(ctx context.Context, c Call) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	m, client, target := s.mesh, s.client, s.target
 	request, err := m.request(ctx, c, target)
 	if err != nil {
 		return Result{}, err
@@ -144,7 +179,7 @@ func (m *Mesh) transportFailure(c Call, err error, took time.Duration) (Result, 
 }
 
 // client makes an HTTP client for one call, and the base URL that it asks.
-func (m *Mesh) client(ctx context.Context, c Call) (*http.Client, string, error) {
+func (m *Mesh) client(c Call) (*http.Client, string, error) {
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	if c.Raw == nil {
 		proxy, err := m.Outbound(c.From)
@@ -164,7 +199,7 @@ func (m *Mesh) client(ctx context.Context, c Call) (*http.Client, string, error)
 			return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
 		},
 	}
-	return &http.Client{Transport: transport, CheckRedirect: noRedirect}, "https://" + address, ctx.Err()
+	return &http.Client{Transport: transport, CheckRedirect: noRedirect}, "https://" + address, nil
 }
 
 // rawTLS is where an attacker dials, and what it says in the handshake.

@@ -1,0 +1,100 @@
+package e2e_test
+
+import (
+	"context"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ringfence-mesh/ringfence/internal/demo"
+	"github.com/ringfence-mesh/ringfence/internal/realenvoy"
+)
+
+// TestDemoCheck is `ringfence demo --check` as a user runs it: every call of the matrix as expected, exit 0, no Envoy left.
+func TestDemoCheck(t *testing.T) {
+	p := startDemo(t, "--check")
+	select {
+	case <-p.done:
+	case <-time.After(time.Minute):
+		t.Fatal("it does not end")
+	}
+	if p.err != nil {
+		t.Errorf("it failed: %v", p.err)
+	}
+	if got, want := strings.Count(p.output.String(), "✓\n"), len(demo.Matrix()); got < want {
+		t.Errorf("%d calls as expected, want %d", got, want)
+	}
+	p.noEnvoy(t)
+}
+
+// TestDemoLeavesNoEnvoy ends the demo in every way there is.
+func TestDemoLeavesNoEnvoy(t *testing.T) {
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(s.String(), func(t *testing.T) {
+			p := startDemo(t)
+			eventually(t, 40*time.Second, "the demo stays up", func(context.Context) bool { return strings.Contains(p.output.String(), "Try next") })
+			if n := len(envoys(t, p.state(t))); n != 5 {
+				t.Errorf("%d Envoys run", n)
+			}
+			p.stop(t, s)
+			if s != syscall.SIGKILL && p.err != nil {
+				t.Errorf("%v is a failure: %v", s, p.err)
+			}
+			p.noEnvoy(t)
+		})
+	}
+}
+
+// TestDemoSuggestions runs the commands that the demo says to try next, just as they stand there.
+func TestDemoSuggestions(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Fatal("this test runs curl, as the demo's reader would: install it")
+	}
+	p := startDemo(t)
+	eventually(t, 40*time.Second, "the demo stays up", func(context.Context) bool { return strings.Contains(p.output.String(), "Ctrl-C") })
+	commands := regexp.MustCompile(`(?m)^\s+(curl .*)$`).FindAllStringSubmatch(p.output.String(), -1)
+	if len(commands) < 3 {
+		t.Fatalf("%d commands:\n%s", len(commands), p.output.tail())
+	}
+	seen := map[string]bool{}
+	for _, c := range commands {
+		out, err := exec.CommandContext(t.Context(), "bash", "-c", c[1]+` -o /dev/null -w '%{http_code}'`).Output()
+		if err != nil {
+			t.Errorf("%s: %v", c[1], err)
+		}
+		fields := strings.Fields(string(out))
+		if len(fields) == 0 {
+			t.Fatalf("%s says nothing", c[1])
+		}
+		seen[fields[len(fields)-1]] = true
+	}
+	if !seen["200"] || !seen["403"] {
+		t.Errorf("the suggestions show only %v", seen)
+	}
+}
+
+type demoProcess struct{ *process }
+
+func startDemo(t *testing.T, args ...string) demoProcess {
+	t.Helper()
+	return demoProcess{startProcess(t, []string{"ENVOY=" + realenvoy.Path(t)}, append([]string{"demo"}, args...)...)}
+}
+
+// state is the directory that the demo says it uses.
+func (p demoProcess) state(t *testing.T) string {
+	t.Helper()
+	m := regexp.MustCompile(`state\s+(/\S+)`).FindStringSubmatch(p.output.String())
+	if m == nil {
+		t.Fatalf("the demo does not say where its state is:\n%s", p.output.tail())
+	}
+	return m[1]
+}
+
+func (p demoProcess) noEnvoy(t *testing.T) {
+	t.Helper()
+	state := p.state(t)
+	eventually(t, 5*time.Second, "no Envoy is left", func(context.Context) bool { return len(envoys(t, state)) == 0 })
+}

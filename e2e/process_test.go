@@ -1,0 +1,395 @@
+package e2e_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ringfence-mesh/ringfence/examples"
+	"github.com/ringfence-mesh/ringfence/internal/realenvoy"
+)
+
+// binary is the real program, built once for all tests of this package.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "rfbin")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	binary = filepath.Join(dir, "ringfence")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "github.com/ringfence-mesh/ringfence/cmd/ringfence") //nolint:noctx // bounded by the tests' own timeout
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// process is a child that does not outlive the test.
+type process struct {
+	cmd    *exec.Cmd
+	done   chan struct{}
+	err    error
+	output *lockedBuffer
+}
+
+func startProcess(t *testing.T, env []string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(binary, args...), done: make(chan struct{}), output: &lockedBuffer{}} //nolint:noctx // killed below
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.err = p.cmd.Wait(); close(p.done) }()
+	t.Cleanup(func() {
+		p.signal(syscall.SIGCONT)
+		p.stop(t, syscall.SIGTERM)
+		if t.Failed() {
+			t.Logf("%s:\n%s", strings.Join(args, " "), p.output.tail())
+		}
+	})
+	return p
+}
+
+func (p *process) signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
+
+// stop sends the signal and waits for the end.
+func (p *process) stop(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	p.signal(s)
+	select {
+	case <-p.done:
+	case <-time.After(15 * time.Second):
+		t.Errorf("%s does not end on %v", p.cmd.Args[1], s)
+		p.signal(syscall.SIGKILL)
+		<-p.done
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *lockedBuffer) tail() string {
+	const most = 8 << 10
+	s := l.String()
+	return s[max(0, len(s)-most):]
+}
+
+// apart is globex's half of examples/two-tenants as separate processes, as an operator would run them.
+type apart struct {
+	t      *testing.T
+	dir    string // configuration
+	state  string
+	ports  map[string]int
+	listen map[string]string // of the control plane
+	serve  *process
+	agents map[string]*process
+	hits   atomic.Int64
+}
+
+func startApart(t *testing.T) *apart {
+	t.Helper()
+	a := &apart{t: t, dir: t.TempDir(), state: shortDir(t), ports: map[string]int{}, listen: map[string]string{}, agents: map[string]*process{}}
+	if err := os.CopyFS(a.dir, examples.TwoTenants()); err != nil {
+		t.Fatal(err)
+	}
+	a.freePorts()
+	for _, name := range []string{"xds", "issuer", "http"} {
+		a.listen[name] = fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	}
+	a.startServe()
+	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { a.hits.Add(1); _, _ = io.WriteString(w, "ok") }))
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", a.ports["20283"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	app.Listener = l
+	app.Start()
+	t.Cleanup(app.Close)
+	for _, name := range []string{"orders", "web"} {
+		a.startAgent(name, true)
+	}
+	return a
+}
+
+// freePorts replaces the example's ports in the copy: another test may use them at this moment.
+func (a *apart) freePorts() {
+	a.t.Helper()
+	number := regexp.MustCompile(`\b20[0-9]{3}\b`)
+	err := filepath.WalkDir(a.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".yaml" {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		write(a.t, path, number.ReplaceAllStringFunc(string(data), func(port string) string {
+			if a.ports[port] == 0 {
+				a.ports[port] = freePort(a.t)
+			}
+			return strconv.Itoa(a.ports[port])
+		}))
+		return nil
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // nothing was accepted
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func (a *apart) planeState() string { return filepath.Join(a.state, "plane") }
+
+func (a *apart) startServe() {
+	a.t.Helper()
+	a.serve = startProcess(a.t, nil, "serve", "--config", a.dir, "--state", a.planeState(),
+		"--xds-listen", a.listen["xds"], "--issuer-listen", a.listen["issuer"], "--http-listen", a.listen["http"])
+	eventually(a.t, 15*time.Second, "the control plane is ready", func(ctx context.Context) bool { return ready(ctx, a.listen["http"]) })
+}
+
+func ready(ctx context.Context, address string) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/readyz", http.NoBody)
+	if err != nil {
+		return false
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close() //nolint:errcheck // not read
+	return response.StatusCode == http.StatusOK
+}
+
+func globexID(name string) string { return "spiffe://globex.demo.test/ns/globex/sa/" + name }
+
+func (a *apart) agentState(name string) string { return filepath.Join(a.state, name) }
+
+// startAgent starts an agent and its Envoy; a first start takes a join token from the control plane.
+func (a *apart) startAgent(name string, first bool) {
+	a.t.Helper()
+	http := fmt.Sprintf("127.0.0.1:%d", freePort(a.t))
+	args := []string{
+		"agent", "--id", globexID(name), "--state", a.agentState(name), "--control-plane", a.listen["xds"], "--issuer", a.listen["issuer"],
+		"--control-plane-id", "spiffe://platform.demo.test/ns/ringfence-system/sa/control-plane",
+		"--platform-root", filepath.Join(a.planeState(), "trust", "platform.demo.test.pem"),
+		"--envoy", realenvoy.Path(a.t), "--http-listen", http,
+	}
+	if first {
+		token := filepath.Join(a.state, name+".token")
+		out, err := exec.CommandContext(a.t.Context(), binary, "token", "create", globexID(name), "--state", a.planeState()).Output()
+		if err != nil {
+			a.t.Fatalf("token: %v\n%s", err, out)
+		}
+		write(a.t, token, string(out))
+		args = append(args, "--join-token-file", token)
+	}
+	a.agents[name] = startProcess(a.t, nil, args...)
+	eventually(a.t, 15*time.Second, name+"'s agent is ready", func(ctx context.Context) bool { return ready(ctx, http) })
+}
+
+// call is globex/web asking globex/orders through both sidecars. 0: no answer.
+func (a *apart) call(ctx context.Context, method string) int {
+	proxy := &url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", a.ports["20184"])}
+	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(proxy), DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	request, err := http.NewRequestWithContext(ctx, method, "http://orders/orders/7", http.NoBody)
+	if err != nil {
+		a.t.Error(err)
+		return 0
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return 0
+	}
+	defer response.Body.Close() //nolint:errcheck // not read
+	_, _ = io.Copy(io.Discard, response.Body)
+	return response.StatusCode
+}
+
+func (a *apart) goesOn(within time.Duration) {
+	a.t.Helper()
+	took := eventually(a.t, within, "calls are allowed", func(ctx context.Context) bool { return a.call(ctx, http.MethodGet) == 200 })
+	a.t.Logf("allowed after %v", took)
+}
+
+// envoys are the processes that run with this state directory's bootstrap.
+func envoys(t *testing.T, state string) []int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		if err != nil {
+			continue // it has ended
+		}
+		args := strings.Split(string(line), "\x00")
+		if strings.Contains(string(line), state) && strings.Contains(filepath.Base(args[0]), "envoy") {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// TestFailClosedAndGoOn runs serve and two agents as processes and takes them away one after the other.
+func TestFailClosedAndGoOn(t *testing.T) {
+	a := startApart(t)
+	a.goesOn(10 * time.Second)
+
+	t.Run("the agent hangs: 503, nothing passes; it goes on: calls pass", func(t *testing.T) {
+		before := a.hits.Load()
+		a.agents["orders"].signal(syscall.SIGSTOP)
+		for range 3 {
+			if got := a.call(t.Context(), http.MethodGet); got != 503 {
+				t.Errorf("got %d, want 503", got)
+			}
+		}
+		if reached := a.hits.Load() - before; reached != 0 {
+			t.Errorf("the backend was reached %d times", reached)
+		}
+		a.agents["orders"].signal(syscall.SIGCONT)
+		a.goesOn(5 * time.Second)
+	})
+
+	t.Run("Envoy is killed: it comes back by itself", func(t *testing.T) {
+		pids := envoys(t, a.agentState("orders"))
+		if len(pids) != 1 {
+			t.Fatalf("Envoys of orders: %v", pids)
+		}
+		if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		a.goesOn(10 * time.Second)
+		if again := envoys(t, a.agentState("orders")); len(again) != 1 || again[0] == pids[0] {
+			t.Errorf("Envoys after: %v", again)
+		}
+	})
+
+	t.Run("the control plane is killed: calls go on", func(t *testing.T) {
+		a.serve.stop(t, syscall.SIGKILL)
+		for range 20 {
+			if got := a.call(t.Context(), http.MethodGet); got != 200 {
+				t.Errorf("got %d", got)
+			}
+		}
+		if got := a.call(t.Context(), http.MethodDelete); got != 403 {
+			t.Errorf("what no rule allows: %d", got)
+		}
+	})
+
+	t.Run("the agents restart while the control plane is away: calls go on", func(t *testing.T) {
+		for name, s := range map[string]syscall.Signal{"orders": syscall.SIGKILL, "web": syscall.SIGTERM} {
+			a.agents[name].stop(t, s)
+			eventually(t, 5*time.Second, "no Envoy outlives its agent", func(context.Context) bool { return len(envoys(t, a.agentState(name))) == 0 })
+			a.startAgent(name, false)
+		}
+		a.goesOn(10 * time.Second)
+		if got := a.call(t.Context(), http.MethodDelete); got != 403 {
+			t.Errorf("what no rule allows: %d", got)
+		}
+	})
+
+	t.Run("the control plane is back: a change arrives", func(t *testing.T) {
+		a.startServe()
+		path := filepath.Join(a.dir, "tenants/globex/orders.yaml")
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, path, strings.Replace(string(data), "methods: [GET]", "methods: [GET, DELETE]", 1))
+		eventually(t, 15*time.Second, "the new rule holds", func(ctx context.Context) bool { return a.call(ctx, http.MethodDelete) == 200 })
+	})
+
+	t.Run("a bad file is named, and the last good one stays", func(t *testing.T) {
+		path := filepath.Join(a.dir, "tenants/globex/orders.yaml")
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, path, strings.Replace(string(data), "methods:", "mehtods:", 1))
+		eventually(t, 5*time.Second, "the problem is named", func(context.Context) bool {
+			return strings.Contains(a.serve.output.String(), "tenants/globex/orders.yaml") && strings.Contains(a.serve.output.String(), "mehtods")
+		})
+		if got := a.call(t.Context(), http.MethodGet); got != 200 {
+			t.Errorf("got %d", got)
+		}
+	})
+
+	t.Run("metrics and logs", func(t *testing.T) {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+a.listen["http"]+"/metrics", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close() //nolint:errcheck // only read
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{`ringfence_xds_streams{tenant="globex"} 2`, "ringfence_xds_pushes_total", "ringfence_generation", "ringfence_proof_duration_seconds"} {
+			if !strings.Contains(string(text), name) {
+				t.Errorf("no %s among the metrics", name)
+			}
+		}
+		for name, p := range a.agents {
+			if out := p.output.String(); strings.Contains(out, "acme") || strings.Contains(out, "eyJ") {
+				t.Errorf("%s's agent logs a foreign name or a token", name)
+			}
+		}
+	})
+}
+

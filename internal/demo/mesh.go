@@ -1,0 +1,266 @@
+// Package demo runs a whole mesh on this machine: the control plane, an agent and a real Envoy for every workload of a
+// configuration directory, and a small sample application behind each service. It sends calls through them, and past them,
+// and says which layer refused what. The demo command and the end-to-end tests are made of it.
+package demo
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ringfence-mesh/ringfence/authz/extauthz"
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/internal/controlplane"
+	"github.com/ringfence-mesh/ringfence/source"
+	"github.com/ringfence-mesh/ringfence/tenancy"
+)
+
+// Config says what to run and where.
+type Config struct {
+	// Dir is the configuration directory. It is read live and never written.
+	Dir string
+	// State is a directory for keys, caches and sockets. Its path must be short: a Unix socket's has at most 107 bytes.
+	State string
+	// Envoy is the path of the binary.
+	Envoy string
+	// KeepPorts uses the ports that the documents name where they are free; otherwise every port is any free one.
+	KeepPorts bool
+	Log       *zap.Logger
+}
+
+// Mesh is a running mesh. Close ends it and everything it started.
+type Mesh struct {
+	config   Config
+	source   *overlay
+	plane    *controlplane.ControlPlane
+	sidecars map[string]*sidecar // by "tenant/account"
+	apps     map[string]*App     // by "tenant/service"
+	reasons  reasons
+
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+	failed chan error
+}
+
+// ready is how long everything may take to come up.
+const readyWithin = 30 * time.Second
+
+// Start brings the mesh up and returns once every sidecar has acknowledged its configuration.
+func Start(ctx context.Context, c Config) (*Mesh, error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	m := &Mesh{config: c, sidecars: map[string]*sidecar{}, apps: map[string]*App{}, cancel: cancel, failed: make(chan error, 1)}
+	if err := m.start(ctx); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Mesh) start(ctx context.Context) error {
+	var err error
+	if m.source, err = newOverlay(ctx, source.NewDirectory(m.config.Dir, m.config.Log), m.config.KeepPorts); err != nil {
+		return err
+	}
+	m.plane, err = controlplane.New(ctx, controlplane.Config{
+		Source: m.source, State: m.PlaneDir(), XDSListen: "127.0.0.1:0", IssuerListen: "127.0.0.1:0",
+		Log: m.config.Log.Named("control-plane"),
+	})
+	if err != nil {
+		return fmt.Errorf("control plane: %w", err)
+	}
+	m.run("control plane", func() error { return m.plane.Run(ctx) })
+	deadline, stop := context.WithTimeout(ctx, readyWithin)
+	defer stop()
+	if err := m.poll(deadline, func() bool { return m.plane.Current() != nil }); err != nil {
+		return fmt.Errorf("the configuration in %s is not accepted: %w", m.config.Dir, err)
+	}
+	model := m.model()
+	for _, id := range model.Tenants() {
+		t, _ := model.Tenant(id)
+		for _, s := range t.Services() {
+			if err := m.startApp(ctx, s); err != nil {
+				return err
+			}
+		}
+		for _, w := range t.Workloads() {
+			if err := m.startSidecar(ctx, w); err != nil {
+				return err
+			}
+		}
+	}
+	for name, s := range m.sidecars {
+		if err := m.poll(deadline, s.ready); err != nil {
+			return fmt.Errorf("the sidecar of %s is not ready: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// run keeps a part of the mesh going until the mesh is closed; if it ends before, nothing is ready any more.
+func (m *Mesh) run(what string, part func() error) {
+	m.tasks.Go(func() {
+		if err := part(); err != nil && !errors.Is(err, context.Canceled) {
+			select {
+			case m.failed <- fmt.Errorf("%s: %w", what, err):
+			default:
+			}
+		}
+	})
+}
+
+// Failed gives the error of a part that ended by itself.
+func (m *Mesh) Failed() <-chan error { return m.failed }
+
+func (m *Mesh) poll(ctx context.Context, holds func() bool) error {
+	const every = 5 * time.Millisecond
+	for !holds() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-m.failed:
+			return err
+		case <-time.After(every):
+		}
+	}
+	return nil
+}
+
+func (m *Mesh) startApp(ctx context.Context, s tenancy.Service) error {
+	port, ok := s.Port()
+	if !ok {
+		return nil
+	}
+	name := s.Owner().Name() + "/" + s.Name()
+	app, err := startApp(ctx, name, port.AppPort)
+	if err != nil {
+		return err
+	}
+	m.apps[name] = app
+	return nil
+}
+
+// Close ends the mesh and waits for every Envoy to be gone.
+func (m *Mesh) Close() {
+	m.cancel()
+	m.tasks.Wait()
+	for _, a := range m.apps {
+		a.stop()
+	}
+	if m.plane != nil {
+		if err := m.plane.Close(); err != nil {
+			m.config.Log.Warn("close", zap.Error(err))
+		}
+	}
+}
+
+func (m *Mesh) model() *tenancy.Model { return m.plane.Current().Model() }
+
+// Apps are the sample applications by "tenant/service".
+func (m *Mesh) Apps() map[string]*App { return m.apps }
+
+// Plane is the control plane.
+func (m *Mesh) Plane() *controlplane.ControlPlane { return m.plane }
+
+// ConfigDir is the directory that the mesh reads.
+func (m *Mesh) ConfigDir() string { return m.config.Dir }
+
+// PlaneDir is the control plane's state directory.
+func (m *Mesh) PlaneDir() string { return filepath.Join(m.config.State, "plane") }
+
+// TrustBundle is the file with the roots of a trust domain.
+func (m *Mesh) TrustBundle(trustDomain string) string {
+	return filepath.Join(m.PlaneDir(), "trust", trustDomain+".pem")
+}
+
+// service finds "tenant/service" in the current model.
+func (m *Mesh) service(name string) (tenancy.Service, identity.TenantID, error) {
+	tenant, service, _ := strings.Cut(name, "/")
+	model := m.model()
+	id, err := model.Mapping().TenantID(tenant)
+	if err != nil {
+		return tenancy.Service{}, identity.TenantID{}, err
+	}
+	t, ok := model.Tenant(id)
+	if !ok {
+		return tenancy.Service{}, identity.TenantID{}, fmt.Errorf("no tenant %s", tenant)
+	}
+	for _, s := range t.Services() {
+		if s.Name() == service {
+			return s, id, nil
+		}
+	}
+	return tenancy.Service{}, identity.TenantID{}, fmt.Errorf("tenant %s has no service %s", tenant, service)
+}
+
+// Outbound is where the sidecar of "tenant/service" takes the application's own calls.
+func (m *Mesh) Outbound(name string) (netip.AddrPort, error) {
+	s, _, err := m.service(name)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	port, ok := s.Outbound()
+	if !ok {
+		return netip.AddrPort{}, fmt.Errorf("%s has no outbound port", name)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port), nil
+}
+
+// Inbound is where the sidecar of "tenant/service" takes calls of others.
+func (m *Mesh) Inbound(name string) (netip.AddrPort, error) {
+	s, _, err := m.service(name)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	endpoints := s.Endpoints()
+	if len(endpoints) == 0 {
+		return netip.AddrPort{}, fmt.Errorf("%s has no endpoint", name)
+	}
+	return endpoints[0], nil
+}
+
+// Mint signs a token.
+func (m *Mesh) Mint(t Token) (string, error) {
+	p, ok := m.source.idps[t.Issuer]
+	if !ok {
+		return "", fmt.Errorf("no token issuer speaks of tenant %q", t.Issuer)
+	}
+	return p.sign(t, time.Now())
+}
+
+// StolenSVID is a workload's genuine certificate and key, as whoever took over its host would find them.
+func (m *Mesh) StolenSVID(name string) (*tls.Certificate, error) {
+	dir := m.StateDir(name)
+	c, err := tls.LoadX509KeyPair(filepath.Join(dir, "svid.pem"), filepath.Join(dir, "key.pem"))
+	if err != nil {
+		return nil, fmt.Errorf("SVID of %s: %w", name, err)
+	}
+	return &c, nil
+}
+
+// reasons remembers why calls were refused, as an operator would look it up by the decision's id.
+type reasons struct{ byID sync.Map }
+
+// Record implements extauthz.Recorder.
+func (r *reasons) Record(e extauthz.Entry) {
+	if !e.Allowed {
+		r.byID.Store(e.ID, e.Reason.String())
+	}
+}
+
+func (m *Mesh) reason(decision string) string {
+	if reason, ok := m.reasons.byID.Load(decision); ok {
+		return reason.(string)
+	}
+	return ""
+}
+
+func mkdir(path string) error { return os.MkdirAll(path, 0o700) }
