@@ -122,7 +122,7 @@ func (b *builder) sortDocuments() {
 				continue
 			}
 			first[k] = name.Pos
-			b.name(name, "the name of a "+k.kind)
+			b.name(name, "a document's name")
 		}
 		b.docs = append(b.docs, doc)
 	}

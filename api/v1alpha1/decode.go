@@ -65,6 +65,9 @@ func (d *decoder) report(p Problem) {
 	}
 }
 
+// full reports whether the list is at its bound, so that looking for more is in vain.
+func (d *decoder) full() bool { return len(d.problems) > maxProblems }
+
 func (d *decoder) reportAt(p Pos, code Code, hint, format string, args ...any) {
 	d.report(p.Problem(code, hint, format, args...))
 }
@@ -79,6 +82,9 @@ func (d *decoder) file() (docs []Document) {
 		}
 	}()
 	for _, p := range d.split() {
+		if d.full() {
+			break
+		}
 		d.before = p.before
 		if doc := d.part(p.text); doc != nil {
 			docs = append(docs, doc)

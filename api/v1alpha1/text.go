@@ -13,6 +13,7 @@ const (
 	maxBlank = 200  // blank lines in a row
 	maxKeys  = 200  // keys of one mapping
 	maxDepth = 32   // nested lists and mappings
+	maxEmpty = 100  // keys and entries without a value
 )
 
 // readText makes sure that people, the YAML library and every other reader see the same characters.

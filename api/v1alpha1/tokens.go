@@ -20,6 +20,9 @@ func (d *decoder) checkTokens(tokens token.Tokens) bool {
 		if what := refused(t.Type); what != "" {
 			d.reportAt(d.tokenPos(t), CodeRefusedYAML, "write the value out, or quote a text that starts with this character", "%s are not taken", what)
 			ok = false
+			if d.full() {
+				return false
+			}
 			continue
 		}
 		problem := d.misread(t)
@@ -32,6 +35,9 @@ func (d *decoder) checkTokens(tokens token.Tokens) bool {
 			return false
 		case s.depth() > maxDepth:
 			d.reportAt(d.tokenPos(t), CodeTooComplex, "", "more than %d lists and mappings lie in each other", maxDepth)
+			return false
+		case s.empty > maxEmpty:
+			d.reportAt(d.tokenPos(t), CodeTooComplex, "", "more than %d keys and entries have no value", maxEmpty)
 			return false
 		case s.keys() > maxKeys:
 			d.reportAt(d.tokenPos(t), CodeTooComplex, "", "the mapping has more than %d keys", maxKeys)
@@ -152,6 +158,7 @@ func collect(n ast.Node, read map[*token.Token]bool) {
 type shape struct {
 	flow  []bracket
 	block []level
+	empty int // entries and keys without a value, at least
 }
 
 type bracket struct {
@@ -192,11 +199,24 @@ func (s *shape) add(t *token.Token) string {
 	switch t.Type {
 	case token.SequenceEntryType:
 		s.enter(t.Position.Column, true)
+		s.value(t, t.Position.Column)
 	case token.MappingValueType:
 		s.enter(t.Prev.Position.Column, false)
+		s.value(t, t.Prev.Position.Column-1)
 	default:
 	}
 	return ""
+}
+
+// value counts a dash or colon that no value follows in its line or, beyond the column, in a later one.
+func (s *shape) value(t *token.Token, col int) {
+	next := t.Next
+	for next != nil && next.Type == token.CommentType {
+		next = next.Next
+	}
+	if next == nil || (next.Position.Line > t.Position.Line && next.Position.Column <= col) {
+		s.empty++
+	}
 }
 
 // inside takes in a token that stands in brackets.
@@ -206,6 +226,9 @@ func (s *shape) inside(t *token.Token) string {
 	case token.SequenceEndType, token.MappingEndType:
 		s.flow = s.flow[:len(s.flow)-1]
 	case token.CollectEntryType:
+		if !top.list && (!top.colon || t.PreviousType() == token.MappingValueType) {
+			s.empty++
+		}
 		top.colon = false
 		switch t.PreviousType() {
 		case token.SequenceStartType, token.MappingStartType, token.CollectEntryType:
