@@ -102,7 +102,7 @@ lint: $(GOLANGCI) ## Lint the Go code and check go.mod
 	@$(call say,checking that go.mod is tidy)
 	@go mod tidy -diff
 	@$(call say,linting)
-	@$(GOLANGCI) run
+	@$(GOLANGCI) run --allow-serial-runners
 
 $(GOLANGCI): tools/go.mod tools/go.sum
 	@$(call say,building golangci-lint from tools/go.mod: once$(,) two or three minutes)

@@ -18,7 +18,7 @@ func required() []requirement {
 		{"tokens", "identity", "FuzzToken"},
 		{"tables", "authz", "FuzzDecodeTable"},
 		{"CheckRequests", "authz/extauthz", "FuzzCheck"},
-		{"discovery requests", "xds/delta", "FuzzRequests"},
+		{"discovery requests", "xds/delta", "FuzzConversation"},
 		{"the agent's cache", "agent", "FuzzCache"},
 	}
 }
