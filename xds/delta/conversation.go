@@ -98,12 +98,8 @@ func (c *Conversation) Request(req *discovery.DeltaDiscoveryRequest) error {
 
 // answer takes an ACK or NACK. What answers no open response of that type is ignored.
 func (c *Conversation) answer(f *feed, req *discovery.DeltaDiscoveryRequest) {
-	seq, err := strconv.ParseUint(req.GetResponseNonce(), 10, 64)
-	if err != nil {
-		return
-	}
-	l, ok := c.open[seq]
-	if !ok || l.feed != f {
+	seq, l := c.answered(req)
+	if l == nil {
 		return
 	}
 	delete(c.open, seq)
@@ -120,6 +116,21 @@ func (c *Conversation) answer(f *feed, req *discovery.DeltaDiscoveryRequest) {
 			delete(c.awaiting, name) // nobody will ask for the endpoints of a refused cluster
 		}
 	}
+}
+
+// answered is the open response that a request answers, nil if there is none.
+func (c *Conversation) answered(req *discovery.DeltaDiscoveryRequest) (uint64, *letter) {
+	seq, err := strconv.ParseUint(req.GetResponseNonce(), 10, 64)
+	if l, ok := c.open[seq]; ok && err == nil && l.feed.typeURL == req.GetTypeUrl() {
+		return seq, l
+	}
+	return 0, nil
+}
+
+// Refuses reports whether the request, which was not worked in yet, refuses a response that waits for an answer.
+func (c *Conversation) Refuses(req *discovery.DeltaDiscoveryRequest) bool {
+	_, l := c.answered(req)
+	return l != nil && req.GetErrorDetail() != nil
 }
 
 // Text is a client's text as it may be kept and logged: bounded, and valid UTF-8.

@@ -86,3 +86,6 @@ func (c *Conversation) Holding() bool { return len(c.awaiting) > 0 }
 
 // Release ends that wait: a client that does not ask shall not wait for ever for the rest.
 func (c *Conversation) Release() { clear(c.awaiting) }
+
+// TargetID is the ID of the target that is being sent.
+func (c *Conversation) TargetID() string { return c.target.id }

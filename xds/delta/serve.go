@@ -21,14 +21,14 @@ type Stream interface {
 type Source interface {
 	// Target is what the client may see now.
 	Target() Target
-	// Changed returns a channel that is closed when Target may have changed since this call.
+	// Changed returns a channel that is closed, or gives something, once Target may have changed since this call.
 	Changed() <-chan struct{}
 }
 
 // Observer watches a conversation, from the goroutine that serves it; it must not block.
 type Observer interface {
 	// Requested comes before a request is worked in.
-	Requested(*discovery.DeltaDiscoveryRequest)
+	Requested(*Conversation, *discovery.DeltaDiscoveryRequest)
 	// Sent comes when a response is handed to the stream.
 	Sent(*discovery.DeltaDiscoveryResponse)
 	// Progress comes whenever all input so far is worked off and something has happened.
@@ -173,18 +173,19 @@ func (l *loop) next(stale *bool, changed *<-chan struct{}) (*discovery.DeltaDisc
 	if resp != nil || err != nil || !*stale {
 		return resp, err
 	}
+	// The channel first: what changes after this call is noticed.
 	*stale = false
 	*changed = l.src.Changed()
 	if t := l.src.Target(); t.id != l.c.target.id || t.IsZero() != l.c.target.IsZero() {
 		l.c.SetTarget(t)
-		l.happened = true
 	}
+	l.happened = true // also where nothing changed for this client: it is as good as told
 	return l.c.Next()
 }
 
 func (l *loop) request(req *discovery.DeltaDiscoveryRequest) error {
 	l.happened = true
-	l.obs.Requested(req)
+	l.obs.Requested(l.c, req)
 	return l.c.Request(req)
 }
 

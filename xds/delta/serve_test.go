@@ -88,7 +88,7 @@ func (s *slot) Changed() <-chan struct{} {
 	return s.changed
 }
 
-func (s *slot) Requested(*discovery.DeltaDiscoveryRequest) {
+func (s *slot) Requested(*delta.Conversation, *discovery.DeltaDiscoveryRequest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests++

@@ -1,0 +1,153 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/xds/delta"
+)
+
+var (
+	errExpired = errors.New("the client's SVID has expired")
+	errStopped = errors.New("the server stops")
+)
+
+// stopGrace is how long streams may take to end when the server stops.
+const stopGrace = 2 * time.Second
+
+// Server serves workloads' configuration to their agents.
+type Server struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+
+	config Config
+	grpc   *grpc.Server
+	stop   context.CancelCauseFunc
+	ctx    context.Context //nolint:containedctx // ends every stream when the server stops
+
+	mu      sync.Mutex
+	streams map[*watch]struct{}
+	perID   map[identity.WorkloadID]int
+	changed chan struct{} // closed at the next change
+	epoch   uint64        // counts changes
+	since   time.Time     // of the change that not every client has acknowledged yet; zero: none
+}
+
+var _ discovery.AggregatedDiscoveryServiceServer = (*Server)(nil)
+
+// New makes a server.
+func New(c Config) (*Server, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	s := &Server{config: c, streams: map[*watch]struct{}{}, perID: map[identity.WorkloadID]int{}, changed: make(chan struct{})}
+	s.ctx, s.stop = context.WithCancelCause(context.Background())
+	l := c.Limits
+	s.grpc = grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(s.tlsConfig())),
+		grpc.MaxConcurrentStreams(l.StreamsPerConnection),
+		grpc.MaxRecvMsgSize(l.Stream.RequestBytes),
+		grpc.ConnectionTimeout(l.Handshake),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: l.MinPing}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: l.Ping, Timeout: l.PingTimeout}),
+	)
+	discovery.RegisterAggregatedDiscoveryServiceServer(s.grpc, s)
+	return s, nil
+}
+
+// Serve accepts connections until ctx is done, ends every stream, and returns; it closes the listener. It may be called
+// once.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	changed, unsubscribe := s.config.Snapshots.Subscribe()
+	defer unsubscribe()
+	var wg sync.WaitGroup
+	wg.Go(func() { s.follow(changed) })
+	wg.Go(func() {
+		select {
+		case <-ctx.Done():
+			s.stop(errStopped)
+		case <-s.ctx.Done():
+		}
+		force := time.AfterFunc(stopGrace, s.grpc.Stop)
+		defer force.Stop()
+		s.grpc.GracefulStop()
+	})
+	err := s.grpc.Serve(l)
+	s.stop(errStopped)
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err //nolint:wrapcheck // names the listener itself
+}
+
+// follow wakes every stream when something changed.
+func (s *Server) follow(changed <-chan struct{}) {
+	for {
+		select {
+		case <-changed:
+			s.mu.Lock()
+			s.epoch++
+			if s.since.IsZero() {
+				s.since = s.config.Clock()
+			}
+			close(s.changed)
+			s.changed = make(chan struct{})
+			s.settle()
+			s.mu.Unlock()
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// DeltaAggregatedResources is one client's stream. The client is proved from its connection before anything is read.
+func (s *Server) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	p, err := s.caller(stream.Context())
+	if err != nil {
+		s.config.Log.Info("discovery stream refused", zap.Error(err))
+		return status.Error(codes.Unauthenticated, "the client's certificate proves nobody")
+	}
+	w, err := s.open(p)
+	if err != nil {
+		w.log.Warn("discovery stream refused", zap.Error(err))
+		return status.Error(codes.ResourceExhausted, err.Error())
+	}
+	defer s.close(w)
+	ctx, cancel := context.WithTimeoutCause(stream.Context(), p.NotAfter().Sub(s.config.Clock()), errExpired)
+	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer context.AfterFunc(s.ctx, func() { end(errStopped) })()
+	err = delta.Serve(ctx, stream, delta.New(s.config.Limits.Stream), w, w)
+	w.log.Info("discovery stream ended", zap.NamedError("cause", err))
+	return toStatus(err)
+}
+
+func toStatus(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, delta.ErrProtocol):
+		return status.Error(codes.InvalidArgument, err.Error())
+	case errors.Is(err, delta.ErrLimit), errors.Is(err, delta.ErrSlow):
+		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, errExpired):
+		return status.Error(codes.Unauthenticated, errExpired.Error())
+	case errors.Is(err, errStopped):
+		return status.Error(codes.Unavailable, errStopped.Error())
+	default:
+		return err
+	}
+}

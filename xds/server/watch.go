@@ -1,0 +1,168 @@
+package server
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/zap"
+
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/xds"
+	"github.com/ringfence-mesh/ringfence/xds/delta"
+)
+
+var errStreams = errors.New("too many discovery streams of one workload")
+
+// watch is one open stream: what its client sees, and how far it is. It is bound to one workload when it is made.
+type watch struct {
+	server   *Server
+	workload identity.WorkloadID
+	label    string // of the tenant, in metrics
+	log      *zap.Logger
+	since    time.Time
+	node     bool // logged already
+
+	asked uint64 // epoch in which the target was taken; only the stream's goroutine touches it
+	// The rest is guarded by server.mu.
+	done    uint64 // epoch whose target is acknowledged
+	target  string
+	acked   string
+	refused map[delta.Key]delta.Refusal
+}
+
+var (
+	_ delta.Source   = (*watch)(nil)
+	_ delta.Observer = (*watch)(nil)
+)
+
+func (s *Server) open(p identity.Peer) (*watch, error) {
+	w := &watch{
+		server: s, workload: p.ID(), label: otherTenant, since: s.config.Clock(),
+		log: s.config.Log.With(zap.Stringer("workload", p.ID())),
+	}
+	if _, _, ok := s.config.Snapshots.Snapshot(w.workload); ok {
+		w.label = w.workload.Tenant().Name()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.perID[w.workload] >= s.config.Limits.StreamsPerWorkload {
+		return w, errStreams
+	}
+	s.perID[w.workload]++
+	s.streams[w] = struct{}{}
+	s.config.Metrics.streams.WithLabelValues(w.label).Inc()
+	return w, nil
+}
+
+func (s *Server) close(w *watch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.config.Metrics.streams.WithLabelValues(w.label).Dec()
+	delete(s.streams, w)
+	if s.perID[w.workload]--; s.perID[w.workload] <= 0 {
+		delete(s.perID, w.workload)
+	}
+	s.settle()
+}
+
+// settle notes how long a change took, once every client has acknowledged it. It is called with mu held.
+func (s *Server) settle() {
+	if s.since.IsZero() {
+		return
+	}
+	for w := range s.streams {
+		if w.done < s.epoch {
+			return
+		}
+	}
+	if len(s.streams) > 0 {
+		s.config.Metrics.propagation.Observe(s.config.Clock().Sub(s.since).Seconds())
+	}
+	s.since = time.Time{}
+}
+
+// Changed implements delta.Source.
+func (w *watch) Changed() <-chan struct{} {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	w.asked = w.server.epoch
+	return w.server.changed
+}
+
+// Target implements delta.Source: the workload's snapshot, and its table under the workload's own ID.
+func (w *watch) Target() delta.Target {
+	snapshot, table, ok := w.server.config.Snapshots.Snapshot(w.workload)
+	if !ok || !snapshot.Workload().Same(w.workload) {
+		return delta.NewTarget("none")
+	}
+	t := xds.NewResource(xds.TableType, w.workload.String(), table)
+	return delta.NewTarget(TargetID(snapshot.Version(), table), append(slices.Clone(snapshot.All()), t)...)
+}
+
+// TargetID names what one workload shall have: its snapshot and its table.
+func TargetID(snapshotVersion string, table []byte) string {
+	sum := sha256.Sum256(table)
+	return snapshotVersion + "/" + hex.EncodeToString(sum[:8])
+}
+
+// Requested implements delta.Observer. The node is only a hint for people. A refusal counts where something was sent.
+func (w *watch) Requested(c *delta.Conversation, req *discovery.DeltaDiscoveryRequest) {
+	if !w.node && req.GetNode() != nil {
+		w.node = true
+		w.log.Info("discovery stream", zap.String("node", delta.Text(req.GetNode().GetId())))
+	}
+	if c.Refuses(req) {
+		w.server.config.Metrics.nacks.WithLabelValues(w.label, typeLabel(req.GetTypeUrl())).Inc()
+		w.log.Warn("configuration refused", zap.String("type", typeLabel(req.GetTypeUrl())), zap.String("text", delta.Text(req.GetErrorDetail().GetMessage())))
+	}
+}
+
+// Sent implements delta.Observer.
+func (w *watch) Sent(resp *discovery.DeltaDiscoveryResponse) {
+	w.server.config.Metrics.pushes.WithLabelValues(w.label, typeLabel(resp.GetTypeUrl())).Inc()
+}
+
+// Progress implements delta.Observer.
+func (w *watch) Progress(c *delta.Conversation) {
+	current, target, refused := c.Current(), c.TargetID(), c.Refusals()
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	w.target, w.refused = target, refused
+	if current {
+		w.acked, w.done = target, w.asked
+		w.server.settle()
+	}
+}
+
+// Status is where one stream stands.
+type Status struct {
+	Workload identity.WorkloadID
+	Since    time.Time
+	// Target names what it shall have, Acked what it last acknowledged whole (TargetID).
+	Target, Acked string
+	// Refused is what it refused and has not got over.
+	Refused map[delta.Key]delta.Refusal
+}
+
+// Status is where every open stream stands, sorted by workload and age.
+func (s *Server) Status() []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]Status, 0, len(s.streams))
+	for w := range s.streams {
+		all = append(all, Status{Workload: w.workload, Since: w.since, Target: w.target, Acked: w.acked, Refused: maps.Clone(w.refused)})
+	}
+	slices.SortFunc(all, func(a, b Status) int {
+		if c := strings.Compare(a.Workload.String(), b.Workload.String()); c != 0 {
+			return c
+		}
+		return a.Since.Compare(b.Since)
+	})
+	return all
+}
