@@ -287,3 +287,40 @@ func assertNoLeftovers(t *testing.T, dir string) {
 		t.Errorf("left behind: %q", left)
 	}
 }
+
+func TestCISaysHowItEnded(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, fails string
+		code        int
+		want        []string
+	}{
+		{"all is well", "nothing", 0, []string{"  make test\n", "  make lint\n", "  make check-generated\n", "  in all\n", "CI PASSED\n"}},
+		{"the linters complain", "lint", 3, []string{"  make test\n", "  in all\n", "CI FAILED: make lint\n"}},
+		{"a test fails", "test", 3, []string{"  in all\n", "CI FAILED: make test\n"}},
+	}
+	text, err := os.ReadFile("../.ci/run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			executable(t, filepath.Join(dir, ".ci", "run"), string(text))
+			executable(t, filepath.Join(dir, "bin", "make"), "#!/bin/sh\ncat\n[ \"$1\" != "+tt.fails+" ] || exit 3\n")
+			got := run(t, []string{"PATH=" + dir + "/bin:" + os.Getenv("PATH")}, filepath.Join(dir, ".ci", "run"))
+			if got.code != tt.code {
+				t.Errorf("got %+v, want exit code %d", got, tt.code)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(got.stdout, want) {
+					t.Errorf("stdout does not say %q:\n%s", want, got.stdout)
+				}
+			}
+			if tt.code != 0 && strings.Contains(got.stdout, "PASSED") {
+				t.Errorf("a failed run says that it passed:\n%s", got.stdout)
+			}
+		})
+	}
+}
