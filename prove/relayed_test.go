@@ -1,0 +1,298 @@
+package prove_test
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/internal/testca"
+	"github.com/ringfence-mesh/ringfence/prove"
+	"github.com/ringfence-mesh/ringfence/tenancy/tenancytest"
+	"github.com/ringfence-mesh/ringfence/xds"
+	"github.com/ringfence-mesh/ringfence/xds/xdstest"
+)
+
+// sidecar is what one workload's agent receives, and what it knows for itself.
+type sidecar struct {
+	w         identity.WorkloadID
+	mapping   identity.Mapping
+	resources []xds.Resource // with the Table
+}
+
+func sidecars(tb testing.TB) map[string]sidecar {
+	tb.Helper()
+	g := compile(tb, xdstest.Files())
+	out := map[string]sidecar{}
+	for i, p := range g.parts {
+		for _, w := range p.Workloads() {
+			s, _ := p.Snapshot(w)
+			table, err := g.tables[i].For(w, s.Version())
+			if err != nil {
+				tb.Fatal(err)
+			}
+			rs := append(slices.Clone(s.All()), xds.NewResource(xds.TableType, w.String(), table))
+			out[w.String()] = sidecar{w: w, mapping: g.m.Mapping(), resources: rs}
+		}
+	}
+	return out
+}
+
+func (s sidecar) relayed(r xds.Resource) error {
+	return prove.Relayed(s.w, s.mapping, identity.Bundles{}, r)
+}
+
+func TestRelayedAcceptsWhatIsCompiled(t *testing.T) {
+	t.Parallel()
+	all := sidecars(t)
+	if len(all) != 7 {
+		t.Errorf("%d workloads, want 7", len(all))
+	}
+	for _, s := range all {
+		domains := []identity.TrustDomain{s.mapping.Platform()}
+		if !s.w.Tenant().IsPlatform() {
+			domains = append(domains, s.w.Tenant().TrustDomain())
+		}
+		for _, pinned := range []identity.Bundles{{}, tenancytest.Bundles(t, domains...)} {
+			for _, r := range s.resources {
+				if err := prove.Relayed(s.w, s.mapping, pinned, r); err != nil {
+					t.Errorf("for %s: %v", s.w, err)
+				}
+			}
+		}
+	}
+}
+
+// Nothing that another workload of another tenant gets is relayed, under its own name.
+func TestRelayedRefusesOtherTenantsResources(t *testing.T) {
+	t.Parallel()
+	all := sidecars(t)
+	for _, s := range all {
+		for _, other := range all {
+			if other.w.Tenant().Same(s.w.Tenant()) {
+				continue
+			}
+			for _, r := range other.resources {
+				shared := r.TypeURL() == xds.SecretType && (r.Name() == s.mapping.Platform().ID() || r.Name() == s.w.Tenant().TrustDomain().ID() || s.w.Tenant().IsPlatform())
+				if err := s.relayed(r); (err == nil) != shared {
+					t.Errorf("%s of %s, sent to %s: %v", r.Name(), other.w, s.w, err)
+				}
+			}
+		}
+	}
+}
+
+// opaque are the texts that name somebody but decide nothing.
+var opaque = regexp.MustCompile(`^virtual_hosts\[\d+\]\.name$|position$`)
+
+// A tenant's own resources, in which one text speaks of another tenant, are not relayed, whichever text it is.
+func TestRelayedRefusesEveryForeignText(t *testing.T) {
+	t.Parallel()
+	all := sidecars(t)
+	for _, s := range []sidecar{all[xdstest.AcmeOrders], all[xdstest.AcmeWeb], all[xdstest.AcmeBatch]} {
+		tried := 0
+		for _, r := range s.resources {
+			m := message(t, r)
+			texts(m.ProtoReflect(), "", func(path, text string, set func(string)) {
+				for _, from := range []string{"acme", "platform"} {
+					if !strings.Contains(text, from) || opaque.MatchString(path) {
+						continue
+					}
+					set(strings.ReplaceAll(text, from, "globex"))
+					tried++
+					if err := s.relayed(xds.NewResource(r.TypeURL(), r.Name(), marshal(t, m))); err == nil {
+						t.Errorf("%s to %s: %s may be %s", r.Name(), s.w, path, strings.ReplaceAll(text, from, "globex"))
+					}
+					set(text)
+				}
+			})
+		}
+		if tried < 20 {
+			t.Errorf("only %d texts tried for %s", tried, s.w)
+		}
+	}
+}
+
+// texts calls visit for every text of a message and of what is packed in it; set changes the text.
+func texts(m protoreflect.Message, path string, visit func(path, text string, set func(string))) {
+	if packed, ok := m.Interface().(*anypb.Any); ok {
+		inner, err := packed.UnmarshalNew()
+		if err != nil {
+			return
+		}
+		texts(inner.ProtoReflect(), path, func(p, text string, set func(string)) {
+			visit(p, text, func(s string) {
+				set(s)
+				if err := packed.MarshalFrom(inner); err != nil {
+					panic(err)
+				}
+			})
+		})
+		return
+	}
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		at := strings.TrimPrefix(path+"."+string(f.Name()), ".")
+		switch {
+		case f.IsMap():
+			v.Map().Range(func(k protoreflect.MapKey, e protoreflect.Value) bool {
+				at := fmt.Sprintf("%s[%q]", at, k.String())
+				if f.MapValue().Message() != nil {
+					texts(e.Message(), at, visit)
+				} else if f.MapValue().Kind() == protoreflect.StringKind {
+					visit(at, e.String(), func(s string) { v.Map().Set(k, protoreflect.ValueOfString(s)) })
+				}
+				return true
+			})
+		case f.IsList():
+			for i := range v.List().Len() {
+				at := fmt.Sprintf("%s[%d]", at, i)
+				if f.Message() != nil {
+					texts(v.List().Get(i).Message(), at, visit)
+				} else if f.Kind() == protoreflect.StringKind {
+					visit(at, v.List().Get(i).String(), func(s string) { v.List().Set(i, protoreflect.ValueOfString(s)) })
+				}
+			}
+		case f.Message() != nil:
+			texts(v.Message(), at, visit)
+		case f.Kind() == protoreflect.StringKind:
+			visit(at, v.String(), func(s string) { m.Set(f, protoreflect.ValueOfString(s)) })
+		}
+		return true
+	})
+}
+
+func TestRelayedRefusesOtherRoots(t *testing.T) {
+	t.Parallel()
+	const acme, globex, platform = "acme.demo.test", "globex.demo.test", "platform.demo.test"
+	all := sidecars(t)
+	acmeCA, globexCA, freeCA := testca.Constrained(t, acme), testca.Constrained(t, globex), testca.Unconstrained(t, "anybody")
+	pin := tenancytest.Bundles(t, identity.MustTrustDomain(acme), identity.MustTrustDomain(platform))
+	secret := func(name string, cas ...*testca.CA) xds.Resource {
+		var roots []byte
+		for _, ca := range cas {
+			roots = append(roots, ca.Bundle(globex).PEM()...)
+		}
+		return xds.NewResource(xds.SecretType, name, marshal(t, bundleSecret(name, roots)))
+	}
+	tests := map[string]struct {
+		to      string
+		pinned  identity.Bundles
+		secret  xds.Resource
+		relayed bool
+	}{
+		"own root":                      {xdstest.AcmeOrders, identity.Bundles{}, secret("spiffe://"+acme, acmeCA), true},
+		"unconstrained root":            {xdstest.AcmeOrders, identity.Bundles{}, secret("spiffe://"+acme, freeCA), true},
+		"another root than the pinned":  {xdstest.AcmeOrders, pin, secret("spiffe://"+acme, acmeCA), false},
+		"another tenant's root":         {xdstest.AcmeOrders, identity.Bundles{}, secret("spiffe://"+acme, globexCA), false},
+		"both":                          {xdstest.AcmeOrders, identity.Bundles{}, secret("spiffe://"+acme, acmeCA, globexCA), false},
+		"a tenant's as the platform's":  {xdstest.AcmeOrders, identity.Bundles{}, secret("spiffe://"+platform, globexCA), false},
+		"another trust domain":          {xdstest.AcmeOrders, identity.Bundles{}, secret("spiffe://"+globex, globexCA), false},
+		"a caller's, at the platform":   {xdstest.Billing, identity.Bundles{}, secret("spiffe://"+globex, globexCA), true},
+		"another's as a caller's":       {xdstest.Billing, identity.Bundles{}, secret("spiffe://"+globex, acmeCA), false},
+		"another's at the platform too": {xdstest.Billing, identity.Bundles{}, secret("spiffe://"+platform, acmeCA), false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := all[tt.to]
+			err := prove.Relayed(s.w, s.mapping, tt.pinned, tt.secret)
+			if (err == nil) != tt.relayed || err != nil && !errors.Is(err, prove.ErrRefused) {
+				t.Errorf("relayed: %v, want %v", err, tt.relayed)
+			}
+		})
+	}
+}
+
+func bundleSecret(name string, roots []byte) *tlsv3.Secret {
+	return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+		TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: roots}},
+	}}}
+}
+
+func TestRelayedRefusesOtherTables(t *testing.T) {
+	t.Parallel()
+	const acme, globex = "acme.demo.test", "globex.demo.test"
+	all := sidecars(t)
+	s := all[xdstest.AcmeOrders]
+	own := s.resources[len(s.resources)-1]
+	globexRoot := testca.Constrained(t, globex).Cert.Raw
+	tests := map[string]func(*agentv1alpha1.Table){
+		"another mapping": func(m *agentv1alpha1.Table) {
+			m.Mapping = append([]*agentv1alpha1.MappingRule{{TrustDomain: globex, Path: "/ns/{tenant}/sa/{serviceAccount}"}}, m.GetMapping()...)
+		},
+		"another platform": func(m *agentv1alpha1.Table) { m.PlatformTrustDomain = globex },
+		"another tenant's roots": func(m *agentv1alpha1.Table) {
+			m.Bundles = append(m.GetBundles(), &agentv1alpha1.Bundle{TrustDomain: globex, Roots: [][]byte{globexRoot}})
+		},
+		"another tenant's root as its own": func(m *agentv1alpha1.Table) { m.Bundles[0].Roots = append(m.Bundles[0].GetRoots(), globexRoot) },
+		"another root":                     func(m *agentv1alpha1.Table) { m.Bundles[0].Roots = [][]byte{testca.Constrained(t, acme).Cert.Raw} },
+		"a caller of another tenant": func(m *agentv1alpha1.Table) {
+			m.Services[0].Rules = append(m.Services[0].GetRules(), &agentv1alpha1.Rule{Name: "a/b", From: []string{xdstest.GlobexWeb}, Methods: []string{"GET"}, Paths: []string{"/**"}})
+		},
+		"a Grant": func(m *agentv1alpha1.Table) {
+			m.Services[0].Grants = []*agentv1alpha1.Grant{{Name: "g", Tenant: "globex", From: []string{xdstest.GlobexWeb}, Methods: []string{"GET"}, Paths: []string{"/**"}, NotAfter: 1 << 40}}
+		},
+		"another workload's": func(m *agentv1alpha1.Table) { m.Workload = xdstest.AcmeBatch },
+		"nobody's":           func(m *agentv1alpha1.Table) { m.Workload = "" },
+	}
+	pinned := tenancytest.Bundles(t, identity.MustTrustDomain(acme))
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var m agentv1alpha1.Table
+			if err := proto.Unmarshal(own.Value(), &m); err != nil {
+				t.Fatal(err)
+			}
+			change(&m)
+			if err := prove.Relayed(s.w, s.mapping, pinned, xds.NewResource(xds.TableType, own.Name(), marshal(t, &m))); err == nil {
+				t.Error("it is accepted")
+			}
+		})
+	}
+	if err := s.relayed(xds.NewResource(xds.TableType, "other", own.Value())); err == nil {
+		t.Error("a table under another name is accepted")
+	}
+}
+
+func TestRelayedToNobody(t *testing.T) {
+	t.Parallel()
+	s := sidecars(t)[xdstest.AcmeOrders]
+	for name, err := range map[string]error{
+		"no workload": prove.Relayed(identity.WorkloadID{}, s.mapping, identity.Bundles{}, s.resources[0]),
+		"no mapping":  prove.Relayed(s.w, identity.Mapping{}, identity.Bundles{}, s.resources[0]),
+		"no resource": s.relayed(xds.Resource{}),
+		"own SVID":    s.relayed(xds.NewResource(xds.SecretType, "default", nil)),
+	} {
+		if !errors.Is(err, prove.ErrRefused) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Whatever arrives, an agent either relays it or refuses it.
+func FuzzRelayed(f *testing.F) {
+	s := sidecars(f)[xdstest.AcmeOrders]
+	types := []string{xds.ClusterType, xds.EndpointType, xds.ListenerType, xds.RouteType, xds.SecretType, xds.TableType}
+	for _, r := range s.resources {
+		f.Add(slices.Index(types, r.TypeURL()), r.Name(), r.Value())
+	}
+	f.Add(0, "", []byte{})
+	f.Fuzz(func(t *testing.T, typ int, name string, value []byte) {
+		if typ < 0 {
+			typ = 0
+		}
+		if err := s.relayed(xds.NewResource(types[typ%len(types)], name, value)); err != nil && !errors.Is(err, prove.ErrRefused) {
+			t.Errorf("an error that is no refusal: %v", err)
+		}
+	})
+}
