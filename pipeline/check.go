@@ -44,16 +44,16 @@ func Check(ctx context.Context, s Source, bundles Bundles) (Report, error) {
 	proof, counterexample := prove.Prove(made.model, made.parts(), made.tables())
 	if counterexample != nil {
 		r.Counterexample = counterexample
-		return r, nil
+		return r, nil //nolint:nilerr // what the prover finds is a finding, as problems are
 	}
 	if !proof.Covers(made.model, made.parts(), made.tables()) {
 		return r, errUnproved
 	}
-	r.count(made)
+	count(&r, made)
 	return r, nil
 }
 
-func (r *Report) count(made build) {
+func count(r *Report, made build) {
 	for _, id := range made.model.Tenants() {
 		t, ok := made.model.Tenant(id)
 		if !ok {

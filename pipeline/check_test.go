@@ -48,7 +48,8 @@ func TestCheckCannotLook(t *testing.T) {
 	t.Parallel()
 	s := newShelf(tenancytest.TwoTenantsFiles(t))
 	trouble := errors.New("trouble")
-	if _, err := pipeline.Check(t.Context(), s, func(...identity.TrustDomain) (identity.Bundles, error) { return identity.Bundles{}, trouble }); !errors.Is(err, trouble) {
+	none := func(...identity.TrustDomain) (identity.Bundles, error) { return identity.Bundles{}, trouble }
+	if _, err := pipeline.Check(t.Context(), s, none); !errors.Is(err, trouble) {
 		t.Errorf("bundles: %v", err)
 	}
 	s.fail(trouble)

@@ -37,7 +37,7 @@ func decode(files []v1alpha1.File, found []v1alpha1.Problem) (owners selection, 
 			continue
 		}
 		docs, problems := v1alpha1.Decode(f)
-		found = append(found[:len(found):len(found)], problems...)
+		found = append(slices.Clip(found), problems...)
 		if owner != "" {
 			o := of(owner)
 			o.docs = append(o.docs, docs...)

@@ -93,7 +93,10 @@ func TestFirstGeneration(t *testing.T) {
 			t.Errorf("%s gets nothing", name)
 		}
 	}
-	for _, uri := range []string{id("acme", "nobody"), id("initech", "web"), "spiffe://acme.demo.test/ns/globex/sa/web", "SPIFFE://acme.demo.test/ns/acme/sa/web", ""} {
+	for _, uri := range []string{
+		"", id("acme", "nobody"), id("initech", "web"),
+		"spiffe://acme.demo.test/ns/globex/sa/web", "SPIFFE://acme.demo.test/ns/acme/sa/web",
+	} {
 		if w, ok := m.Workload(uri); ok {
 			t.Errorf("%q is read as %s", uri, w)
 		}
@@ -318,7 +321,7 @@ func TestTroubleOutsideTheDocuments(t *testing.T) {
 	t.Parallel()
 	s := newShelf(tenancytest.TwoTenantsFiles(t))
 	var missing string
-	p := pipeline.New(pipeline.Config{Source: s, Recorder: newEvents(), Bundles: func(domains ...identity.TrustDomain) (identity.Bundles, error) {
+	partial := func(domains ...identity.TrustDomain) (identity.Bundles, error) {
 		all := tenancytest.Bundles(t, domains...).All()
 		kept := slices.DeleteFunc(all, func(b identity.Bundle) bool { return b.TrustDomain().String() == missing })
 		b, err := identity.NewBundles(kept...)
@@ -326,7 +329,8 @@ func TestTroubleOutsideTheDocuments(t *testing.T) {
 			err = errors.New("disk full")
 		}
 		return b, err
-	}})
+	}
+	p := pipeline.New(pipeline.Config{Source: s, Recorder: newEvents(), Bundles: partial})
 	m := mesh{Pipeline: p, t: t, shelf: s}
 	expect(t, m, outcome{published: true})
 	before := m.everything()
@@ -407,10 +411,10 @@ func TestTheOrderOfEditsDoesNotMatter(t *testing.T) {
 		m := newMesh(t, nil)
 		for _, n := range rapid.Permutation([]int{0, 1, 2, 3, 4, 5, 6, 7}).Draw(r, "order") {
 			e := edits[n]
-			if rapid.Bool().Draw(r, "look") {
+			switch rapid.IntRange(0, 5).Draw(r, "meanwhile") {
+			case 0:
 				m.Reload(t.Context())
-			}
-			if rapid.Bool().Draw(r, "break") {
+			case 1:
 				spoil(t, m, e.path)
 				m.Reload(t.Context())
 				repair(t, m, e.path)

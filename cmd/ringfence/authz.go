@@ -38,7 +38,8 @@ func newAuthz(p process) *cobra.Command {
 An Envoy that asks over TCP shows its SVID, and may ask about the services that this workload runs. A Unix socket (unix:PATH,
 mode 0600) answers for the one workload that --asker names. --trust holds the trust bundles as <trust domain>.pem; a control
 plane keeps them in STATE/trust.`,
-		Example: `  ringfence authz --config DIR --trust STATE/trust --listen unix:/run/authz.sock --asker spiffe://acme.demo.test/ns/acme/sa/orders
+		Example: `  ringfence authz --config DIR --trust STATE/trust --listen unix:/run/authz.sock \
+    --asker spiffe://acme.demo.test/ns/acme/sa/orders
   ringfence authz --config DIR --trust STATE/trust --listen :9001 --svid svid.pem --key key.pem`,
 		Args: cobra.NoArgs,
 	}
@@ -102,7 +103,7 @@ func runAuthz(ctx context.Context, o authzFlags, log *zap.Logger) error {
 	var tasks controlplane.Tasks
 	tasks.Add(func(ctx context.Context) error { p.Run(ctx); return nil })
 	for _, l := range o.listen {
-		server, listener, err := o.open(ctx, l, p, extauthz.Log(log), metrics)
+		server, listener, err := o.open(ctx, l, p, decisions{extauthz.Log(log), metrics})
 		if err != nil {
 			return errors.Join(err, tasks.Close())
 		}
@@ -119,15 +120,15 @@ func runAuthz(ctx context.Context, o authzFlags, log *zap.Logger) error {
 	return tasks.Run(ctx)
 }
 
-// open makes the server of one listener.
-func (o authzFlags) open(ctx context.Context, listen string, p *pipeline.Pipeline, recorder extauthz.Recorder, metrics *extauthz.Metrics) (*grpc.Server, net.Listener, error) {
+// open opens one address and makes the server that answers there.
+func (o authzFlags) open(ctx context.Context, address string, p *pipeline.Pipeline, d decisions) (*grpc.Server, net.Listener, error) {
 	options := extauthz.ServerOptions()
 	var (
 		asker    extauthz.Asker
 		listener net.Listener
 		err      error
 	)
-	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		asker = namedAsker{uri: o.asker, pipeline: p}
 		listener, err = controlplane.ListenUnix(ctx, path)
 	} else {
@@ -138,14 +139,20 @@ func (o authzFlags) open(ctx context.Context, listen string, p *pipeline.Pipelin
 		verifier := func() (identity.Verifier, string) { g := p.Current(); return g.Verifier(), g.Label() }
 		asker = extauthz.FromTLS(verifier, time.Now)
 		options = append(options, grpc.Creds(credentials.NewTLS(askerTLS(p, pair))))
-		listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", listen)
+		listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen: %w", err)
 	}
 	server := grpc.NewServer(options...)
-	extauthz.Register(server, extauthz.New(tenantTables{p}, asker, recorder, metrics, time.Now, extauthz.StripToken()))
+	extauthz.Register(server, extauthz.New(tenantTables{p}, asker, d.recorder, d.metrics, time.Now, extauthz.StripToken()))
 	return server, listener, nil
+}
+
+// decisions is where decisions are kept and counted.
+type decisions struct {
+	recorder extauthz.Recorder
+	metrics  *extauthz.Metrics
 }
 
 // askerTLS takes only who shows an SVID of the mesh. TLS 1.2 is taken because Envoy's clients speak nothing newer unless

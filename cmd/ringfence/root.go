@@ -19,7 +19,7 @@ type process struct {
 
 // run runs one command line and gives back the exit code.
 func run(ctx context.Context, args []string, p process) int {
-	root := newRoot(p)
+	root := newRoot(p) //nolint:contextcheck // cobra hands the context to the command that runs
 	root.SetArgs(args)
 	root.SetOut(p.out)
 	root.SetErr(p.err)

@@ -48,7 +48,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// exits runs a command and compares its exit code: exits 2 ringfence …
+// exits runs a command and compares its exit code, which comes first.
 func exits(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	if err != nil {

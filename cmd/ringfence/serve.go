@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -46,21 +47,21 @@ SIGINT and SIGTERM end it; what the mesh has goes on without it.`,
 		}
 		c.Log = sampled(newLog(p.err, *level))
 		c.Source = source.NewDirectory(*config, c.Log)
-		return serve(cmd, c)
+		return serve(cmd.Context(), c)
 	}
 	return cmd
 }
 
-func serve(cmd *cobra.Command, c controlplane.Config) error {
+func serve(ctx context.Context, c controlplane.Config) error {
 	start := time.Now()
-	cp, err := controlplane.New(cmd.Context(), c)
+	cp, err := controlplane.New(ctx, c)
 	if err != nil {
 		return fmt.Errorf("cannot start: %w", err)
 	}
 	c.Log.Info("listening", zap.Stringer("xds", cp.XDSAddr()), zap.Stringer("issuer", cp.IssuerAddr()),
 		zap.String("admin_socket", c.AdminSocket), zap.String("http", cp.HTTPAddr()), zap.String("version", version),
 		zap.Duration("took", time.Since(start)))
-	if err := cp.Run(cmd.Context()); err != nil {
+	if err := cp.Run(ctx); err != nil {
 		return fmt.Errorf("control plane: %w", err)
 	}
 	return nil

@@ -89,7 +89,9 @@ func printToken(p process, format output, id string, answer *agentv1alpha1.Creat
 	return nil
 }
 
-func createToken(ctx context.Context, socket string, request *agentv1alpha1.CreateTokenRequest) (*agentv1alpha1.CreateTokenResponse, error) {
+func createToken(
+	ctx context.Context, socket string, request *agentv1alpha1.CreateTokenRequest,
+) (*agentv1alpha1.CreateTokenResponse, error) {
 	// Looked at first, because gRPC tells only that it could not connect.
 	switch _, err := os.Stat(socket); {
 	case errors.Is(err, fs.ErrPermission):

@@ -360,7 +360,8 @@ func TestBeforeTheFirstGeneration(t *testing.T) {
 	if _, err := p.CreateToken(acmeOrders); err == nil {
 		t.Error("a token before the mesh is known")
 	}
-	conn, err := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}}).DialContext(within(t), "tcp", p.IssuerAddr().String())
+	d := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}}
+	conn, err := d.DialContext(within(t), "tcp", p.IssuerAddr().String())
 	if err == nil {
 		_ = conn.Close()
 		t.Error("a handshake without a certificate to show")
@@ -411,7 +412,11 @@ func TestTheControlPlaneRenewsItself(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = conn.Close() }()
-		return conn.(*tls.Conn).ConnectionState().PeerCertificates[0]
+		secure, ok := conn.(*tls.Conn)
+		if !ok {
+			t.Fatalf("a %T", conn)
+		}
+		return secure.ConnectionState().PeerCertificates[0]
 	}
 	first := shown()
 	if !first.Equal(shown()) {

@@ -28,7 +28,12 @@ func (t *Tasks) Add(run func(context.Context) error) { t.run = append(t.run, run
 func (t *Tasks) ServeGRPC(s *grpc.Server, l net.Listener) {
 	t.close = append(t.close, l.Close)
 	t.Add(func(ctx context.Context) error {
-		return serveUntil(ctx, func() error { return s.Serve(l) }, func() { stopGRPC(s) })
+		return serveUntil(ctx, func() error {
+			if err := s.Serve(l); !errors.Is(err, grpc.ErrServerStopped) { // stopped before it had begun
+				return err
+			}
+			return nil
+		}, func(context.Context) { stopGRPC(s) })
 	})
 }
 
@@ -41,8 +46,8 @@ func (t *Tasks) ServeHTTP(s *http.Server, l net.Listener) {
 				return err
 			}
 			return nil
-		}, func() {
-			ctx, cancel := context.WithTimeout(context.Background(), grace)
+		}, func(ctx context.Context) {
+			ctx, cancel := context.WithTimeout(ctx, grace)
 			defer cancel()
 			_ = s.Shutdown(ctx) // what is not done by then is cut by the end of the process
 		})
@@ -82,20 +87,23 @@ func (t *Tasks) Run(ctx context.Context) error {
 }
 
 // serveUntil serves until it fails or ctx ends; then it stops, and waits for the serving to be over.
-func serveUntil(ctx context.Context, serve func() error, stop func()) error {
+func serveUntil(ctx context.Context, serve func() error, stop func(context.Context)) error {
 	done := make(chan error, 1)
 	go func() { done <- serve() }()
 	select {
 	case err := <-done:
-		if err != nil {
-			return fmt.Errorf("server: %w", err)
-		}
-		return nil
+		return ended(err)
 	case <-ctx.Done():
-		stop()
-		<-done
-		return nil
+		stop(context.WithoutCancel(ctx))
+		return ended(<-done)
 	}
+}
+
+func ended(err error) error {
+	if err != nil {
+		return fmt.Errorf("server: %w", err)
+	}
+	return nil
 }
 
 // stopGRPC lets calls end, and cuts those that do not.
