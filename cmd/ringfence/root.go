@@ -57,6 +57,7 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 	}
 	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
 	root.AddCommand(
+		newDemo(p),
 		newServe(p),
 		newAuthz(p),
 		newToken(p),
