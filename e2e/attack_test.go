@@ -23,7 +23,7 @@ const (
 )
 
 // stolenRoot is a tenant's own root, key and all: the worst that can be taken from one tenant.
-func stolenRoot(t *testing.T, m *demo.Mesh, trustDomain string) *testca.CA {
+func stolenRoot(t testing.TB, m *demo.Mesh, trustDomain string) *testca.CA {
 	t.Helper()
 	dir := filepath.Join(m.PlaneDir(), "ca", trustDomain)
 	cert, err := x509.ParseCertificate(pemBlock(t, filepath.Join(dir, "root.pem")))
@@ -37,7 +37,7 @@ func stolenRoot(t *testing.T, m *demo.Mesh, trustDomain string) *testca.CA {
 	return (&testca.CA{Cert: cert, Key: key.(*ecdsa.PrivateKey)}).With(t)
 }
 
-func pemBlock(t *testing.T, path string) []byte {
+func pemBlock(t testing.TB, path string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -184,7 +184,7 @@ func TestGrantAfterItsTime(t *testing.T) {
 }
 
 // await repeats a call until it ends as wanted.
-func await(t *testing.T, m *demo.Mesh, c demo.Call, want demo.Want) time.Duration {
+func await(t testing.TB, m *demo.Mesh, c demo.Call, want demo.Want) time.Duration {
 	t.Helper()
 	start := time.Now()
 	var last demo.Result

@@ -89,7 +89,7 @@ spec: {tenant: globex, service: billing, to: {methods: [GET], paths: ["/invoices
 	stream.goesOn(t)
 }
 
-func expectWithin(t *testing.T, s *demo.Session, c demo.Call, want demo.Want) {
+func expectWithin(t testing.TB, s *demo.Session, c demo.Call, want demo.Want) {
 	t.Helper()
 	start := time.Now()
 	for {
@@ -105,7 +105,7 @@ func expectWithin(t *testing.T, s *demo.Session, c demo.Call, want demo.Want) {
 	}
 }
 
-func open(t *testing.T, m *demo.Mesh, c demo.Call) *demo.Session {
+func open(t testing.TB, m *demo.Mesh, c demo.Call) *demo.Session {
 	t.Helper()
 	s, err := m.Open(c)
 	if err != nil {
@@ -115,7 +115,7 @@ func open(t *testing.T, m *demo.Mesh, c demo.Call) *demo.Session {
 	return s
 }
 
-func doOn(t *testing.T, s *demo.Session, c demo.Call) demo.Result {
+func doOn(t testing.TB, s *demo.Session, c demo.Call) demo.Result {
 	t.Helper()
 	r, err := s.Do(t.Context(), c)
 	if err != nil {
@@ -125,7 +125,7 @@ func doOn(t *testing.T, s *demo.Session, c demo.Call) demo.Result {
 }
 
 // chainBytes are the filter chains of a listener as the Envoy holds them, by SNI.
-func chainBytes(t *testing.T, m *demo.Mesh, workload, listener string) map[string][]byte {
+func chainBytes(t testing.TB, m *demo.Mesh, workload, listener string) map[string][]byte {
 	t.Helper()
 	chains := map[string][]byte{}
 	for _, section := range configDump(t, m.AdminSocket(workload)).GetConfigs() {
@@ -152,7 +152,7 @@ func chainBytes(t *testing.T, m *demo.Mesh, workload, listener string) map[strin
 	return chains
 }
 
-func sameChains(t *testing.T, before, after map[string][]byte) {
+func sameChains(t testing.TB, before, after map[string][]byte) {
 	t.Helper()
 	for sni, raw := range before {
 		if !bytes.Equal(raw, after[sni]) {
@@ -167,7 +167,7 @@ type stream struct {
 	ended atomic.Bool
 }
 
-func openStream(t *testing.T, m *demo.Mesh, c demo.Call) *stream {
+func openStream(t testing.TB, m *demo.Mesh, c demo.Call) *stream {
 	t.Helper()
 	session := open(t, m, c)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -194,7 +194,7 @@ func openStream(t *testing.T, m *demo.Mesh, c demo.Call) *stream {
 }
 
 // goesOn fails unless two more lines arrive.
-func (s *stream) goesOn(t *testing.T) {
+func (s *stream) goesOn(t testing.TB) {
 	t.Helper()
 	seen := s.lines.Load()
 	eventually(t, 5*time.Second, "the stream goes on", func(context.Context) bool { return s.ended.Load() || s.lines.Load() >= seen+2 })

@@ -15,7 +15,6 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -36,7 +35,7 @@ type copied struct {
 }
 
 // copyInbound reads the sidecar's own dump through its admin socket. The dump redacts the private key; the caller adds it.
-func copyInbound(t *testing.T, adminSocket, listener string) *copied {
+func copyInbound(t testing.TB, adminSocket, listener string) *copied {
 	t.Helper()
 	dump := configDump(t, adminSocket)
 	c := &copied{routes: map[string]*routev3.RouteConfiguration{}, secrets: map[string]*tlsv3.Secret{}}
@@ -83,7 +82,7 @@ func copyInbound(t *testing.T, adminSocket, listener string) *copied {
 	return c
 }
 
-func unpack[M proto.Message](t *testing.T, packed *anypb.Any, into M) M {
+func unpack[M proto.Message](t testing.TB, packed *anypb.Any, into M) M {
 	t.Helper()
 	if err := packed.UnmarshalTo(into); err != nil {
 		t.Fatal(err)
@@ -91,7 +90,7 @@ func unpack[M proto.Message](t *testing.T, packed *anypb.Any, into M) M {
 	return into
 }
 
-func pack(t *testing.T, m proto.Message) *anypb.Any {
+func pack(t testing.TB, m proto.Message) *anypb.Any {
 	t.Helper()
 	packed, err := anypb.New(m)
 	if err != nil {
@@ -100,7 +99,7 @@ func pack(t *testing.T, m proto.Message) *anypb.Any {
 	return packed
 }
 
-func configDump(t *testing.T, adminSocket string) *adminv3.ConfigDump {
+func configDump(t testing.TB, adminSocket string) *adminv3.ConfigDump {
 	t.Helper()
 	dump := &adminv3.ConfigDump{}
 	if err := protojson.Unmarshal(admin(t, adminSocket, "/config_dump?include_eds"), dump); err != nil {
@@ -109,7 +108,7 @@ func configDump(t *testing.T, adminSocket string) *adminv3.ConfigDump {
 	return dump
 }
 
-func admin(t *testing.T, socket, path string) []byte {
+func admin(t testing.TB, socket, path string) []byte {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -132,7 +131,7 @@ func admin(t *testing.T, socket, path string) []byte {
 }
 
 // eachChain lets a test change the TLS context and the connection manager of every filter chain.
-func (c *copied) eachChain(t *testing.T, change func(*listenerv3.FilterChain, *tlsv3.DownstreamTlsContext, *hcmv3.HttpConnectionManager)) {
+func (c *copied) eachChain(t testing.TB, change func(*listenerv3.FilterChain, *tlsv3.DownstreamTlsContext, *hcmv3.HttpConnectionManager)) {
 	t.Helper()
 	for _, chain := range c.listener.GetFilterChains() {
 		tls := unpack(t, chain.GetTransportSocket().GetTypedConfig(), &tlsv3.DownstreamTlsContext{})
@@ -144,7 +143,7 @@ func (c *copied) eachChain(t *testing.T, change func(*listenerv3.FilterChain, *t
 }
 
 // withoutHTTPFilter takes a filter out of every chain, and its per-route configuration out of every route configuration.
-func (c *copied) withoutHTTPFilter(t *testing.T, name string) {
+func (c *copied) withoutHTTPFilter(t testing.TB, name string) {
 	t.Helper()
 	removed := 0
 	c.eachChain(t, func(_ *listenerv3.FilterChain, _ *tlsv3.DownstreamTlsContext, hcm *hcmv3.HttpConnectionManager) {
@@ -167,7 +166,7 @@ func (c *copied) withoutHTTPFilter(t *testing.T, name string) {
 }
 
 // trust replaces every bundle by these roots and opens every chain to any SNI: TLS then admits whoever they vouch for.
-func (c *copied) trust(t *testing.T, rootsPEM []byte) {
+func (c *copied) trust(t testing.TB, rootsPEM []byte) {
 	t.Helper()
 	changed := 0
 	for name, s := range c.secrets {
@@ -182,7 +181,7 @@ func (c *copied) trust(t *testing.T, rootsPEM []byte) {
 }
 
 // bootstrap is the copy as a static Envoy takes it, listening on port; certificate and key are what the dump left out.
-func (c *copied) bootstrap(t *testing.T, port uint32, certPEM, keyPEM []byte) []byte {
+func (c *copied) bootstrap(t testing.TB, port uint32, certPEM, keyPEM []byte) []byte {
 	t.Helper()
 	c.eachChain(t, func(_ *listenerv3.FilterChain, tls *tlsv3.DownstreamTlsContext, hcm *hcmv3.HttpConnectionManager) {
 		for _, s := range tls.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs() {
@@ -232,5 +231,3 @@ func (c *copied) bootstrap(t *testing.T, port uint32, certPEM, keyPEM []byte) []
 func inline(b []byte) *corev3.DataSource {
 	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: b}}
 }
-
-var _ = (*endpointv3.ClusterLoadAssignment)(nil)

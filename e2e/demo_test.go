@@ -78,7 +78,7 @@ func TestDemoSuggestions(t *testing.T) {
 
 type demoProcess struct{ *process }
 
-func startDemo(t *testing.T, args ...string) demoProcess {
+func startDemo(t testing.TB, args ...string) demoProcess {
 	t.Helper()
 	return demoProcess{startProcess(t, []string{"ENVOY=" + realenvoy.Path(t)}, append([]string{"demo"}, args...)...)}
 }

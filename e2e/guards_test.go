@@ -102,7 +102,7 @@ func TestUnconstrainedRootAtTheSharedService(t *testing.T) {
 }
 
 // runCopy runs the copy with the sidecar's own key and returns where it listens.
-func runCopy(t *testing.T, m *demo.Mesh, workload string, c *copied) string {
+func runCopy(t testing.TB, m *demo.Mesh, workload string, c *copied) string {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -122,7 +122,7 @@ func runCopy(t *testing.T, m *demo.Mesh, workload string, c *copied) string {
 	return address.String()
 }
 
-func readFile(t *testing.T, path string) []byte {
+func readFile(t testing.TB, path string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {

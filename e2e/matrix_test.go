@@ -53,7 +53,7 @@ func hits(m *demo.Mesh) hitCount {
 }
 
 // checkSeen holds what the application was told of its caller against who really called, forged headers or not.
-func checkSeen(t *testing.T, c demo.Call, seen demo.Seen) {
+func checkSeen(t testing.TB, c demo.Call, seen demo.Seen) {
 	t.Helper()
 	tenant, account, _ := strings.Cut(c.From, "/")
 	caller := fmt.Sprintf("spiffe://%s.demo.test/ns/%s/sa/%s", tenant, tenant, account)

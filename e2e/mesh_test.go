@@ -3,7 +3,6 @@ package e2e_test
 
 import (
 	"context"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +18,7 @@ import (
 )
 
 // startMesh runs examples/two-tenants, from a copy that the test may edit, until the test ends.
-func startMesh(t *testing.T) *demo.Mesh {
+func startMesh(t testing.TB) *demo.Mesh {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, examples.TwoTenants()); err != nil {
@@ -37,7 +36,7 @@ func startMesh(t *testing.T) *demo.Mesh {
 }
 
 // shortDir is a temporary directory whose path leaves room for a Unix socket's 107 bytes.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "rf")
 	if err != nil {
@@ -48,7 +47,7 @@ func shortDir(t *testing.T) string {
 }
 
 // edit replaces text in a file of the mesh's configuration directory.
-func edit(t *testing.T, m *demo.Mesh, file, old, replacement string) {
+func edit(t testing.TB, m *demo.Mesh, file, old, replacement string) {
 	t.Helper()
 	path := filepath.Join(m.ConfigDir(), file)
 	data, err := os.ReadFile(path)
@@ -61,7 +60,7 @@ func edit(t *testing.T, m *demo.Mesh, file, old, replacement string) {
 	write(t, path, strings.ReplaceAll(string(data), old, replacement))
 }
 
-func write(t *testing.T, path, text string) {
+func write(t testing.TB, path, text string) {
 	t.Helper()
 	tmp := path + ".tmp"
 	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
@@ -73,7 +72,7 @@ func write(t *testing.T, path, text string) {
 }
 
 // do sends a call and fails the test where the test bed itself fails.
-func do(t *testing.T, m *demo.Mesh, c demo.Call) demo.Result {
+func do(t testing.TB, m *demo.Mesh, c demo.Call) demo.Result {
 	t.Helper()
 	r, err := m.Do(t.Context(), c)
 	if err != nil {
@@ -83,7 +82,7 @@ func do(t *testing.T, m *demo.Mesh, c demo.Call) demo.Result {
 }
 
 // eventually polls until the condition holds, and returns how long that took.
-func eventually(t *testing.T, within time.Duration, what string, holds func(context.Context) bool) time.Duration {
+func eventually(t testing.TB, within time.Duration, what string, holds func(context.Context) bool) time.Duration {
 	t.Helper()
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
@@ -98,9 +97,7 @@ func eventually(t *testing.T, within time.Duration, what string, holds func(cont
 	return time.Since(start)
 }
 
-var _ fs.FS = examples.TwoTenants()
-
-func appendTo(t *testing.T, m *demo.Mesh, file, text string) {
+func appendTo(t testing.TB, m *demo.Mesh, file, text string) {
 	t.Helper()
 	path := filepath.Join(m.ConfigDir(), file)
 	data, err := os.ReadFile(path)

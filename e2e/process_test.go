@@ -55,7 +55,7 @@ type process struct {
 	output *lockedBuffer
 }
 
-func startProcess(t *testing.T, env []string, args ...string) *process {
+func startProcess(t testing.TB, env []string, args ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command(binary, args...), done: make(chan struct{}), output: &lockedBuffer{}} //nolint:noctx // killed below
 	p.cmd.Env = append(os.Environ(), env...)
@@ -77,7 +77,7 @@ func startProcess(t *testing.T, env []string, args ...string) *process {
 func (p *process) signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
 
 // stop sends the signal and waits for the end.
-func (p *process) stop(t *testing.T, s syscall.Signal) {
+func (p *process) stop(t testing.TB, s syscall.Signal) {
 	t.Helper()
 	p.signal(s)
 	select {
@@ -114,7 +114,7 @@ func (l *lockedBuffer) tail() string {
 
 // apart is globex's half of examples/two-tenants as separate processes, as an operator would run them.
 type apart struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string // configuration
 	state  string
 	ports  map[string]int
@@ -124,7 +124,7 @@ type apart struct {
 	hits   atomic.Int64
 }
 
-func startApart(t *testing.T) *apart {
+func startApart(t testing.TB) *apart {
 	t.Helper()
 	a := &apart{t: t, dir: t.TempDir(), state: shortDir(t), ports: map[string]int{}, listen: map[string]string{}, agents: map[string]*process{}}
 	if err := os.CopyFS(a.dir, examples.TwoTenants()); err != nil {
@@ -174,7 +174,7 @@ func (a *apart) freePorts() {
 	}
 }
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -258,7 +258,7 @@ func (a *apart) goesOn(within time.Duration) {
 }
 
 // envoys are the processes that run with this state directory's bootstrap.
-func envoys(t *testing.T, state string) []int {
+func envoys(t testing.TB, state string) []int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -392,4 +392,3 @@ func TestFailClosedAndGoOn(t *testing.T) {
 		}
 	})
 }
-

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -46,9 +45,10 @@ type Mesh struct {
 	apps     map[string]*App     // by "tenant/service"
 	reasons  reasons
 
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup
-	failed chan error
+	cancel    context.CancelFunc
+	tasks     sync.WaitGroup
+	broken    context.Context //nolint:containedctx // carries the cause of a breakdown, not a request
+	breakDown context.CancelCauseFunc
 }
 
 // ready is how long everything may take to come up.
@@ -57,7 +57,8 @@ const readyWithin = 30 * time.Second
 // Start brings the mesh up and returns once every sidecar has acknowledged its configuration.
 func Start(ctx context.Context, c Config) (*Mesh, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	m := &Mesh{config: c, sidecars: map[string]*sidecar{}, apps: map[string]*App{}, cancel: cancel, failed: make(chan error, 1)}
+	m := &Mesh{config: c, sidecars: map[string]*sidecar{}, apps: map[string]*App{}, cancel: cancel}
+	m.broken, m.breakDown = context.WithCancelCause(context.Background())
 	if err := m.start(ctx); err != nil {
 		m.Close()
 		return nil, err
@@ -77,11 +78,11 @@ func (m *Mesh) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("control plane: %w", err)
 	}
-	m.run("control plane", func() error { return m.plane.Run(ctx) })
+	m.run(ctx, "control plane", m.plane.Run)
 	deadline, stop := context.WithTimeout(ctx, readyWithin)
 	defer stop()
-	if err := m.poll(deadline, func() bool { return m.plane.Current() != nil }); err != nil {
-		return fmt.Errorf("the configuration in %s is not accepted: %w", m.config.Dir, err)
+	if err := m.poll(deadline, m.accepted); err != nil {
+		return err
 	}
 	model := m.model()
 	for _, id := range model.Tenants() {
@@ -97,41 +98,70 @@ func (m *Mesh) start(ctx context.Context) error {
 			}
 		}
 	}
-	for name, s := range m.sidecars {
-		if err := m.poll(deadline, s.ready); err != nil {
-			return fmt.Errorf("the sidecar of %s is not ready: %w", name, err)
+	return m.Settled(deadline)
+}
+
+// accepted reports whether there is a configuration to serve.
+func (m *Mesh) accepted() (bool, error) {
+	if m.plane.Generation() != nil {
+		return true, nil
+	}
+	if e, ok := m.plane.Last(); ok && len(e.Problems) > 0 {
+		var text []string
+		for _, p := range e.Problems {
+			text = append(text, p.Render())
 		}
+		return false, fmt.Errorf("%w:\n%s", ErrConfig, strings.Join(text, "\n"))
+	}
+	return false, nil
+}
+
+// ErrConfig says that the configuration directory cannot be served.
+var ErrConfig = errors.New("the configuration is not accepted")
+
+// Settled waits until every sidecar's Envoy has what the present configuration holds for it.
+func (m *Mesh) Settled(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(m.broken, func() { cancel(context.Cause(m.broken)) })
+	defer stop()
+	var ids []string
+	for _, s := range m.sidecars {
+		ids = append(ids, s.id.String())
+	}
+	if err := m.plane.WaitAcknowledged(ctx, ids...); err != nil {
+		return errors.Join(err, context.Cause(m.broken))
 	}
 	return nil
 }
 
-// run keeps a part of the mesh going until the mesh is closed; if it ends before, nothing is ready any more.
-func (m *Mesh) run(what string, part func() error) {
+// run keeps a part of the mesh going until the mesh is closed; if it ends before, the mesh is broken.
+func (m *Mesh) run(ctx context.Context, what string, part func(context.Context) error) {
 	m.tasks.Go(func() {
-		if err := part(); err != nil && !errors.Is(err, context.Canceled) {
-			select {
-			case m.failed <- fmt.Errorf("%s: %w", what, err):
-			default:
-			}
+		if err := part(ctx); ctx.Err() == nil {
+			m.breakDown(fmt.Errorf("%s ended: %w", what, err))
 		}
 	})
 }
 
-// Failed gives the error of a part that ended by itself.
-func (m *Mesh) Failed() <-chan error { return m.failed }
+// Broken ends when a part of the mesh has ended by itself; context.Cause says which.
+func (m *Mesh) Broken() context.Context { return m.broken }
 
-func (m *Mesh) poll(ctx context.Context, holds func() bool) error {
+func (m *Mesh) poll(ctx context.Context, holds func() (bool, error)) error {
 	const every = 5 * time.Millisecond
-	for !holds() {
+	for {
+		ok, err := holds()
+		if ok || err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-m.failed:
-			return err
+		case <-m.broken.Done():
+			return context.Cause(m.broken)
 		case <-time.After(every):
 		}
 	}
-	return nil
 }
 
 func (m *Mesh) startApp(ctx context.Context, s tenancy.Service) error {
@@ -162,7 +192,7 @@ func (m *Mesh) Close() {
 	}
 }
 
-func (m *Mesh) model() *tenancy.Model { return m.plane.Current().Model() }
+func (m *Mesh) model() *tenancy.Model { return m.plane.Generation().Model() }
 
 // Apps are the sample applications by "tenant/service".
 func (m *Mesh) Apps() map[string]*App { return m.apps }
@@ -262,5 +292,3 @@ func (m *Mesh) reason(decision string) string {
 	}
 	return ""
 }
-
-func mkdir(path string) error { return os.MkdirAll(path, 0o700) }
