@@ -138,3 +138,16 @@ func write(t *testing.T, dir, name, text string) {
 		t.Fatal(err)
 	}
 }
+
+func TestExecutions(t *testing.T) {
+	t.Parallel()
+	for output, want := range map[string]int{
+		"fuzz: elapsed: 0s, gathering baseline coverage: 1/1 completed, now fuzzing with 2 workers\n":                  0,
+		"fuzz: elapsed: 3s, execs: 11 (4/sec), new interesting: 0 (total: 8)\nfuzz: elapsed: 4s, execs: 512 (9/sec)\n": 512,
+		"": 0,
+	} {
+		if got := executions(output); got != want {
+			t.Errorf("executions(%q) = %d, want %d", output, got, want)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,8 +17,9 @@ import (
 const (
 	// grace is what a run may take beyond its time: the baseline over the stored corpus, and making a failing input small.
 	grace = 90 * time.Second
-	// minimize bounds the latter.
-	minimize = "10s"
+	// minimize bounds the latter. Go makes every interesting input small, not only failing ones, and a bound in seconds
+	// lets it spend all of a short run on the first.
+	minimize = "10x"
 )
 
 type runner struct {
@@ -135,7 +137,7 @@ func (r runner) fuzz(ctx context.Context, binary, corpus string, t target) (stri
 	if err != nil {
 		return "", fmt.Errorf("an input breaks it: %w\n%s", err, out)
 	}
-	return fmt.Sprintf("seeds: %d, executions: %s in %s", seeds, executions(out), r.each), nil
+	return fmt.Sprintf("seeds: %d, executions: %d in %s", seeds, executions(out), r.each), nil
 }
 
 // test runs a test binary where `go test` would run it.
@@ -159,10 +161,14 @@ func countSeeds(name, output string) int {
 }
 
 // executions is the last count that the fuzzing engine reports.
-func executions(output string) string {
+func executions(output string) int {
 	counts := regexp.MustCompile(`execs: (\d+)`).FindAllStringSubmatch(output, -1)
 	if len(counts) == 0 {
-		return "0"
+		return 0
 	}
-	return counts[len(counts)-1][1]
+	n, err := strconv.Atoi(counts[len(counts)-1][1])
+	if err != nil {
+		return 0
+	}
+	return n
 }
