@@ -45,14 +45,16 @@ func (l *Log) Reloaded(e Event) {
 		l.log.Warn("nothing of the owner's documents counts", zap.String("owner", owner))
 	}
 	number := zap.Uint64("generation", e.Generation.Number())
+	if e.Err != nil {
+		l.log.Error("cannot bring everything of a new configuration; trying again", number, zap.Error(e.Err))
+	}
 	switch {
 	case e.Counterexample != nil:
 		l.log.Error("the new configuration is not isolated, the last generation stays", number, zap.Error(e.Counterexample))
-	case e.Err != nil:
-		l.log.Error("cannot bring a new configuration, the last generation stays; trying again", number, zap.Error(e.Err))
 	case e.Published:
 		l.log.Info("published", number, zap.String("revision", e.Revision), zap.Int("tenants", len(e.Generation.tenants)),
 			zap.Int("compiled", e.Compiled), zap.Duration("took", e.Took))
+	case e.Err != nil:
 	case e.Generation == nil:
 		l.log.Error("no configuration is served: the platform's documents have problems")
 	default:

@@ -47,7 +47,7 @@ func TestWhatIsRecorded(t *testing.T) {
 	said(`"owner":"acme"`, `"file":"tenants/acme/orders.yaml"`, `"code":"RF1008"`)
 	m.shelf.fail(errors.New("disk on fire"))
 	p.Reload(t.Context())
-	said("disk on fire", "the last generation stays")
+	said("disk on fire", "cannot bring everything")
 
 	want := `
 # HELP ringfence_config_stale 1 where an owner's newest documents are not served.

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -89,7 +88,7 @@ func (o authzFlags) check() error {
 }
 
 func runAuthz(ctx context.Context, o authzFlags, log *zap.Logger) error {
-	registry := prometheus.NewRegistry()
+	registry := newRegistry()
 	metrics, err := extauthz.NewMetrics(registry)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)

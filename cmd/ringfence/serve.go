@@ -46,6 +46,7 @@ SIGINT and SIGTERM end it; what the mesh has goes on without it.`,
 			c.AdminSocket = adminSocket(c.State)
 		}
 		c.Log = sampled(newLog(p.err, *level))
+		c.Registry = newRegistry()
 		c.Source = source.NewDirectory(*config, c.Log)
 		return serve(cmd.Context(), c)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
@@ -40,23 +41,23 @@ func NewService(i *Issuer, w Workloads, clock func() time.Time, log *zap.Logger)
 
 // Issue gives an SVID. A token that gives nothing is answered in one way, whatever the reason; what is wrong with a
 // request is told only to who holds a good token.
-func (s *Service) Issue(_ context.Context, req *agentv1alpha1.IssueRequest) (*agentv1alpha1.IssueResponse, error) {
+func (s *Service) Issue(ctx context.Context, req *agentv1alpha1.IssueRequest) (*agentv1alpha1.IssueResponse, error) {
 	svid, err := s.issuer.Issue(req.GetCsr(), req.GetJoinToken(), s.workloads.Workload, s.clock())
 	switch {
 	case errors.Is(err, ErrRefused):
-		s.log.Info("join refused")
+		s.log.Info("join refused", from(ctx))
 		return nil, status.Error(codes.Unauthenticated, ErrRefused.Error())
 	case errors.Is(err, ErrBadRequest):
-		s.log.Info("join refused", zap.Error(err))
+		s.log.Info("join refused", from(ctx), zap.Error(err))
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	case errors.Is(err, ErrLimited):
-		s.log.Warn("join refused", zap.Error(err))
+		s.log.Warn("join refused", from(ctx), zap.Error(err))
 		return nil, status.Error(codes.ResourceExhausted, ErrLimited.Error())
 	case err != nil:
 		s.log.Error("cannot issue", zap.Error(err))
 		return nil, status.Error(codes.Internal, "cannot issue")
 	}
-	s.log.Info("SVID issued", zap.Stringer("workload", svid.ID), zap.Time("not_after", svid.NotAfter))
+	s.log.Info("SVID issued", from(ctx), zap.Stringer("workload", svid.ID), zap.Time("not_after", svid.NotAfter))
 	mapping := s.workloads.Mapping()
 	resp := &agentv1alpha1.IssueResponse{
 		Chain: svid.Chain, Bundle: svid.Bundle.DER(), PlatformTrustDomain: mapping.Platform().String(),
@@ -65,6 +66,15 @@ func (s *Service) Issue(_ context.Context, req *agentv1alpha1.IssueRequest) (*ag
 		resp.Mapping = append(resp.Mapping, &agentv1alpha1.MappingRule{TrustDomain: r.TrustDomain, Path: r.Path})
 	}
 	return resp, nil
+}
+
+// from is the address that a request comes from, for the log.
+func from(ctx context.Context) zap.Field {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return zap.Skip()
+	}
+	return zap.Stringer("from", p.Addr)
 }
 
 // Admin answers operators on the admin socket.

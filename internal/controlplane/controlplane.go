@@ -86,6 +86,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 		Clock:    c.Clock,
 	})
 	cp.self = &self{issuer: cp.issuer, mapping: cp.pipeline.Mapping, clock: c.Clock}
+	c.Registry.MustRegister(cp.self.expiry())
 	metrics, err := server.NewMetrics(c.Registry)
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
@@ -112,6 +113,7 @@ func (cp *ControlPlane) listen(ctx context.Context, c Config) (err error) {
 	if cp.join, err = lc.Listen(ctx, "tcp", c.IssuerListen); err != nil {
 		return fmt.Errorf("issuer: %w", err)
 	}
+	cp.join = newBounded(cp.join, maxJoining)
 	if c.AdminSocket != "" {
 		if cp.admin, err = ListenUnix(ctx, c.AdminSocket); err != nil {
 			return err

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/identity/issuer"
 )
@@ -60,6 +62,21 @@ func (s *self) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	s.id, s.cert = id, &cert
 	return s.cert, nil
+}
+
+// expiry shows when the SVID ends.
+func (s *self) expiry() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ringfence_svid_expiry_timestamp_seconds", Help: "When this process's own SVID ends; 0 without one.",
+		ConstLabels: prometheus.Labels{"tenant": identity.PlatformName},
+	}, func() float64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.cert == nil {
+			return 0
+		}
+		return float64(s.cert.Leaf.NotAfter.Unix())
+	})
 }
 
 func halfLife(c *tls.Certificate) time.Time {
