@@ -23,14 +23,17 @@ type agentStub struct {
 
 	resources []xds.Resource
 
+	server *grpc.Server
+	done   chan struct{}
+
 	mu    sync.Mutex
 	nacks []string
 }
 
 func serveAgent(tb testing.TB, socket string, authz authv3.AuthorizationServer, resources ...xds.Resource) *agentStub {
 	tb.Helper()
-	stub := &agentStub{resources: resources}
 	s := grpc.NewServer()
+	stub := &agentStub{resources: resources, server: s, done: make(chan struct{})}
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, stub)
 	if authz != nil {
 		authv3.RegisterAuthorizationServer(s, authz)
@@ -39,16 +42,17 @@ func serveAgent(tb testing.TB, socket string, authz authv3.AuthorizationServer, 
 	if err != nil {
 		tb.Fatal(err)
 	}
-	done := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(stub.done)
 		_ = s.Serve(l)
 	}()
-	tb.Cleanup(func() {
-		s.Stop()
-		<-done
-	})
+	tb.Cleanup(stub.stop)
 	return stub
+}
+
+func (a *agentStub) stop() {
+	a.server.Stop()
+	<-a.done
 }
 
 // Refused are the texts of Envoy's NACKs.
