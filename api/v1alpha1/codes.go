@@ -67,10 +67,10 @@ type CodeInfo struct {
 func Codes() []CodeInfo {
 	return []CodeInfo{
 		{CodeFileTooLarge, "file too large", "A file of documents is at most 1 MiB, so that one owner cannot keep the others waiting.", "Split it into several files."},
-		{CodeBadText, "not plain text", "A file is UTF-8 without NUL, control characters, lone carriage returns and characters that change the direction of text: people and programs must read the same.", "Remove the character that the position points at."},
-		{CodeSyntax, "not YAML", "The text is not valid YAML, so nothing in the file was read.", "Correct the place that the position points at; often it is the line before."},
+		{CodeBadText, "not plain text", "A file is UTF-8 without NUL, control characters, tabs, lone carriage returns and characters that change the direction of text: people and all programs must read the same.", "Remove the character that the position points at."},
+		{CodeSyntax, "not YAML", "The text is not valid YAML, or YAML readers read it differently (texts over several lines, colons without a space, a value in another line than its key), so this document was not read.", "Correct the place that the position points at; often it is the line before. Quote texts, and keep each in one line."},
 		{CodeTooComplex, "too deep or too long", "Nesting, line length, blank lines and the number of keys of one mapping are bounded, so that the time to read a file is.", "Write it flatter; no document needs that much."},
-		{CodeRefusedYAML, "YAML feature that is not taken", "Anchors, aliases, merge keys, tags, directives and complex keys make a document say what cannot be seen in its place.", "Write the value out."},
+		{CodeRefusedYAML, "YAML feature that is not taken", "Anchors, aliases, merge keys, tags, directives, complex keys and blocks of text make a document say what cannot be seen in its place.", "Write the value out."},
 		{CodeDuplicateKey, "key written twice", "YAML readers differ in which of two equal keys counts.", "Keep one of them."},
 		{CodeWrongType, "wrong type", "A field holds another type of value than it takes. Words that YAML 1.1 and 1.2 read differently (yes, no, on, off) are no texts without quotes.", "Write the type that the text names; quote texts that look like numbers or truth values."},
 		{CodeUnknownField, "unknown field", "No field of that name exists here. It is refused because an ignored field is a wish that nobody fulfils.", "Correct the name, or remove the field."},

@@ -72,25 +72,33 @@ func (d *decoder) reportAt(p Pos, code Code, hint, format string, args ...any) {
 	d.report(p.Problem(code, hint, format, args...))
 }
 
-// file reads all documents of the source. The deferred function contains the YAML library: it takes bytes apart that
-// nobody has vouched for, and a panic in it must cost this file, not the process that serves every tenant.
-func (d *decoder) file() (docs []Document) {
+// file reads all documents of the source.
+func (d *decoder) file() []Document {
+	return d.contain(func() (docs []Document) {
+		for _, p := range d.split() {
+			if d.full() {
+				break
+			}
+			d.before = p.before
+			if doc := d.part(p.text); doc != nil {
+				docs = append(docs, doc)
+			}
+		}
+		return docs
+	})
+}
+
+// contain keeps a panic of the YAML library inside: it takes bytes apart that nobody has vouched for, and a panic in it
+// must cost this file, not the process that serves every tenant.
+func (d *decoder) contain(read func() []Document) (docs []Document) {
 	defer func() {
 		if r := recover(); r != nil {
 			docs = nil
+			d.doc = nil
 			d.report(FileProblem(d.src.file, CodeSyntax, "", "the YAML reader failed on this file"))
 		}
 	}()
-	for _, p := range d.split() {
-		if d.full() {
-			break
-		}
-		d.before = p.before
-		if doc := d.part(p.text); doc != nil {
-			docs = append(docs, doc)
-		}
-	}
-	return docs
+	return read()
 }
 
 // part reads one document. It is nil where not even its kind is known.

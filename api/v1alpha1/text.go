@@ -20,9 +20,9 @@ const (
 func readText(f File) (*source, *Problem) {
 	data := bytes.TrimPrefix(f.Data, []byte("\xef\xbb\xbf"))
 	if i := badByte(data); i >= 0 {
-		src := newSource(f.Path, string(data[:i]))
+		src := newSource(f.Path, string(data[:i])+"\uFFFD")
 		last := len(src.lines)
-		p := src.at(last, len(src.lines[last-1])+1).Problem(CodeBadText, "", "%s", badText(data[i:]))
+		p := src.at(last, len(src.lines[last-1])).Problem(CodeBadText, "", "%s", badText(data[i:]))
 		return nil, &p
 	}
 	src := newSource(f.Path, string(data))

@@ -30,8 +30,10 @@ func (d *decoder) checkTokens(tokens token.Tokens) bool {
 			problem = s.add(t)
 		}
 		switch {
-		case problem != "":
+		case problem != "" && ok:
 			d.reportAt(d.tokenPos(t), CodeSyntax, "", "%s", problem)
+			return false
+		case problem != "": // it may follow from what was refused before
 			return false
 		case s.depth() > maxDepth:
 			d.reportAt(d.tokenPos(t), CodeTooComplex, "", "more than %d lists and mappings lie in each other", maxDepth)
