@@ -16,11 +16,18 @@ import (
 // method is how the proofs of this version are made.
 const method = "lint"
 
-// Proof says that one exact configuration was checked and found isolated. Only Prove makes one; the zero value covers
-// nothing.
+// Proof says that one exact configuration was checked and found isolated. Only Prove and Extend make one; the zero value
+// covers nothing.
 type Proof struct {
-	digest [32]byte
-	method string
+	digest  [32]byte
+	method  string
+	tenants map[identity.TenantID]cover // what was checked of each; never changed
+}
+
+// cover names the exact share of one tenant: all that its handle reaches, all that its workloads get, all its rules.
+type cover struct {
+	handle, part [32]byte
+	table        string
 }
 
 // IsZero reports whether p proves nothing.

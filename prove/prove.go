@@ -17,6 +17,12 @@ import (
 // Prove checks the whole compiled mesh against its Model: every resource of every workload, and every Table. There is one
 // part and one Table for each tenant of the Model, and nothing else.
 func Prove(m *tenancy.Model, parts []xds.Part, tables []*authz.Table) (Proof, *Counterexample) {
+	return Proof{}.Extend(m, parts, tables)
+}
+
+// Extend is Prove for a configuration that follows another one, at the price of what changed: a tenant whose handle, part
+// and Table are those that p covers is not looked at again. What holds between tenants is always looked at.
+func (p Proof) Extend(m *tenancy.Model, parts []xds.Part, tables []*authz.Table) (Proof, *Counterexample) {
 	w, err := newWorld(m)
 	if err != nil {
 		return Proof{}, &Counterexample{Text: err.Error()}
@@ -25,13 +31,18 @@ func Prove(m *tenancy.Model, parts []xds.Part, tables []*authz.Table) (Proof, *C
 	if c != nil {
 		return Proof{}, c
 	}
+	proved := make(map[identity.TenantID]cover, len(byTenant))
 	for _, id := range m.Tenants() {
 		s := byTenant[id]
-		if c := w.tenant(w.tenants[id], s.part, s.table); c != nil {
-			return Proof{}, c
+		now := cover{w.tenants[id].Digest(), s.part.Digest(), s.table.Version()}
+		if p.tenants[id] != now {
+			if c := w.tenant(w.tenants[id], s.part, s.table); c != nil {
+				return Proof{}, c
+			}
 		}
+		proved[id] = now
 	}
-	return Proof{digest: digest(m, parts, tables), method: method}, nil
+	return Proof{digest: digest(m, parts, tables), method: method, tenants: proved}, nil
 }
 
 // share is what one tenant has of a generation.

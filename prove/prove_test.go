@@ -66,6 +66,36 @@ func TestProveAcceptsWhatIsCompiled(t *testing.T) {
 	}
 }
 
+// A proof that follows another one is worth as much as one from nothing: it covers the new configuration, and a tenant that
+// changed is looked at again, whatever else did not.
+func TestExtend(t *testing.T) {
+	t.Parallel()
+	first := compile(t, xdstest.Files())
+	second := compile(t, edited("tenants/acme/policy.yaml", "services: [web]", "services: [reports]"))
+	p, c := prove.Prove(first.m, first.parts, first.tables)
+	if c != nil {
+		t.Fatal(c)
+	}
+	next, c := p.Extend(second.m, second.parts, second.tables)
+	if c != nil {
+		t.Fatal(c)
+	}
+	fresh, _ := prove.Prove(second.m, second.parts, second.tables)
+	if next.Digest() != fresh.Digest() || !next.Covers(second.m, second.parts, second.tables) || next.Covers(first.m, first.parts, first.tables) {
+		t.Error("the next proof covers something else")
+	}
+	for name, bad := range map[string]generation{
+		"old model":  {first.m, second.parts, second.tables},
+		"old parts":  {second.m, first.parts, second.tables},
+		"old tables": {second.m, second.parts, first.tables},
+		"no model":   {nil, second.parts, second.tables},
+	} {
+		if _, c := p.Extend(bad.m, bad.parts, bad.tables); c == nil {
+			t.Errorf("%s: proved", name)
+		}
+	}
+}
+
 func edited(file, old, replacement string) map[string]string {
 	files := xdstest.Files()
 	if !strings.Contains(files[file], old) {
