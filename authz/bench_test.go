@@ -26,7 +26,7 @@ func hundred(t testing.TB) (*authz.Table, authz.Input) {
 	}
 }
 
-func TestDecideAllocatesNothing(t *testing.T) {
+func TestDecideAllocatesNothing(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts the allocations of the whole process
 	table, in := hundred(t)
 	cross := in
 	cross.Caller = authz.InvalidCaller()

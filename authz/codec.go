@@ -54,7 +54,8 @@ func (t *Table) For(w identity.WorkloadID, snapshotVersion string) ([]byte, erro
 // narrow is the issuer with those of its tenants that are in the set.
 func narrow(i *agentv1alpha1.TokenIssuer, tenants map[string]bool) *agentv1alpha1.TokenIssuer {
 	return &agentv1alpha1.TokenIssuer{
-		Name: i.GetName(), Issuer: i.GetIssuer(), Audiences: i.GetAudiences(), TenantClaim: i.GetTenantClaim(), RolesClaim: i.GetRolesClaim(),
+		Name: i.GetName(), Issuer: i.GetIssuer(), Audiences: i.GetAudiences(),
+		TenantClaim: i.GetTenantClaim(), RolesClaim: i.GetRolesClaim(),
 		MaxLifetimeSeconds: i.GetMaxLifetimeSeconds(), Jwks: i.GetJwks(),
 		Tenants: slices.DeleteFunc(slices.Clone(i.GetTenants()), func(name string) bool { return !tenants[name] }),
 	}

@@ -14,7 +14,10 @@ import (
 )
 
 func billingGrant() *grantMsg {
-	return &grantMsg{Name: "g", Tenant: "acme", From: []string{acmeWeb}, Methods: []string{"GET"}, Paths: []string{"/invoices/*"}, NotAfter: 2_000_000_000}
+	return &grantMsg{
+		Name: "g", Tenant: "acme", From: []string{acmeWeb}, Methods: []string{"GET"}, Paths: []string{"/invoices/*"},
+		NotAfter: 2_000_000_000,
+	}
 }
 
 func TestDecodeTable(t *testing.T) {
@@ -53,7 +56,8 @@ func TestDecodeTable(t *testing.T) {
 	if s := service(t, decode(t, w.orders(tokenRequired)), "acme", "orders"); !s.KeepsToken() {
 		t.Error("within a tenant the token is passed on")
 	}
-	if again := decode(t, m); again.Version() == table.Version() || len(again.Version()) != 64 || again.Version() != decode(t, m).Version() {
+	if again := decode(t, m); again.Version() == table.Version() || len(again.Version()) != 64 ||
+		again.Version() != decode(t, m).Version() {
 		t.Error("the version is not a hash of the content")
 	}
 }
@@ -61,8 +65,8 @@ func TestDecodeTable(t *testing.T) {
 func TestDecodeTableRefuses(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	orders := func(m *tableMsg) *serviceMsg { return m.Services[0] }
-	rule := func(m *tableMsg) *ruleMsg { return m.Services[0].Rules[0] }
+	orders := func(m *tableMsg) *serviceMsg { return m.GetServices()[0] }
+	rule := func(m *tableMsg) *ruleMsg { return m.GetServices()[0].GetRules()[0] }
 	unknown := protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)
 	for name, tc := range map[string]struct {
 		change func(*tableMsg)
@@ -80,7 +84,7 @@ func TestDecodeTableRefuses(t *testing.T) {
 		"bundle without name":         {func(m *tableMsg) { m.Bundles[0].TrustDomain = "" }, "bundle"},
 		"bundle without roots":        {func(m *tableMsg) { m.Bundles[0].Roots = nil }, "bundle"},
 		"bundle with garbage":         {func(m *tableMsg) { m.Bundles[0].Roots = [][]byte{{1}} }, "bundle"},
-		"bundle twice":                {func(m *tableMsg) { m.Bundles = append(m.Bundles, m.Bundles[0]) }, "two bundles"},
+		"bundle twice":                {func(m *tableMsg) { m.Bundles = append(m.GetBundles(), m.GetBundles()[0]) }, "two bundles"},
 		"unknown field":               {func(m *tableMsg) { m.ProtoReflect().SetUnknown(unknown) }, "does not know"},
 		"unknown field in a rule":     {func(m *tableMsg) { rule(m).ProtoReflect().SetUnknown(unknown) }, "does not know"},
 		"issuer without keys":         {func(m *tableMsg) { m.Issuers[0].Jwks = nil }, "token issuer"},
@@ -145,7 +149,10 @@ func TestForIsDeterministicAndNarrow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	far := time.Now().Add(time.Hour).Unix()
-	m := w.billing(tokenOptional, nil, billingGrant(), &grantMsg{Name: "h", Tenant: "globex", From: []string{globexWeb}, Methods: []string{"GET"}, Paths: []string{"/"}, NotAfter: far})
+	m := w.billing(
+		tokenOptional, nil, billingGrant(),
+		&grantMsg{Name: "h", Tenant: "globex", From: []string{globexWeb}, Methods: []string{"GET"}, Paths: []string{"/"}, NotAfter: far},
+	)
 	table := decode(t, m)
 	id, _ := table.Workload()
 	one, err := table.For(id, "v2")
@@ -198,7 +205,8 @@ func FuzzDecodeTable(f *testing.F) {
 			}
 			// Whatever the bytes say, nobody of another tenant gets into a tenant's service.
 			in := authz.Input{Caller: table.Caller(svid, nil, w.now), Service: s, Method: "GET", Path: "/", Now: w.now}
-			if d := authz.Decide(table, in); d.Allowed() && !table.Tenant().IsPlatform() && !in.Caller.Peer().ID().Tenant().Same(table.Tenant()) {
+			if d := authz.Decide(table, in); d.Allowed() && !table.Tenant().IsPlatform() &&
+				!in.Caller.Peer().ID().Tenant().Same(table.Tenant()) {
 				t.Error("a call across tenants is allowed")
 			}
 		}

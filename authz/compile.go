@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
@@ -71,7 +72,8 @@ func (e *encoder) service(t tenancy.Tenant, s tenancy.Service, port string) erro
 		}
 		for _, g := range c.Grants() {
 			m.Grants = append(m.Grants, &agentv1alpha1.Grant{
-				Name: g.Name, Tenant: c.Tenant().Name(), From: texts(c.IDs()), Methods: g.Methods, Paths: g.Paths, NotAfter: g.NotAfter.Unix(),
+				Name: g.Name, Tenant: c.Tenant().Name(), From: texts(c.IDs()),
+				Methods: g.Methods, Paths: g.Paths, NotAfter: g.NotAfter.Unix(),
 			})
 		}
 	}
@@ -101,19 +103,12 @@ func (e *encoder) trust(b identity.Bundle, issuers []identity.TokenIssuer) error
 			return fmt.Errorf("two token issuers are called %q", c.Name)
 		}
 		for _, tenant := range c.Tenants {
-			m.Tenants = appendNew(m.GetTenants(), tenant.Name())
+			if !slices.Contains(m.GetTenants(), tenant.Name()) {
+				m.Tenants = append(m.GetTenants(), tenant.Name())
+			}
 		}
 	}
 	return nil
-}
-
-func appendNew(list []string, s string) []string {
-	for _, have := range list {
-		if have == s {
-			return list
-		}
-	}
-	return append(list, s)
 }
 
 func texts(ids []identity.WorkloadID) []string {

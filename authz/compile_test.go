@@ -67,11 +67,13 @@ func TestCompileTwoTenants(t *testing.T) {
 		}
 	}
 	orders := forWorkload(t, acme, workload(t, m, acmeOrders))
-	if got := orders.GetServices(); len(got) != 1 || got[0].GetName() != "orders" || got[0].GetToken() != tokenRequired || len(got[0].GetRules()) != 2 {
+	if got := orders.GetServices(); len(got) != 1 || got[0].GetName() != "orders" ||
+		got[0].GetToken() != tokenRequired || len(got[0].GetRules()) != 2 {
 		t.Fatalf("acme/orders: %v", got)
 	}
 	r := orders.GetServices()[0].GetRules()[0]
-	if r.GetName() != "orders/web-reads" || !strings.HasPrefix(r.GetPosition(), "tenants/acme/orders.yaml:") || !slices.Equal(r.GetFrom(), []string{acmeWeb}) {
+	if r.GetName() != "orders/web-reads" || !strings.HasPrefix(r.GetPosition(), "tenants/acme/orders.yaml:") ||
+		!slices.Equal(r.GetFrom(), []string{acmeWeb}) {
 		t.Errorf("%v", r)
 	}
 	if len(orders.GetBundles()) != 1 || len(orders.GetIssuers()) != 1 || orders.GetIssuers()[0].GetName() != "acme-idp" {
@@ -82,7 +84,8 @@ func TestCompileTwoTenants(t *testing.T) {
 		t.Errorf("acme/web runs nothing that can be called: %v", web)
 	}
 	billing := forWorkload(t, platform, workload(t, m, platformBill))
-	if g := billing.GetServices()[0].GetGrants(); len(g) != 1 || g[0].GetTenant() != "acme" || g[0].GetNotAfter() == 0 || !slices.Contains(g[0].GetFrom(), acmeWeb) {
+	if g := billing.GetServices()[0].GetGrants(); len(g) != 1 || g[0].GetTenant() != "acme" ||
+		g[0].GetNotAfter() == 0 || !slices.Contains(g[0].GetFrom(), acmeWeb) {
 		t.Errorf("billing: %v", g)
 	}
 	domains := []string{}
@@ -102,13 +105,17 @@ func TestCompileNonInterference(t *testing.T) {
 	t.Parallel()
 	files := tenancytest.TwoTenantsFiles(t)
 	before := tenancytest.Model(t, files)
-	files["tenants/globex/orders.yaml"] = strings.NewReplacer("optional", "required", "/orders/**", "/x/**").Replace(files["tenants/globex/orders.yaml"])
+	files["tenants/globex/orders.yaml"] = strings.NewReplacer(
+		"optional", "required", "/orders/**", "/x/**",
+	).Replace(files["tenants/globex/orders.yaml"])
 	after := tenancytest.Model(t, files)
 	for _, tc := range []struct {
 		tenant, id string
 		same       bool
 	}{
-		{"acme", acmeOrders, true}, {"acme", acmeWeb, true}, {"platform", platformBill, true},
+		{"acme", acmeOrders, true},
+		{"acme", acmeWeb, true},
+		{"platform", platformBill, true},
 		{"globex", "spiffe://globex.demo.test/ns/globex/sa/orders", false},
 	} {
 		one, err := compile(t, before, tc.tenant).For(workload(t, before, tc.id), "v1")
@@ -182,7 +189,9 @@ func TestCompiledTableDecides(t *testing.T) {
 	files := tenancytest.TwoTenantsFiles(t)
 	files["platform/acme-jwks.json"], files["platform/globex-jwks.json"] = string(w.jwks), string(w.jwks)
 	in := tenancytest.Input(t, files)
-	bundles, err := identity.NewBundles(w.acme.Bundle("acme.demo.test"), w.globex.Bundle("globex.demo.test"), w.platform.Bundle("platform.demo.test"))
+	bundles, err := identity.NewBundles(
+		w.acme.Bundle("acme.demo.test"), w.globex.Bundle("globex.demo.test"), w.platform.Bundle("platform.demo.test"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,8 +210,14 @@ func TestCompiledTableDecides(t *testing.T) {
 	}{
 		{"own service, no token", "acme", "orders", acmeOrders, acme, "GET", "/orders", authz.TokenMissing},
 		{"another tenant", "acme", "orders", acmeOrders, globex, "GET", "/orders", authz.CrossTenant},
-		{"own service, no token needed", "globex", "orders", "spiffe://globex.demo.test/ns/globex/sa/orders", globex, "GET", "/orders/7", authz.Allowed},
-		{"another tenant, no token needed", "globex", "orders", "spiffe://globex.demo.test/ns/globex/sa/orders", acme, "GET", "/orders/7", authz.CrossTenant},
+		{
+			"own service, no token needed", "globex", "orders", "spiffe://globex.demo.test/ns/globex/sa/orders", globex,
+			"GET", "/orders/7", authz.Allowed,
+		},
+		{
+			"another tenant, no token needed", "globex", "orders", "spiffe://globex.demo.test/ns/globex/sa/orders", acme,
+			"GET", "/orders/7", authz.CrossTenant,
+		},
 		{"granted", "platform", "billing", platformBill, acme, "POST", "/invoices", authz.Allowed},
 		{"not granted", "platform", "billing", platformBill, globex, "POST", "/invoices", authz.GrantMissing},
 	} {
@@ -216,7 +231,13 @@ func TestCompiledTableDecides(t *testing.T) {
 			t.Fatal(err)
 		}
 		for kind, table := range map[string]*authz.Table{"whole": whole, "agent's": part} {
-			d := authz.Decide(table, authz.Input{Caller: table.Caller(tc.leaf, nil, w.now), Service: service(t, table, tc.tenant, tc.service), Method: tc.method, Path: tc.path, Now: w.now})
+			d := authz.Decide(
+				table,
+				authz.Input{
+					Caller: table.Caller(tc.leaf, nil, w.now), Service: service(t, table, tc.tenant, tc.service),
+					Method: tc.method, Path: tc.path, Now: w.now,
+				},
+			)
 			if d.Reason() != tc.reason || d.Allowed() != (tc.reason == authz.Allowed) {
 				t.Errorf("%s, %s Table: %s, want %s", tc.name, kind, d.Reason(), tc.reason)
 			}

@@ -16,12 +16,17 @@ func TestDecideWithinATenant(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	table := decode(t, w.orders(tokenRequired, webReads("clerk", "manager"),
-		&ruleMsg{Name: "orders/web-writes", From: []string{acmeWeb}, Roles: []string{"manager"}, Methods: []string{"POST"}, Paths: []string{"/orders"}},
+		&ruleMsg{
+			Name: "orders/web-writes", From: []string{acmeWeb}, Roles: []string{"manager"}, Methods: []string{"POST"},
+			Paths: []string{"/orders"},
+		},
 		&ruleMsg{Name: "orders/late", From: []string{acmeWeb, acmeBatch}, Methods: []string{"GET", "PUT"}, Paths: []string{"/**"}}))
 	orders := service(t, table, "acme", "orders")
 	caller := func(id string) authz.Caller { return table.Caller(w.acme.SVID(id).Cert.Raw, nil, w.now) }
 	web, batch := caller(acmeWeb), caller(acmeBatch)
-	clerk, manager, nobody := table.Token(w.acmeToken(t, "clerk"), w.now), table.Token(w.acmeToken(t, "x", "manager"), w.now), table.Token(w.acmeToken(t), w.now)
+	clerk, manager, nobody := table.Token(w.acmeToken(t, "clerk"), w.now), table.Token(
+		w.acmeToken(t, "x", "manager"), w.now,
+	), table.Token(w.acmeToken(t), w.now)
 	tests := []struct {
 		name         string
 		caller       authz.Caller
@@ -46,9 +51,20 @@ func TestDecideWithinATenant(t *testing.T) {
 		{"no token", web, authz.Token{}, orders, "GET", "/orders", authz.TokenMissing, ""},
 		{"token invalid", web, table.Token("x.y.z", w.now), orders, "GET", "/orders", authz.TokenInvalid, ""},
 		{"token repeated", web, authz.InvalidToken(), orders, "GET", "/orders", authz.TokenInvalid, ""},
-		{"token expired", web, table.Token(w.token(t, "https://idp.acme.example.com", "acme", w.now), w.now), orders, "GET", "/orders", authz.TokenExpired, ""},
-		{"token of another issuer", web, table.Token(w.token(t, "https://idp.globex.example.com", "acme", w.now.Add(time.Minute)), w.now), orders, "GET", "/orders", authz.IssuerNotAllowed, ""},
-		{"token for another tenant", web, table.Token(w.token(t, "https://idp.acme.example.com", "globex", w.now.Add(time.Minute)), w.now), orders, "GET", "/orders", authz.IssuerNotAllowed, ""},
+		{
+			"token expired", web, table.Token(w.token(t, "https://idp.acme.example.com", "acme", w.now), w.now), orders,
+			"GET", "/orders", authz.TokenExpired, "",
+		},
+		{
+			"token of another issuer", web,
+			table.Token(w.token(t, "https://idp.globex.example.com", "acme", w.now.Add(time.Minute)), w.now), orders, "GET",
+			"/orders", authz.IssuerNotAllowed, "",
+		},
+		{
+			"token for another tenant", web,
+			table.Token(w.token(t, "https://idp.acme.example.com", "globex", w.now.Add(time.Minute)), w.now), orders, "GET",
+			"/orders", authz.IssuerNotAllowed, "",
+		},
 		{"no caller", authz.Caller{}, manager, orders, "GET", "/orders", authz.UnknownCaller, ""},
 		{"caller invalid", authz.InvalidCaller(), manager, orders, "GET", "/orders", authz.InvalidIdentity, ""},
 		{"not a certificate", table.Caller([]byte("x"), nil, w.now), manager, orders, "GET", "/orders", authz.InvalidIdentity, ""},
@@ -60,7 +76,10 @@ func TestDecideWithinATenant(t *testing.T) {
 		{"no service", web, manager, authz.ServiceRef{}, "GET", "/orders", authz.UnknownDestination, ""},
 	}
 	for _, tc := range tests {
-		d := authz.Decide(table, authz.Input{Caller: tc.caller, Token: tc.token, Service: tc.service, Method: tc.method, Path: tc.path, Now: w.now})
+		d := authz.Decide(
+			table,
+			authz.Input{Caller: tc.caller, Token: tc.token, Service: tc.service, Method: tc.method, Path: tc.path, Now: w.now},
+		)
 		if d.Allowed() != (tc.reason == authz.Allowed) || d.Reason() != tc.reason || d.Rule() != tc.rule {
 			t.Errorf("%s: %v %s %q, want %s %q", tc.name, d.Allowed(), d.Reason(), d.Rule(), tc.reason, tc.rule)
 		}
@@ -111,13 +130,21 @@ func TestDecideTokenModes(t *testing.T) {
 		{"none", w.orders(tokenNone, webReads()), authz.Allowed, authz.Allowed, authz.Allowed, authz.Allowed},
 		{"none, and a rule with a role", w.orders(tokenNone, webReads("clerk")), authz.NoRule, authz.NoRule, authz.NoRule, authz.NoRule},
 		{"optional", w.orders(tokenOptional, webReads()), authz.Allowed, authz.TokenInvalid, authz.Allowed, authz.Allowed},
-		{"optional, and a rule with a role", w.orders(tokenOptional, webReads("clerk")), authz.NoRule, authz.TokenInvalid, authz.NoRule, authz.Allowed},
+		{
+			"optional, and a rule with a role", w.orders(tokenOptional, webReads("clerk")), authz.NoRule, authz.TokenInvalid,
+			authz.NoRule, authz.Allowed,
+		},
 		{"required", w.orders(tokenRequired, webReads()), authz.TokenMissing, authz.TokenInvalid, authz.Allowed, authz.Allowed},
-		{"required, and a rule with a role", w.orders(tokenRequired, webReads("clerk")), authz.TokenMissing, authz.TokenInvalid, authz.NoRule, authz.Allowed},
+		{
+			"required, and a rule with a role", w.orders(tokenRequired, webReads("clerk")), authz.TokenMissing,
+			authz.TokenInvalid, authz.NoRule, authz.Allowed,
+		},
 	} {
 		table := decode(t, tc.table)
 		in := authz.Input{
-			Caller: table.Caller(w.acme.SVID(acmeWeb).Cert.Raw, nil, w.now), Service: service(t, table, "acme", "orders"), Method: "GET", Path: "/orders", Now: w.now,
+			Caller: table.Caller(
+				w.acme.SVID(acmeWeb).Cert.Raw, nil, w.now,
+			), Service: service(t, table, "acme", "orders"), Method: "GET", Path: "/orders", Now: w.now,
 		}
 		for kind, token := range map[string]struct {
 			token authz.Token
@@ -138,12 +165,23 @@ func TestDecideGrants(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	end := w.now.Truncate(time.Second).Add(time.Minute)
-	invoices := &grantMsg{Name: "acme-billing", Tenant: "acme", From: []string{acmeWeb}, Methods: []string{"POST"}, Paths: []string{"/invoices"}, NotAfter: end.Unix()}
-	old := &grantMsg{Name: "acme-old", Tenant: "acme", From: []string{acmeWeb}, Methods: []string{"GET"}, Paths: []string{"/old"}, NotAfter: w.now.Unix() - 10}
-	never := &grantMsg{Name: "globex-never", Tenant: "globex", From: []string{globexWeb}, Methods: []string{"POST"}, Paths: []string{"/invoices"}}
+	invoices := &grantMsg{
+		Name: "acme-billing", Tenant: "acme", From: []string{acmeWeb}, Methods: []string{"POST"},
+		Paths: []string{"/invoices"}, NotAfter: end.Unix(),
+	}
+	old := &grantMsg{
+		Name: "acme-old", Tenant: "acme", From: []string{acmeWeb}, Methods: []string{"GET"}, Paths: []string{"/old"},
+		NotAfter: w.now.Unix() - 10,
+	}
+	never := &grantMsg{
+		Name: "globex-never", Tenant: "globex", From: []string{globexWeb}, Methods: []string{"POST"},
+		Paths: []string{"/invoices"},
+	}
 	ops := &ruleMsg{Name: "billing/ops", From: []string{platformOps}, Methods: []string{"GET"}, Paths: []string{"/**"}}
 	table := decode(t, w.billing(tokenOptional, []*ruleMsg{ops}, old, invoices, never))
-	acme, globex, platform := table.Caller(w.acme.SVID(acmeWeb).Cert.Raw, nil, w.now), table.Caller(w.globex.SVID(globexWeb).Cert.Raw, nil, w.now), table.Caller(w.platform.SVID(platformOps).Cert.Raw, nil, w.now)
+	acme, globex, platform := table.Caller(w.acme.SVID(acmeWeb).Cert.Raw, nil, w.now), table.Caller(
+		w.globex.SVID(globexWeb).Cert.Raw, nil, w.now,
+	), table.Caller(w.platform.SVID(platformOps).Cert.Raw, nil, w.now)
 	batch := table.Caller(w.acme.SVID(acmeBatch).Cert.Raw, nil, w.now)
 	ofAcme := table.Token(w.acmeToken(t), w.now)
 	ofGlobex := table.Token(w.token(t, "https://idp.globex.example.com", "globex", w.now.Add(5*time.Minute)), w.now)
@@ -172,13 +210,22 @@ func TestDecideGrants(t *testing.T) {
 		{"the platform with a tenant's token", platform, ofAcme, "GET", "/invoices", w.now, authz.TokenTenantMismatch, ""},
 	}
 	for _, tc := range tests {
-		d := authz.Decide(table, authz.Input{Caller: tc.caller, Token: tc.token, Service: service(t, table, "platform", "billing"), Method: tc.method, Path: tc.path, Now: tc.now})
+		d := authz.Decide(
+			table,
+			authz.Input{
+				Caller: tc.caller, Token: tc.token, Service: service(t, table, "platform", "billing"), Method: tc.method,
+				Path: tc.path, Now: tc.now,
+			},
+		)
 		if d.Allowed() != (tc.reason == authz.Allowed) || d.Reason() != tc.reason || d.Rule() != tc.rule {
 			t.Errorf("%s: %v %s %q, want %s %q", tc.name, d.Allowed(), d.Reason(), d.Rule(), tc.reason, tc.rule)
 		}
 	}
 	narrow := decode(t, w.billing(tokenNone, nil, invoices))
-	in := authz.Input{Caller: narrow.Caller(w.globex.SVID(globexWeb).Cert.Raw, nil, w.now), Service: service(t, narrow, "platform", "billing"), Method: "POST", Path: "/invoices", Now: w.now}
+	in := authz.Input{
+		Caller:  narrow.Caller(w.globex.SVID(globexWeb).Cert.Raw, nil, w.now),
+		Service: service(t, narrow, "platform", "billing"), Method: "POST", Path: "/invoices", Now: w.now,
+	}
 	if d := authz.Decide(narrow, in); d.Reason() != authz.GrantMissing {
 		t.Errorf("no roots of the caller's trust domain: %s", d.Reason())
 	}
@@ -220,7 +267,10 @@ func TestDecideTakesNoForeignProof(t *testing.T) {
 	w := newWorld(t)
 	one, two := decode(t, w.orders(tokenOptional, webReads())), decode(t, w.orders(tokenRequired, webReads()))
 	leaf, bearer := w.acme.SVID(acmeWeb).Cert.Raw, w.acmeToken(t)
-	good := authz.Input{Caller: two.Caller(leaf, nil, w.now), Token: two.Token(bearer, w.now), Service: service(t, two, "acme", "orders"), Method: "GET", Path: "/orders", Now: w.now}
+	good := authz.Input{
+		Caller: two.Caller(leaf, nil, w.now), Token: two.Token(bearer, w.now), Service: service(t, two, "acme", "orders"),
+		Method: "GET", Path: "/orders", Now: w.now,
+	}
 	if d := authz.Decide(two, good); !d.Allowed() {
 		t.Fatalf("its own: %s", d.Reason())
 	}
@@ -266,7 +316,8 @@ func TestZeroValuesDeny(t *testing.T) {
 		t.Errorf("an empty Input: %s", d.Reason())
 	}
 	var s authz.ServiceRef
-	if s.Name() != "" || s.Port() != "" || s.ReadsToken() || s.RunBy(identity.WorkloadID{}) || s.Knows(identity.TenantID{}) || !s.Owner().IsZero() {
+	if s.Name() != "" || s.Port() != "" || s.ReadsToken() || s.RunBy(identity.WorkloadID{}) ||
+		s.Knows(identity.TenantID{}) || !s.Owner().IsZero() {
 		t.Error("the zero ServiceRef is a service")
 	}
 	if !in.Caller.Peer().IsZero() || !in.Token.Claims().IsZero() {

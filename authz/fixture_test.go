@@ -135,12 +135,15 @@ func decode(t testing.TB, m *tableMsg) *authz.Table {
 // token is a signed token of the issuer, with changes to a good one.
 func (w *world) token(t testing.TB, iss, tenant string, expires time.Time, roles ...string) string {
 	t.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: w.idp}, (&jose.SignerOptions{}).WithHeader("kid", "k1").WithType("JWT"))
+	signer, err := jose.NewSigner(
+		jose.SigningKey{Algorithm: jose.ES256, Key: w.idp}, (&jose.SignerOptions{}).WithHeader("kid", "k1").WithType("JWT"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	payload, err := json.Marshal(map[string]any{
-		"iss": iss, "aud": "api", "sub": "alice", "tenant": tenant, "roles": roles, "iat": expires.Add(-10 * time.Minute).Unix(), "exp": expires.Unix(),
+		"iss": iss, "aud": "api", "sub": "alice", "tenant": tenant, "roles": roles,
+		"iat": expires.Add(-10 * time.Minute).Unix(), "exp": expires.Unix(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -53,11 +53,12 @@ func escape(s string) int {
 		n    int
 	)
 	for rest := s; n < len(char) && len(rest) >= 3 && rest[0] == '%'; rest = rest[3:] {
-		hi, lo := unhex(rest[1]), unhex(rest[2])
-		if hi < 0 || lo < 0 {
+		hi, okHi := unhex(rest[1])
+		lo, okLo := unhex(rest[2])
+		if !okHi || !okLo {
 			break
 		}
-		char[n] = byte(hi<<4 | lo)
+		char[n] = hi<<4 | lo
 		n++
 		if char[0] < utf8.RuneSelf {
 			break
@@ -69,7 +70,7 @@ func escape(s string) int {
 		return 0
 	case r < ' ', r == 0x7f, r == '/', r == '\\', r == ';', r < utf8.RuneSelf && unreserved(byte(r)):
 		return 0
-	case r == '%' && len(s) >= 5 && unhex(s[3]) >= 0 && unhex(s[4]) >= 0:
+	case r == '%' && len(s) >= 5 && isHex(s[3]) && isHex(s[4]):
 		return 0
 	}
 	return 3 * size
@@ -88,16 +89,21 @@ func unreserved(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '.' || c == '_' || c == '~'
 }
 
-func unhex(c byte) int {
+func isHex(c byte) bool {
+	_, ok := unhex(c)
+	return ok
+}
+
+func unhex(c byte) (byte, bool) {
 	switch {
 	case '0' <= c && c <= '9':
-		return int(c - '0')
+		return c - '0', true
 	case 'a' <= c && c <= 'f':
-		return int(c-'a') + 10
+		return c - 'a' + 10, true
 	case 'A' <= c && c <= 'F':
-		return int(c-'A') + 10
+		return c - 'A' + 10, true
 	}
-	return -1
+	return 0, false
 }
 
 var errPattern = errors.New(`a path starts with a slash, each segment is plain text or "*", the last may be "**"`)

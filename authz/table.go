@@ -55,11 +55,12 @@ type rule struct {
 // bitset is a set of small numbers.
 type bitset []uint64
 
-func (b *bitset) add(n int) {
-	for len(*b) <= n/64 {
-		*b = append(*b, 0)
+func (b bitset) with(n int) bitset {
+	for len(b) <= n/64 {
+		b = append(b, 0)
 	}
-	(*b)[n/64] |= 1 << (n % 64)
+	b[n/64] |= 1 << (n % 64)
+	return b
 }
 
 func (b bitset) has(n int) bool { return n/64 < len(b) && b[n/64]&(1<<(n%64)) != 0 }
@@ -232,7 +233,8 @@ func (t *Table) addIssuers(issuers []*agentv1alpha1.TokenIssuer, speaksOf map[id
 			return fmt.Errorf("token issuer %q: maxLifetime is out of range", clip(i.GetName()))
 		}
 		c := identity.TokenIssuerConfig{
-			Name: i.GetName(), Issuer: i.GetIssuer(), Audiences: i.GetAudiences(), TenantClaim: i.GetTenantClaim(), RolesClaim: i.GetRolesClaim(),
+			Name: i.GetName(), Issuer: i.GetIssuer(), Audiences: i.GetAudiences(),
+			TenantClaim: i.GetTenantClaim(), RolesClaim: i.GetRolesClaim(),
 			MaxLifetime: time.Duration(i.GetMaxLifetimeSeconds()) * time.Second, JWKS: i.GetJwks(),
 		}
 		for _, name := range i.GetTenants() {
@@ -336,7 +338,7 @@ func (s *service) addRule(m *agentv1alpha1.Rule, tenant identity.TenantID, until
 			n = len(s.callers)
 			s.callers[w] = n
 		}
-		r.from.add(n)
+		r.from = r.from.with(n)
 	}
 	for _, p := range m.GetPaths() {
 		segments, open, err := parsePattern(p)

@@ -66,7 +66,8 @@ func NewTokenIssuer(c TokenIssuerConfig) (TokenIssuer, error) {
 		return TokenIssuer{}, fmt.Errorf("token issuer name %q: lower-case letters, digits and inner hyphens, at most 63", clip(c.Name))
 	case !visible(c.Issuer, maxIssuerText):
 		return TokenIssuer{}, fmt.Errorf("issuer: visible ASCII, 1 to %d characters", maxIssuerText)
-	case len(c.Audiences) == 0 || len(c.Audiences) > maxAudiences || slices.ContainsFunc(c.Audiences, func(a string) bool { return !visible(a, maxIssuerText) }):
+	case len(c.Audiences) == 0 || len(c.Audiences) > maxAudiences ||
+		slices.ContainsFunc(c.Audiences, func(a string) bool { return !visible(a, maxIssuerText) }):
 		return TokenIssuer{}, fmt.Errorf("audiences: 1 to %d of them, each visible ASCII", maxAudiences)
 	case !visible(c.TenantClaim, maxClaimText):
 		return TokenIssuer{}, errors.New("the claim that names the tenant is not said")

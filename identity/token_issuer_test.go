@@ -75,7 +75,9 @@ func TestNewTokenIssuerRefuses(t *testing.T) {
 		"oct without k":      {jwks(`{"kty":"oct"}`), nil, "key 1"},
 		"unknown type":       {jwks(`{"kty":"OKP","crv":"X25519","x":"AA"}`), nil, "key 1"},
 		"point off the curve": {
-			jwks(`{"kty":"EC","crv":"P-256","x":"` + b64.EncodeToString(make([]byte, 32)) + `","y":"` + b64.EncodeToString(make([]byte, 32)) + `"}`), nil, "key 1",
+			jwks(`{"kty":"EC","crv":"P-256","x":"` + b64.EncodeToString(make(
+				[]byte, 32,
+			)) + `","y":"` + b64.EncodeToString(make([]byte, 32)) + `"}`), nil, "key 1",
 		},
 		"short RSA":            {jwks(jwk(t, rsaKey(t, 1024), nil)), nil, "2048"},
 		"alg of another curve": {jwks(jwk(t, p256, members{"alg": "ES384"})), nil, "alg"},

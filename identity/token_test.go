@@ -53,7 +53,10 @@ func sign(t testing.TB, key crypto.Signer, alg, header, payload string) string {
 		if alg == "PS256" {
 			signature, err = rsa.SignPSS(rand.Reader, k, crypto.SHA256, digest(alg, input), nil)
 		} else {
-			signature, err = rsa.SignPKCS1v15(rand.Reader, k, map[string]crypto.Hash{"RS256": crypto.SHA256, "RS512": crypto.SHA512}[alg], digest(alg, input))
+			signature, err = rsa.SignPKCS1v15(
+				rand.Reader, k, map[string]crypto.Hash{"RS256": crypto.SHA256, "RS512": crypto.SHA512}[alg],
+				digest(alg, input),
+			)
 		}
 	case ed25519.PrivateKey:
 		signature = ed25519.Sign(k, []byte(input))
@@ -176,7 +179,10 @@ func payload(t testing.TB, changes map[string]any) string {
 func TestVerifyToken(t *testing.T) {
 	t.Parallel()
 	key := ecKey(t, elliptic.P256())
-	v := identity.NewTokenVerifier(newIssuer(t, issuerConfig(t, jwks(jwk(t, key, map[string]any{"kid": "k1", "alg": "ES256", "use": "sig"})))), identity.TokenIssuer{})
+	v := identity.NewTokenVerifier(
+		newIssuer(t, issuerConfig(t, jwks(jwk(t, key, map[string]any{"kid": "k1", "alg": "ES256", "use": "sig"})))),
+		identity.TokenIssuer{},
+	)
 	c, err := v.Verify(sign(t, key, "ES256", `{"alg":"ES256","kid":"k1","typ":"JWT"}`, payload(t, nil)), tokenNow)
 	if err != nil {
 		t.Fatal(err)
@@ -223,7 +229,9 @@ func TestVerifyTokenAlgorithms(t *testing.T) {
 	}
 	v := identity.NewTokenVerifier(newIssuer(t, issuerConfig(t, jwks(jwk(t, big, map[string]any{"alg": "PS256"})))))
 	for _, alg := range []string{"RS256", "RS512"} {
-		if _, err := v.Verify(sign(t, big, alg, `{"alg":"`+alg+`"}`, payload(t, nil)), tokenNow); !errors.Is(err, identity.ErrTokenInvalid) {
+		if _, err := v.Verify(
+			sign(t, big, alg, `{"alg":"`+alg+`"}`, payload(t, nil)), tokenNow,
+		); !errors.Is(err, identity.ErrTokenInvalid) {
 			t.Errorf("%s with a key for PS256: %v", alg, err)
 		}
 	}
@@ -232,7 +240,9 @@ func TestVerifyTokenAlgorithms(t *testing.T) {
 func TestVerifyTokenHeaders(t *testing.T) {
 	t.Parallel()
 	key, other := ecKey(t, elliptic.P256()), ecKey(t, elliptic.P256())
-	v := identity.NewTokenVerifier(newIssuer(t, issuerConfig(t, jwks(jwk(t, key, map[string]any{"kid": "k1"}), jwk(t, other, map[string]any{"kid": "k2"})))))
+	v := identity.NewTokenVerifier(newIssuer(
+		t, issuerConfig(t, jwks(jwk(t, key, map[string]any{"kid": "k1"}), jwk(t, other, map[string]any{"kid": "k2"}))),
+	))
 	tests := map[string]struct {
 		header string
 		ok     bool
@@ -425,7 +435,11 @@ func TestVerifyTokenOfIssuersThatShareAName(t *testing.T) {
 		{"second", sign(t, two, "ES256", header, payload(t, ofGlobex)), nil},
 		{"first's key, second's tenant", sign(t, one, "ES256", header, payload(t, ofGlobex)), identity.ErrIssuerNotAllowed},
 		{"second's key, first's tenant", sign(t, two, "ES256", header, payload(t, nil)), identity.ErrIssuerNotAllowed},
-		{"second's, expired", sign(t, two, "ES256", header, payload(t, map[string]any{"tenant": "globex", "exp": tokenNow.Unix()})), identity.ErrTokenExpired},
+		{
+			"second's, expired",
+			sign(t, two, "ES256", header, payload(t, map[string]any{"tenant": "globex", "exp": tokenNow.Unix()})),
+			identity.ErrTokenExpired,
+		},
 		{"nobody's key", sign(t, ecKey(t, elliptic.P256()), "ES256", header, payload(t, nil)), identity.ErrTokenInvalid},
 	} {
 		if _, err := v.Verify(tc.token, tokenNow); !errors.Is(err, tc.want) {
@@ -470,12 +484,14 @@ func FuzzToken(f *testing.F) {
 		switch {
 		case err == nil:
 			// Nobody but the key's holder makes another token: whatever is accepted was signed here.
-			if c.IsZero() || c.Tenant().IsZero() || !tokenNow.Before(c.Expires()) || !strings.HasPrefix(token, strings.Split(good, ".")[0]) {
+			if c.IsZero() || c.Tenant().IsZero() || !tokenNow.Before(c.Expires()) ||
+				!strings.HasPrefix(token, strings.Split(good, ".")[0]) {
 				t.Errorf("accepted %q", token)
 			}
 		case !c.IsZero():
 			t.Errorf("claims beside the error %v", err)
-		case !errors.Is(err, identity.ErrTokenInvalid) && !errors.Is(err, identity.ErrTokenExpired) && !errors.Is(err, identity.ErrIssuerNotAllowed):
+		case !errors.Is(err, identity.ErrTokenInvalid) && !errors.Is(err, identity.ErrTokenExpired) &&
+			!errors.Is(err, identity.ErrIssuerNotAllowed):
 			t.Errorf("an error of no kind: %v", err)
 		}
 	})

@@ -98,7 +98,9 @@ func metadata(v verdict) *structpb.Struct {
 		"decision": structpb.NewStringValue(v.id),
 		"reason":   structpb.NewStringValue(v.decision.Reason().String()),
 	}
-	for name, text := range map[string]string{"rule": v.decision.Rule(), "tenant": v.visible().Tenant().Name(), "generation": short(v.generation)} {
+	for name, text := range map[string]string{
+		"rule": v.decision.Rule(), "tenant": v.visible().Tenant().Name(), "generation": short(v.generation),
+	} {
 		if text != "" {
 			fields[name] = structpb.NewStringValue(text)
 		}

@@ -28,7 +28,9 @@ func TestAskersOverTLS(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
 	model := m.model()
-	bundles, err := identity.NewBundles(m.acme.Bundle("acme.demo.test"), m.globex.Bundle("globex.demo.test"), m.platform.Bundle("platform.demo.test"))
+	bundles, err := identity.NewBundles(
+		m.acme.Bundle("acme.demo.test"), m.globex.Bundle("globex.demo.test"), m.platform.Bundle("platform.demo.test"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,13 +38,17 @@ func TestAskersOverTLS(t *testing.T) {
 	acme, globex := m.whole("acme"), m.whole("globex")
 	point := &tables{current: map[string]*authz.Table{acmeOrders: acme, acmeWeb: acme, globexOrders: globex}}
 	clock := newClock(m.now)
-	server := extauthz.New(point, extauthz.FromTLS(func() (identity.Verifier, string) { return verifier, "1" }, clock.Now), &entries{}, metrics(t, prometheus.NewRegistry()), clock.Now)
+	server := extauthz.New(
+		point, extauthz.FromTLS(func() (identity.Verifier, string) { return verifier, "1" }, clock.Now), &entries{},
+		metrics(t, prometheus.NewRegistry()), clock.Now,
+	)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := grpc.NewServer(append(extauthz.ServerOptions(), grpc.Creds(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{m.platform.SVID(platformBill).TLS()}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
+		Certificates: []tls.Certificate{m.platform.SVID(platformBill).TLS()},
+		ClientAuth:   tls.RequestClientCert, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
 	})))...)
 	extauthz.Register(g, server)
 	go func() { _ = g.Serve(listener) }()
@@ -50,7 +56,9 @@ func TestAskersOverTLS(t *testing.T) {
 	// ask is one check on a connection of that client.
 	ask := func(svid *testca.SVID, req *authv3.CheckRequest) (string, error) {
 		t.Helper()
-		config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13} //nolint:gosec // the server's identity is not what is tested
+		config := &tls.Config{
+			InsecureSkipVerify: true, MinVersion: tls.VersionTLS13,
+		}
 		if svid != nil {
 			config.Certificates = []tls.Certificate{svid.TLS()}
 		}
@@ -103,7 +111,10 @@ func TestFromTLSForgets(t *testing.T) {
 	verifier, clock := identity.NewVerifier(mapping, bundles), newClock(m.now)
 	asker := extauthz.FromTLS(func() (identity.Verifier, string) { return verifier, version }, clock.Now)
 	svid := m.acme.SVID(acmeOrders)
-	ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{svid.Cert}}}})
+	ctx := peer.NewContext(
+		t.Context(),
+		&peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{svid.Cert}}}},
+	)
 	if w, err := asker.Asker(ctx); err != nil || w.String() != acmeOrders {
 		t.Fatalf("%v, %v", w, err)
 	}

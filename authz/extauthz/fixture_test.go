@@ -60,7 +60,9 @@ func newMesh(t testing.TB) *mesh {
 	}
 	m := &mesh{
 		t: t, now: time.Now(), idp: key, files: tenancytest.TwoTenantsFiles(t),
-		acme: testca.Constrained(t, "acme.demo.test"), globex: testca.Constrained(t, "globex.demo.test"), platform: testca.Constrained(t, "platform.demo.test"),
+		acme: testca.Constrained(t, "acme.demo.test"), globex: testca.Constrained(t, "globex.demo.test"), platform: testca.Constrained(
+			t, "platform.demo.test",
+		),
 	}
 	m.files["platform/acme-jwks.json"], m.files["platform/globex-jwks.json"] = string(jwks), string(jwks)
 	return m
@@ -70,7 +72,9 @@ func (m *mesh) model() *tenancy.Model {
 	m.t.Helper()
 	in := tenancytest.Input(m.t, m.files)
 	var err error
-	if in.Bundles, err = identity.NewBundles(m.acme.Bundle("acme.demo.test"), m.globex.Bundle("globex.demo.test"), m.platform.Bundle("platform.demo.test")); err != nil {
+	if in.Bundles, err = identity.NewBundles(
+		m.acme.Bundle("acme.demo.test"), m.globex.Bundle("globex.demo.test"), m.platform.Bundle("platform.demo.test"),
+	); err != nil {
 		m.t.Fatal(err)
 	}
 	model, problems := tenancy.Build(in)
@@ -130,7 +134,8 @@ func (m *mesh) token(issuer, tenant string, expires time.Time, roles ...string) 
 		m.t.Fatal(err)
 	}
 	payload, err := json.Marshal(map[string]any{
-		"iss": issuer, "aud": "orders-api", "sub": "alice", "tenant": tenant, "roles": roles, "iat": expires.Add(-10 * time.Minute).Unix(), "exp": expires.Unix(),
+		"iss": issuer, "aud": "orders-api", "sub": "alice", "tenant": tenant, "roles": roles,
+		"iat": expires.Add(-10 * time.Minute).Unix(), "exp": expires.Unix(),
 	})
 	if err != nil {
 		m.t.Fatal(err)
@@ -166,9 +171,11 @@ func call(svid *testca.SVID, principal, service, method, path string, authorizat
 		source.Certificate = asEnvoy(svid)
 	}
 	return &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
-		Source:            source,
-		Destination:       &authv3.AttributeContext_Peer{},
-		Request:           &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{Method: method, Path: path, HeaderMap: headers}},
+		Source:      source,
+		Destination: &authv3.AttributeContext_Peer{},
+		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+			Method: method, Path: path, HeaderMap: headers,
+		}},
 		ContextExtensions: map[string]string{"service": service, "port": "http"},
 	}}
 }

@@ -21,7 +21,8 @@ func FuzzCheck(f *testing.F) {
 	merged := call(web, acmeWeb, "acme/orders", "GET", "/orders?x")
 	merged.GetAttributes().GetRequest().GetHttp().Headers = map[string]string{"authorization": "Basic x,y"}
 	for _, req := range []*authv3.CheckRequest{
-		{}, allowed, twice, merged,
+		{},
+		allowed, twice, merged,
 		call(web, acmeOrders, "acme/orders", "POST", "/../%2f", "bearer"),
 		call(m.globex.SVID(globexWeb), globexWeb, "globex/orders/x", "", "*", "Bearer a.b.c"),
 		call(nil, "", "/", "GET", "/orders", ""),
@@ -42,14 +43,17 @@ func FuzzCheck(f *testing.F) {
 			return // gRPC answers that
 		}
 		resp, err := server.Check(t.Context(), &req)
-		if err != nil || (resp.GetOkResponse() == nil) == (resp.GetDeniedResponse() == nil) || (resp.GetOkResponse() != nil) != (resp.GetStatus().GetCode() == 0) {
+		if err != nil || (resp.GetOkResponse() == nil) == (resp.GetDeniedResponse() == nil) ||
+			(resp.GetOkResponse() != nil) != (resp.GetStatus().GetCode() == 0) {
 			t.Fatalf("%v, %v", resp, err)
 		}
 		if n := counter(t, registry, "ringfence_authz_faults_total", nil); n != 0 {
 			t.Error("the server broke")
 		}
 		a := req.GetAttributes()
-		if resp.GetOkResponse() != nil && (a.GetSource().GetPrincipal() != acmeWeb || a.GetContextExtensions()["service"] != "acme/orders" || a.GetRequest().GetHttp().GetMethod() != "GET") {
+		if resp.GetOkResponse() != nil &&
+			(a.GetSource().GetPrincipal() != acmeWeb || a.GetContextExtensions()["service"] != "acme/orders" ||
+				a.GetRequest().GetHttp().GetMethod() != "GET") {
 			t.Errorf("allowed: %v", &req)
 		}
 		if _, err := proto.Marshal(resp); err != nil {

@@ -14,14 +14,17 @@ type Metrics struct {
 	decisions *prometheus.CounterVec
 	duration  prometheus.Histogram
 	faults    prometheus.Counter
-	held      sync.Map // destinationKey -> []prometheus.Counter by Reason
+
+	mu   sync.RWMutex
+	held map[labels][]prometheus.Counter // by Reason
 }
 
-type destinationKey struct{ tenant, service string }
+type labels struct{ tenant, service string }
 
 // NewMetrics registers the metrics of the decision point.
 func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
+		held: make(map[labels][]prometheus.Counter),
 		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ringfence_authz_decisions_total",
 			Help: "Decisions by the destination's tenant and service; the service is empty where the call was for none of the asker's.",
@@ -47,15 +50,17 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 // count holds the counters of a destination, because looking one up costs more than a decision.
 func (m *Metrics) count(v verdict, d time.Duration) {
 	m.duration.Observe(d.Seconds())
-	k := destinationKey{tenant: v.asker.Tenant().Name(), service: v.service.Name()}
-	held, ok := m.held.Load(k)
+	l := labels{tenant: v.asker.Tenant().Name(), service: v.service.Name()}
+	m.mu.RLock()
+	held, ok := m.held[l]
+	m.mu.RUnlock()
 	if !ok {
-		held, _ = m.held.LoadOrStore(k, m.children(k))
+		held = m.hold(l)
 	}
-	held.([]prometheus.Counter)[v.decision.Reason()].Inc()
+	held[v.decision.Reason()].Inc()
 }
 
-func (m *Metrics) children(k destinationKey) []prometheus.Counter {
+func (m *Metrics) hold(l labels) []prometheus.Counter {
 	reasons := authz.Reasons()
 	counters := make([]prometheus.Counter, len(reasons))
 	for _, r := range reasons {
@@ -63,7 +68,10 @@ func (m *Metrics) children(k destinationKey) []prometheus.Counter {
 		if r == authz.Allowed {
 			decision = "allow"
 		}
-		counters[r] = m.decisions.WithLabelValues(k.tenant, k.service, decision, r.String())
+		counters[r] = m.decisions.WithLabelValues(l.tenant, l.service, decision, r.String())
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.held[l] = counters
 	return counters
 }

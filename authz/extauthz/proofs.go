@@ -9,6 +9,7 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
 	"github.com/ringfence-mesh/ringfence/authz"
+	"github.com/ringfence-mesh/ringfence/identity"
 )
 
 // How many proofs of one tenant are remembered, at most twice as many.
@@ -20,7 +21,10 @@ const (
 // proofs verifies certificates and tokens, and remembers what it verified, so that a warm check costs no signature. Only
 // good proofs are remembered, under a hash that covers the version of the Table, and until they end. Each tenant has its
 // own memory: who floods it with tokens pushes out nobody else's.
-type proofs struct{ tenants sync.Map } // identity.TenantID -> *memory
+type proofs struct {
+	mu      sync.Mutex
+	tenants map[identity.TenantID]*memory
+}
 
 type memory struct {
 	leaves cache[authz.Caller]
@@ -28,11 +32,14 @@ type memory struct {
 }
 
 func (p *proofs) of(t *authz.Table) *memory {
-	if m, ok := p.tenants.Load(t.Tenant()); ok {
-		return m.(*memory)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m, ok := p.tenants[t.Tenant()]
+	if !ok {
+		m = &memory{leaves: cache[authz.Caller]{limit: maxLeaves}, tokens: cache[authz.Token]{limit: maxTokens}}
+		p.tenants[t.Tenant()] = m
 	}
-	m, _ := p.tenants.LoadOrStore(t.Tenant(), &memory{leaves: cache[authz.Caller]{limit: maxLeaves}, tokens: cache[authz.Token]{limit: maxTokens}})
-	return m.(*memory)
+	return m
 }
 
 // caller proves who calls by the certificate, which must say what Envoy says.

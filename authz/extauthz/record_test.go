@@ -73,9 +73,14 @@ func TestMetrics(t *testing.T) {
 		service, decision, reason string
 		want                      float64
 	}{
-		{"orders", "allow", "allowed", 2}, {"orders", "deny", "token_missing", 1}, {"orders", "deny", "cross_tenant", 1}, {"", "deny", "unknown_destination", 1},
+		{"orders", "allow", "allowed", 2}, {
+			"orders", "deny", "token_missing", 1,
+		}, {"orders", "deny", "cross_tenant", 1}, {"", "deny", "unknown_destination", 1},
 	} {
-		if got := counter(t, p.registry, name, map[string]string{"tenant": "acme", "service": tc.service, "decision": tc.decision, "reason": tc.reason}); got != tc.want {
+		if got := counter(
+			t, p.registry, name,
+			map[string]string{"tenant": "acme", "service": tc.service, "decision": tc.decision, "reason": tc.reason},
+		); got != tc.want {
 			t.Errorf("%+v: %v", tc, got)
 		}
 	}
@@ -107,7 +112,13 @@ func TestLog(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
 	var out bytes.Buffer
-	log := extauthz.Log(zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg", LevelKey: "level", EncodeLevel: zapcore.LowercaseLevelEncoder, EncodeTime: zapcore.RFC3339TimeEncoder}), zapcore.AddSync(&out), zap.DebugLevel)))
+	log := extauthz.Log(zap.New(zapcore.NewCore(
+		zapcore.NewJSONEncoder(zapcore.EncoderConfig{
+			MessageKey: "msg", LevelKey: "level", EncodeLevel: zapcore.LowercaseLevelEncoder,
+			EncodeTime: zapcore.RFC3339TimeEncoder,
+		}),
+		zapcore.AddSync(&out), zap.DebugLevel,
+	)))
 	p := start(t, m, acmeOrders, m.agents(acmeOrders))
 	secret := m.clerk()
 	web := m.acme.SVID(acmeWeb)
@@ -117,7 +128,8 @@ func TestLog(t *testing.T) {
 		out.Reset()
 		log.Record(p.entries.last(t))
 		text := out.String()
-		if strings.Contains(text, secret) || strings.Contains(text, "globex") || strings.Contains(text, "s3cret") || strings.Count(text, "\n") > 1 {
+		if strings.Contains(text, secret) || strings.Contains(text, "globex") || strings.Contains(text, "s3cret") ||
+			strings.Count(text, "\n") > 1 {
 			t.Errorf("the log tells too much: %s", text)
 		}
 		if text == "" {
@@ -137,22 +149,36 @@ func TestLog(t *testing.T) {
 		req  *authv3.CheckRequest
 		want map[string]any
 	}{
-		{"own tenant", call(web, acmeWeb, "acme/orders", "DELETE", "/s3cret", "Bearer "+secret), map[string]any{"reason": "no_rule", "service": "acme/orders", "tenant": "acme", "caller": acmeWeb}},
-		{"foreign tenant", call(m.globex.SVID(globexWeb), globexWeb, "acme/orders", "GET", "/orders"), map[string]any{"reason": "cross_tenant", "service": "acme/orders"}},
-		{"foreign service", call(web, acmeWeb, "globex/orders", "GET", "/orders"), map[string]any{"reason": "unknown_destination", "service": "", "tenant": "acme", "caller": acmeWeb}},
-		{"a service that is a line break", call(web, acmeWeb, "acme/\n{}", "GET", "/orders\n"), map[string]any{"reason": "unknown_destination", "service": "", "tenant": "acme", "caller": acmeWeb}},
+		{
+			"own tenant", call(web, acmeWeb, "acme/orders", "DELETE", "/s3cret", "Bearer "+secret),
+			map[string]any{"reason": "no_rule", "service": "acme/orders", "tenant": "acme", "caller": acmeWeb},
+		},
+		{
+			"foreign tenant", call(m.globex.SVID(globexWeb), globexWeb, "acme/orders", "GET", "/orders"),
+			map[string]any{"reason": "cross_tenant", "service": "acme/orders"},
+		},
+		{
+			"foreign service", call(web, acmeWeb, "globex/orders", "GET", "/orders"),
+			map[string]any{"reason": "unknown_destination", "service": "", "tenant": "acme", "caller": acmeWeb},
+		},
+		{
+			"a service that is a line break", call(web, acmeWeb, "acme/\n{}", "GET", "/orders\n"),
+			map[string]any{"reason": "unknown_destination", "service": "", "tenant": "acme", "caller": acmeWeb},
+		},
 	} {
 		got := line(tc.req)
 		e := p.entries.last(t)
 		maps.Copy(tc.want, map[string]any{
-			"level": "info", "msg": "call refused", "decision": e.ID, "time": m.now.Format(time.RFC3339), "asker": acmeOrders, "generation": e.Generation,
+			"level": "info", "msg": "call refused", "decision": e.ID, "time": m.now.Format(time.RFC3339),
+			"asker": acmeOrders, "generation": e.Generation,
 		})
 		if diff := cmp.Diff(tc.want, got); diff != "" {
 			t.Errorf("%s: %s", tc.name, diff)
 		}
 	}
 	out.Reset()
-	if log.Record(extauthz.Entry{ID: "1", Reason: authz.NotReady, Fault: "stack"}); !strings.Contains(out.String(), `"level":"error"`) || !strings.Contains(out.String(), `"fault":"stack"`) {
+	if log.Record(extauthz.Entry{ID: "1", Reason: authz.NotReady, Fault: "stack"}); !strings.Contains(out.String(), `"level":"error"`) ||
+		!strings.Contains(out.String(), `"fault":"stack"`) {
 		t.Errorf("%s", out.String())
 	}
 }

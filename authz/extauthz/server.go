@@ -49,6 +49,7 @@ func StripToken() Option { return func(s *Server) { s.stripToken = true } }
 // New makes a server. Servers of one process may share the recorder and the metrics.
 func New(tables Tables, asker Asker, recorder Recorder, metrics *Metrics, clock func() time.Time, options ...Option) *Server {
 	s := &Server{tables: tables, asker: asker, recorder: recorder, metrics: metrics, clock: clock}
+	s.proofs.tenants = make(map[identity.TenantID]*memory)
 	for _, o := range options {
 		o(s)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,10 +48,12 @@ func TestCheckAllowed(t *testing.T) {
 	}
 	meta := resp.GetDynamicMetadata().AsMap()
 	e := p.entries.last(t)
-	if meta["decision"] != e.ID || meta["reason"] != "allowed" || meta["rule"] != "orders/web-reads" || meta["tenant"] != "acme" || meta["generation"] != e.Generation || len(e.Generation) != 12 {
+	if meta["decision"] != e.ID || meta["reason"] != "allowed" || meta["rule"] != "orders/web-reads" ||
+		meta["tenant"] != "acme" || meta["generation"] != e.Generation || len(e.Generation) != 12 {
 		t.Errorf("%v beside %+v", meta, e)
 	}
-	if !e.Allowed || e.Service != "acme/orders" || e.Asker.String() != acmeOrders || e.Caller.String() != acmeWeb || !e.Time.Equal(m.now) || e.Reason != authz.Allowed {
+	if !e.Allowed || e.Service != "acme/orders" || e.Asker.String() != acmeOrders || e.Caller.String() != acmeWeb ||
+		!e.Time.Equal(m.now) || e.Reason != authz.Allowed {
 		t.Errorf("%+v", e)
 	}
 }
@@ -64,7 +67,9 @@ func TestCheckRemovesWhatItDoesNotSet(t *testing.T) {
 	if diff := cmp.Diff([]string{"x-ringfence-subject"}, ok.GetHeadersToRemove()); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(map[string]string{"x-ringfence-tenant": "globex", "x-ringfence-caller": globexWeb}, headers(ok.GetHeaders())); diff != "" {
+	if diff := cmp.Diff(
+		map[string]string{"x-ringfence-tenant": "globex", "x-ringfence-caller": globexWeb}, headers(ok.GetHeaders()),
+	); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -126,21 +131,43 @@ func TestCheckRefused(t *testing.T) {
 		{"nothing at all", &authv3.CheckRequest{}, "unknown_caller"},
 		{"no certificate", call(nil, acmeWeb, "acme/orders", "GET", "/orders", clerk), "unknown_caller"},
 		{"no certificate, forged XFCC", change(call(nil, "", "acme/orders", "GET", "/orders", clerk), func(a *authv3.AttributeContext) {
-			http(a).HeaderMap.Headers = append(http(a).HeaderMap.Headers, &corev3.HeaderValue{Key: "x-forwarded-client-cert", Value: "URI=" + acmeWeb})
+			http(a).HeaderMap.Headers = append(
+				http(a).HeaderMap.Headers, &corev3.HeaderValue{Key: "x-forwarded-client-cert", Value: "URI=" + acmeWeb},
+			)
 		}), "unknown_caller"},
 		{"no principal", call(web, "", "acme/orders", "GET", "/orders", clerk), "invalid_identity"},
 		{"another principal", call(web, acmeOrders, "acme/orders", "GET", "/orders", clerk), "invalid_identity"},
 		{"principal in upper case", call(web, strings.ToUpper(acmeWeb), "acme/orders", "GET", "/orders", clerk), "invalid_identity"},
 		{"certificate no PEM", change(good(), func(a *authv3.AttributeContext) { a.Source.Certificate = "x" }), "invalid_identity"},
 		{"certificate with a bad escape", change(good(), func(a *authv3.AttributeContext) { a.Source.Certificate += "%0" }), "invalid_identity"},
-		{"certificate with text in front", change(good(), func(a *authv3.AttributeContext) { a.Source.Certificate = "x%0A" + a.Source.Certificate }), "invalid_identity"},
+		{"certificate with text in front", change(good(), func(a *authv3.AttributeContext) { a.Source.Certificate = "x%0A" + a.GetSource().GetCertificate() }), "invalid_identity"},
 		{"certificate too long", change(good(), func(a *authv3.AttributeContext) { a.Source.Certificate = strings.Repeat("a", 40<<10) }), "invalid_identity"},
 		{"two certificates", change(good(), func(a *authv3.AttributeContext) { a.Source.Certificate += asEnvoy(web) }), "invalid_identity"},
-		{"two URI SANs", call(m.acme.SVID("", testca.RawURIs(acmeWeb, acmeOrders)), acmeWeb, "acme/orders", "GET", "/orders", clerk), "invalid_identity"},
-		{"upper-case scheme", call(m.acme.SVID("", testca.RawURIs("SPIFFE"+acmeWeb[6:])), acmeWeb, "acme/orders", "GET", "/orders", clerk), "invalid_identity"},
-		{"empty fragment", call(m.acme.SVID("", testca.RawURIs(acmeWeb+"#")), acmeWeb, "acme/orders", "GET", "/orders", clerk), "invalid_identity"},
-		{"NUL in the SAN", call(m.acme.SVID("", testca.RawURIs(acmeWeb+"\x00")), acmeWeb, "acme/orders", "GET", "/orders", clerk), "invalid_identity"},
-		{"unmapped", call(m.acme.SVID("spiffe://acme.demo.test/x"), "spiffe://acme.demo.test/x", "acme/orders", "GET", "/orders", clerk), "unknown_caller"},
+		{
+			"two URI SANs",
+			call(m.acme.SVID("", testca.RawURIs(acmeWeb, acmeOrders)), acmeWeb, "acme/orders", "GET", "/orders", clerk),
+			"invalid_identity",
+		},
+		{
+			"upper-case scheme",
+			call(m.acme.SVID("", testca.RawURIs("SPIFFE"+acmeWeb[6:])), acmeWeb, "acme/orders", "GET", "/orders", clerk),
+			"invalid_identity",
+		},
+		{
+			"empty fragment",
+			call(m.acme.SVID("", testca.RawURIs(acmeWeb+"#")), acmeWeb, "acme/orders", "GET", "/orders", clerk),
+			"invalid_identity",
+		},
+		{
+			"NUL in the SAN",
+			call(m.acme.SVID("", testca.RawURIs(acmeWeb+"\x00")), acmeWeb, "acme/orders", "GET", "/orders", clerk),
+			"invalid_identity",
+		},
+		{
+			"unmapped",
+			call(m.acme.SVID("spiffe://acme.demo.test/x"), "spiffe://acme.demo.test/x", "acme/orders", "GET", "/orders", clerk),
+			"unknown_caller",
+		},
 		{"expired", call(m.acme.SVID(acmeWeb, testca.ValidFor(-2*time.Hour, -time.Hour)), acmeWeb, "acme/orders", "GET", "/orders", clerk), "expired_identity"},
 		{"another root", call(m.globex.SVID(acmeWeb), acmeWeb, "acme/orders", "GET", "/orders", clerk), "invalid_identity"},
 		{"another tenant", call(m.globex.SVID(globexWeb), globexWeb, "acme/orders", "GET", "/orders", clerk), "cross_tenant"},
@@ -158,8 +185,16 @@ func TestCheckRefused(t *testing.T) {
 		{"the header twice, one empty", call(web, acmeWeb, "acme/orders", "GET", "/orders", clerk, ""), "token_invalid"},
 		{"two tokens in one", call(web, acmeWeb, "acme/orders", "GET", "/orders", clerk+", "+clerk), "token_invalid"},
 		{"token expired", call(web, acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.token(acmeIDP, "acme", m.now)), "token_expired"},
-		{"another tenant's issuer", call(web, acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.token(globexIDP, "globex", m.now.Add(time.Minute))), "issuer_not_allowed"},
-		{"another tenant's token", call(web, acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.token(acmeIDP, "globex", m.now.Add(time.Minute))), "issuer_not_allowed"},
+		{
+			"another tenant's issuer",
+			call(web, acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.token(globexIDP, "globex", m.now.Add(time.Minute))),
+			"issuer_not_allowed",
+		},
+		{
+			"another tenant's token",
+			call(web, acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.token(acmeIDP, "globex", m.now.Add(time.Minute))),
+			"issuer_not_allowed",
+		},
 		{"no rule", call(web, acmeWeb, "acme/orders", "DELETE", "/orders", clerk), "no_rule"},
 		{"CONNECT without a path", call(web, acmeWeb, "acme/orders", "CONNECT", "", clerk), "no_rule"},
 	}
@@ -187,14 +222,17 @@ func TestCheckRefused(t *testing.T) {
 		case "token_invalid", "token_expired":
 			code, grpcCode, body, want["www-authenticate"] = 401, codes.Unauthenticated, unauthorised, `Bearer realm="ringfence", error="invalid_token"`
 		}
-		if int(denied.GetStatus().GetCode()) != code || resp.GetStatus().GetCode() != int32(grpcCode) || denied.GetBody() != body || !json.Valid([]byte(body)) {
+		if int(denied.GetStatus().GetCode()) != code || resp.GetStatus().GetCode() != int32(grpcCode) ||
+			denied.GetBody() != body || !json.Valid([]byte(body)) {
 			t.Errorf("%s: %v", tc.name, resp)
 		}
 		if diff := cmp.Diff(want, h); diff != "" {
 			t.Errorf("%s: %s", tc.name, diff)
 		}
 	}
-	if resp := p.check(t, change(good(), func(a *authv3.AttributeContext) { a.Destination.Principal = acmeOrders })); resp.GetOkResponse() == nil {
+	if resp := p.check(
+		t, change(good(), func(a *authv3.AttributeContext) { a.Destination.Principal = acmeOrders }),
+	); resp.GetOkResponse() == nil {
 		t.Errorf("the one that all others were made from: %s", reason(resp))
 	}
 }
@@ -239,9 +277,16 @@ func TestCheckSharedService(t *testing.T) {
 		{"granted", call(acme, acmeWeb, "platform/billing", "POST", "/invoices"), "allowed", "acme"},
 		{"granted, with its token", call(acme, acmeWeb, "platform/billing", "POST", "/invoices", "Bearer "+m.clerk()), "allowed", "acme"},
 		{"beyond the Grant", call(acme, acmeWeb, "platform/billing", "DELETE", "/invoices"), "no_rule", "acme"},
-		{"with another tenant's token", call(acme, acmeWeb, "platform/billing", "POST", "/invoices", "Bearer "+m.token(globexIDP, "globex", m.now.Add(time.Minute))), "issuer_not_allowed", "acme"},
+		{
+			"with another tenant's token",
+			call(acme, acmeWeb, "platform/billing", "POST", "/invoices", "Bearer "+m.token(globexIDP, "globex", m.now.Add(time.Minute))),
+			"issuer_not_allowed", "acme",
+		},
 		{"not granted", call(globex, globexWeb, "platform/billing", "POST", "/invoices"), "grant_missing", nil},
-		{"minted by a granted tenant's root", call(m.acme.SVID(globexWeb), globexWeb, "platform/billing", "POST", "/invoices"), "grant_missing", nil},
+		{
+			"minted by a granted tenant's root",
+			call(m.acme.SVID(globexWeb), globexWeb, "platform/billing", "POST", "/invoices"), "grant_missing", nil,
+		},
 	} {
 		resp := p.check(t, tc.req)
 		if got := resp.GetDynamicMetadata().AsMap(); got["reason"] != tc.reason || got["tenant"] != tc.tenant {
@@ -287,7 +332,8 @@ func TestCheckCurrentAndNext(t *testing.T) {
 			t.Errorf("%s: %s, want %s", tc.name, reason(resp), tc.reason)
 		}
 		if tc.reason == "not_ready" {
-			if d := resp.GetDeniedResponse(); d.GetStatus().GetCode() != 503 || d.GetBody() != unavailable || resp.GetStatus().GetCode() != int32(codes.Unavailable) {
+			if d := resp.GetDeniedResponse(); d.GetStatus().GetCode() != 503 || d.GetBody() != unavailable ||
+				resp.GetStatus().GetCode() != int32(codes.Unavailable) {
 				t.Errorf("%s: %v", tc.name, resp)
 			}
 		}
@@ -350,22 +396,23 @@ func TestCheckSurvivesPanics(t *testing.T) {
 	m := newMesh(t)
 	fine := &tables{current: map[string]*authz.Table{acmeOrders: m.agents(acmeOrders)}}
 	good := call(m.acme.SVID(acmeWeb), acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.clerk())
-	for name, make := range map[string]func(*point, *extauthz.Metrics) *extauthz.Server{
+	for name, server := range map[string]func(*point, *extauthz.Metrics) *extauthz.Server{
 		"tables": func(p *point, x *extauthz.Metrics) *extauthz.Server {
 			return extauthz.New(broken{}, extauthz.Fixed(m.id(acmeOrders)), p.entries, x, time.Now)
 		},
 		"asker": func(p *point, x *extauthz.Metrics) *extauthz.Server {
 			return extauthz.New(fine, broken{}, p.entries, x, time.Now)
 		},
-		"recorder": func(p *point, x *extauthz.Metrics) *extauthz.Server {
+		"recorder": func(_ *point, x *extauthz.Metrics) *extauthz.Server {
 			return extauthz.New(fine, extauthz.Fixed(m.id(acmeOrders)), broken{}, x, time.Now)
 		},
 	} {
 		p := &point{entries: &entries{}, registry: prometheus.NewRegistry()}
-		p.serve(t, make(p, metrics(t, p.registry)))
+		p.serve(t, server(p, metrics(t, p.registry)))
 		for range 2 {
 			resp := p.check(t, good)
-			if resp.GetDeniedResponse().GetStatus().GetCode() != 503 || headers(resp.GetDeniedResponse().GetHeaders())["x-ringfence-decision"] == "" {
+			if resp.GetDeniedResponse().GetStatus().GetCode() != 503 ||
+				headers(resp.GetDeniedResponse().GetHeaders())["x-ringfence-decision"] == "" {
 				t.Errorf("%s: %v", name, resp)
 			}
 		}
@@ -424,7 +471,7 @@ func TestRefusalsTellNothing(t *testing.T) {
 		call(nil, "", "acme/orders", "GET", "/orders"),
 		call(web, acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.token(globexIDP, "globex", m.now.Add(time.Minute))),
 	} {
-		denied := proto.Clone(p.check(t, req).GetDeniedResponse()).(*authv3.DeniedHttpResponse)
+		denied := proto.CloneOf(p.check(t, req).GetDeniedResponse())
 		for _, h := range denied.GetHeaders() {
 			if h.GetHeader().GetKey() == "x-ringfence-decision" {
 				h.Header.Value = ""
@@ -436,5 +483,36 @@ func TestRefusalsTellNothing(t *testing.T) {
 		if diff := cmp.Diff(first, denied, protocmp.Transform()); diff != "" {
 			t.Error(diff)
 		}
+	}
+}
+
+// Many calls at once, while the Table changes under them: each is answered by one Table or the other.
+func TestCheckConcurrently(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	wide := m.agents(acmeOrders)
+	m.edit("tenants/acme/orders.yaml", "[GET]", "[PUT]")
+	narrow := m.agents(acmeOrders)
+	p := start(t, m, acmeOrders, wide)
+	req := call(m.acme.SVID(acmeWeb), acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.clerk())
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 50 {
+				resp, err := p.client.Check(t.Context(), req)
+				if r := reason(resp); err != nil || (r != "allowed" && r != "no_rule") {
+					t.Errorf("%s, %v", r, err)
+				}
+			}
+		})
+	}
+	for n := range 50 {
+		p.tables.mu.Lock()
+		p.tables.current[acmeOrders] = []*authz.Table{narrow, wide}[n%2]
+		p.tables.mu.Unlock()
+	}
+	wg.Wait()
+	if got := counter(t, p.registry, "ringfence_authz_decisions_total", nil); got != 400 {
+		t.Errorf("%v decisions counted", got)
 	}
 }
