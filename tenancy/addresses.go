@@ -22,9 +22,10 @@ type claim struct {
 	at v1alpha1.Pos
 }
 
-// claimAddresses gives every address and port to one service of the mesh. Who held it in the previous model keeps it;
-// after that the platform goes first, so that no tenant can take a shared service's place; otherwise nobody gets it,
-// because the order of names or files must not decide who receives whose calls.
+// claimAddresses gives every address and port to one service of the mesh. The platform goes before the tenants, so that
+// no tenant can take a shared service's place or hold up the platform by sitting on an address; after that, who held it
+// in the previous model keeps it; otherwise nobody gets it, because the order of names or files must not decide who
+// receives whose calls.
 func (b *builder) claimAddresses() {
 	claims := map[netip.AddrPort][]claim{}
 	for _, owner := range keys(b.draft) {
@@ -74,23 +75,18 @@ func (b *builder) wishes(claims map[netip.AddrPort][]claim, s *draftService) {
 }
 
 func (b *builder) winner(ap netip.AddrPort, wanting []claim) holder {
-	if len(wanting) == 1 {
-		return wanting[0].holder
+	first := slices.DeleteFunc(slices.Clone(wanting), func(c claim) bool { return !c.owner.IsPlatform() })
+	if len(first) == 0 {
+		first = wanting
+	}
+	if len(first) == 1 {
+		return first[0].holder
 	}
 	if b.in.Previous != nil {
 		before := b.in.Previous.claims[ap]
-		if slices.ContainsFunc(wanting, func(c claim) bool { return c.same(before) }) {
+		if slices.ContainsFunc(first, func(c claim) bool { return c.same(before) }) {
 			return before
 		}
-	}
-	var platform []claim
-	for _, c := range wanting {
-		if c.owner.IsPlatform() {
-			platform = append(platform, c)
-		}
-	}
-	if len(platform) == 1 {
-		return platform[0].holder
 	}
 	return holder{}
 }

@@ -76,7 +76,14 @@ func (t Tenant) Imports() []Import { return slices.Clone(t.get().imports) }
 func (t Tenant) Callers(service string) []Caller { return slices.Clone(t.get().callers[service]) }
 
 // Rules are the rules of the access policies of the tenant's own service of that name, in the order of their files.
-func (t Tenant) Rules(service string) []Rule { return slices.Clone(t.get().rules[service]) }
+func (t Tenant) Rules(service string) []Rule {
+	rules := slices.Clone(t.get().rules[service])
+	for i, r := range rules {
+		rules[i].From, rules[i].Roles = slices.Clone(r.From), slices.Clone(r.Roles)
+		rules[i].Methods, rules[i].Paths = slices.Clone(r.Methods), slices.Clone(r.Paths)
+	}
+	return rules
+}
 
 // Issuers are the token issuers that may assert this tenant, by name, each narrowed to this tenant.
 func (t Tenant) Issuers() []identity.TokenIssuer { return slices.Clone(t.get().issuers) }
