@@ -73,10 +73,14 @@ func code(ts *testscript.TestScript, args []string) int {
 	}
 }
 
-// until repeats a command until it exits with 0.
+// until repeats a command until it exits with 0, or with ! until it does not.
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if code(ts, args) == 0 {
+		if args[0] == "!" {
+			if code(ts, args[1:]) != 0 {
+				return
+			}
+		} else if code(ts, args) == 0 {
 			return
 		}
 	}
