@@ -32,8 +32,9 @@ type Recorder interface {
 	Reloaded(Event)
 }
 
-// Prover judges a compiled mesh.
-type Prover func(*tenancy.Model, []xds.Part, []*authz.Table) (prove.Proof, *prove.Counterexample)
+// Prover judges a compiled mesh. It is given the proof of the generation before, zero for none, so that it need not look
+// again at what has not changed.
+type Prover func(before prove.Proof, m *tenancy.Model, parts []xds.Part, tables []*authz.Table) (prove.Proof, *prove.Counterexample)
 
 // Event is what came of one attempt.
 type Event struct {
@@ -61,7 +62,7 @@ type Config struct {
 	Source   Source
 	Bundles  Bundles
 	Recorder Recorder
-	// Prover is prove.Prove where it is nil.
+	// Prover is prove.Proof.Extend where it is nil.
 	Prover Prover
 	// Clock is time.Now where it is nil. It stamps generations and measures; nothing is decided by it.
 	Clock func() time.Time
@@ -84,7 +85,7 @@ type Pipeline struct {
 // New makes a Pipeline; Run starts it.
 func New(c Config) *Pipeline {
 	if c.Prover == nil {
-		c.Prover = prove.Prove
+		c.Prover = prove.Proof.Extend
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now
@@ -156,7 +157,11 @@ func (p *Pipeline) reload(ctx context.Context) Event {
 		return e
 	}
 	start := p.config.Clock()
-	proof, counterexample := p.config.Prover(s.build.model, s.build.parts(), s.build.tables())
+	var before prove.Proof
+	if b.previous != nil {
+		before = b.previous.proof
+	}
+	proof, counterexample := p.config.Prover(before, s.build.model, s.build.parts(), s.build.tables())
 	e.Proving = p.config.Clock().Sub(start)
 	if counterexample != nil {
 		e.Counterexample = counterexample

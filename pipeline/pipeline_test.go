@@ -282,12 +282,13 @@ func TestWhatChangesNothingIsNotPublished(t *testing.T) {
 func TestACounterexampleKeepsTheOldGeneration(t *testing.T) {
 	t.Parallel()
 	leaks := false
-	m := newMesh(t, func(model *tenancy.Model, parts []xds.Part, tables []*authz.Table) (prove.Proof, *prove.Counterexample) {
+	prover := func(p prove.Proof, m *tenancy.Model, parts []xds.Part, tables []*authz.Table) (prove.Proof, *prove.Counterexample) {
 		if leaks {
 			return prove.Proof{}, &prove.Counterexample{}
 		}
-		return prove.Prove(model, parts, tables)
-	})
+		return p.Extend(m, parts, tables)
+	}
+	m := newMesh(t, prover)
 	expect(t, m, outcome{published: true})
 	before := m.everything()
 	widen(t, m, globexOrders)
@@ -307,7 +308,7 @@ func TestAProofOfSomethingElseIsNoProof(t *testing.T) {
 	t.Parallel()
 	other := started(t).Current().Proof()
 	for name, proof := range map[string]prove.Proof{"none": {}, "of another mesh": other} {
-		m := newMesh(t, func(*tenancy.Model, []xds.Part, []*authz.Table) (prove.Proof, *prove.Counterexample) {
+		m := newMesh(t, func(prove.Proof, *tenancy.Model, []xds.Part, []*authz.Table) (prove.Proof, *prove.Counterexample) {
 			return proof, nil
 		})
 		widen(t, m, globexOrders)

@@ -59,6 +59,7 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 	root.AddCommand(
 		newDemo(p),
 		newServe(p),
+		newAgent(p),
 		newAuthz(p),
 		newToken(p),
 		newValidate(p),
