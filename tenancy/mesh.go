@@ -1,6 +1,8 @@
 package tenancy
 
 import (
+	"strings"
+
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
 )
@@ -31,7 +33,7 @@ func (b *builder) readMesh() {
 		rules[i] = identity.MappingRule{TrustDomain: r.TrustDomain.Value, Path: r.Path.Value}
 		// Each rule is tried alone first, so that every wrong one is reported at its own place.
 		if _, err := identity.NewMapping(platform, rules[i:i+1]); err != nil && !platform.IsZero() {
-			b.reportAt(r.Pos, v1alpha1.CodeIdentityRule, "", "%s", err)
+			b.reportAt(r.Pos, v1alpha1.CodeIdentityRule, "", "%s", strings.TrimPrefix(err.Error(), "rule 1: "))
 			valid = false
 		}
 	}

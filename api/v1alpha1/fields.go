@@ -71,7 +71,7 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 		p.Set(reflect.ValueOf(d.pos(n)))
 	}
 	fields := fieldsOf(v.Type())
-	seen := map[string]Pos{}
+	seen, meant := map[string]Pos{}, map[string]bool{}
 	for it := m.MapRange(); it.Next(); {
 		key, at := it.Key(), d.pos(it.Key())
 		name := keyText(key)
@@ -88,10 +88,18 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 			d.reportAt(d.pos(it.Value()), CodeSyntax, "", "the value of %s begins in the line of its key", join(path, name))
 			continue
 		}
-		d.field(fields, name, at, it.Value(), v, path)
+		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
+		switch {
+		case i < 0:
+			meant[d.unknown(fields, name, at, path)] = true
+		case fields[i].index == nil:
+			d.reportAt(at, CodeNotYet, "", "%s is not built yet", join(path, name))
+		default:
+			d.value(it.Value(), v.FieldByIndex(fields[i].index), join(path, name), fields[i])
+		}
 	}
 	for _, f := range fields {
-		if _, ok := seen[f.name]; !ok && f.required {
+		if _, ok := seen[f.name]; !ok && f.required && !meant[f.name] {
 			d.reportAt(d.pos(n), CodeMissingField, "", "%s is missing", join(path, f.name))
 		}
 	}
@@ -111,26 +119,20 @@ func isBlock(n ast.Node) bool {
 	}
 }
 
-func (d *decoder) field(fields []field, name string, at Pos, n ast.Node, v reflect.Value, path string) {
-	i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
-	switch {
-	case i < 0:
-		known := make([]string, 0, len(fields))
-		for _, f := range fields {
-			if f.index != nil {
-				known = append(known, f.name)
-			}
+// unknown reports a field that does not exist, and returns the one that was probably meant.
+func (d *decoder) unknown(fields []field, name string, at Pos, path string) string {
+	known := make([]string, 0, len(fields))
+	for _, f := range fields {
+		if f.index != nil {
+			known = append(known, f.name)
 		}
-		where := ""
-		if path != "" {
-			where = " in " + path
-		}
-		d.reportAt(at, CodeUnknownField, Suggest(name, known), "unknown field %s%s", Quote(name), where)
-	case fields[i].index == nil:
-		d.reportAt(at, CodeNotYet, "", "%s is not built yet", join(path, name))
-	default:
-		d.value(n, v.FieldByIndex(fields[i].index), join(path, name), fields[i])
 	}
+	where := ""
+	if path != "" {
+		where = " in " + path
+	}
+	d.reportAt(at, CodeUnknownField, Suggest(name, known), "unknown field %s%s", Quote(name), where)
+	return nearest(name, known)
 }
 
 // value reads n into v, which is a scalar, a struct, a pointer to a struct, or a list of scalars or structs.

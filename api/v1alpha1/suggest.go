@@ -11,6 +11,14 @@ const maxSuggest = 64
 // Suggest is the hint for a word that is not one of known: "did you mean …?" with the nearest of them, or nothing where
 // none is near.
 func Suggest(word string, known []string) string {
+	if near := nearest(word, known); near != "" {
+		return fmt.Sprintf("did you mean %q?", near)
+	}
+	return ""
+}
+
+// nearest is the one of known that word was probably meant to be, or "".
+func nearest(word string, known []string) string {
 	best, bestDistance := "", 1+len(word)/3
 	if len(word) > maxSuggest {
 		return ""
@@ -25,10 +33,7 @@ func Suggest(word string, known []string) string {
 			best, bestDistance = k, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("did you mean %q?", best)
+	return best
 }
 
 // distance counts the insertions, deletions, substitutions and swaps of neighbours that turn a into b.
