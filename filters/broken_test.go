@@ -31,6 +31,8 @@ import (
 )
 
 // broken is, for each setting, what a mistake or a hostile control plane could make of it.
+//
+//nolint:lll // one row for each way to break it
 func broken() map[string]map[string]edit {
 	prefix := &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://acme.demo.test/"}}
 	regex := &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: ".*"}}}
@@ -46,7 +48,9 @@ func broken() map[string]map[string]edit {
 			"shadow mode":        authz(func(a *extauthzv3.ExtAuthz) { a.ShadowMode = true }),
 			"filter enabled":     authz(func(a *extauthzv3.ExtAuthz) { a.FilterEnabled = &corev3.RuntimeFractionalPercent{} }),
 			"clear route cache":  authz(func(a *extauthzv3.ExtAuthz) { a.ClearRouteCache = true }),
-			"request body":       authz(func(a *extauthzv3.ExtAuthz) { a.WithRequestBody = &extauthzv3.BufferSettings{MaxRequestBytes: 1} }),
+			"request body": authz(func(a *extauthzv3.ExtAuthz) {
+				a.WithRequestBody = &extauthzv3.BufferSettings{MaxRequestBytes: 1}
+			}),
 			"HTTP service": authz(func(a *extauthzv3.ExtAuthz) {
 				a.Services = &extauthzv3.ExtAuthz_HttpService{HttpService: &extauthzv3.HttpService{}}
 			}),
@@ -84,13 +88,18 @@ func broken() map[string]map[string]edit {
 			"filter by discovery": hcm(func(h *hcmv3.HttpConnectionManager) {
 				h.GetHttpFilters()[1].ConfigType = &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: &corev3.ExtensionConfigSource{}}
 			}),
-			"default chain":                         in(func(l *listenerv3.Listener) { l.DefaultFilterChain = &listenerv3.FilterChain{} }),
+			"default chain": in(func(l *listenerv3.Listener) {
+				l.DefaultFilterChain = &listenerv3.FilterChain{}
+			}),
 			"original destination":                  in(func(l *listenerv3.Listener) { l.UseOriginalDst = wrapperspb.Bool(true) }),
 			"timeout of listener filters lets pass": in(func(l *listenerv3.Listener) { l.ContinueOnListenerFiltersTimeout = true }),
-			"second address":                        in(func(l *listenerv3.Listener) { l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{}} }),
-			"socket option":                         in(func(l *listenerv3.Listener) { l.SocketOptions = []*corev3.SocketOption{{}} }),
-			"PROXY protocol":                        chain(func(c *listenerv3.FilterChain) { c.UseProxyProto = wrapperspb.Bool(true) }),
-			"match by source":                       chain(func(c *listenerv3.FilterChain) { c.FilterChainMatch.SourceType = listenerv3.FilterChainMatch_EXTERNAL }),
+			"second address": in(func(l *listenerv3.Listener) {
+				l.AdditionalAddresses = []*listenerv3.AdditionalAddress{{}}
+			}),
+			"socket option": in(func(l *listenerv3.Listener) { l.SocketOptions = []*corev3.SocketOption{{}} }),
+			"match by source": chain(func(c *listenerv3.FilterChain) {
+				c.FilterChainMatch.SourceType = listenerv3.FilterChainMatch_EXTERNAL
+			}),
 			"untrusted certificates": down(func(d *tlsv3.DownstreamTlsContext) {
 				downValidation(d).TrustChainVerification = tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
 			}),
@@ -130,11 +139,15 @@ func broken() map[string]map[string]edit {
 			"socket by match": cluster(func(c *clusterv3.Cluster) {
 				c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{{Name: "x"}}
 			}),
-			"other load assignment": endpoints(func(a *endpointv3.ClusterLoadAssignment) { a.NamedEndpoints = map[string]*endpointv3.Endpoint{"x": {}} }),
+			"other load assignment": endpoints(func(a *endpointv3.ClusterLoadAssignment) {
+				a.NamedEndpoints = map[string]*endpointv3.Endpoint{"x": {}}
+			}),
 			"endpoint on a Unix socket": endpoints(func(a *endpointv3.ClusterLoadAssignment) {
 				a.GetEndpoints()[0].GetLbEndpoints()[0].GetEndpoint().Address = &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: "/x"}}}
 			}),
-			"private key": secret(func(s *tlsv3.Secret) { s.Type = &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{}} }),
+			"private key": secret(func(s *tlsv3.Secret) {
+				s.Type = &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{}}
+			}),
 			"roots from a file": secret(func(s *tlsv3.Secret) {
 				s.GetValidationContext().TrustedCa.Specifier = &corev3.DataSource_Filename{Filename: "/etc/ssl/certs/ca.pem"}
 			}),
@@ -174,7 +187,9 @@ func broken() map[string]map[string]edit {
 			"routes without a version": hcm(func(h *hcmv3.HttpConnectionManager) {
 				h.GetRds().GetConfigSource().ResourceApiVersion = corev3.ApiVersion_AUTO
 			}),
-			"endpoints with a timeout": cluster(func(c *clusterv3.Cluster) { c.GetEdsClusterConfig().GetEdsConfig().InitialFetchTimeout = day() }),
+			"endpoints with a timeout": cluster(func(c *clusterv3.Cluster) {
+				c.GetEdsClusterConfig().GetEdsConfig().InitialFetchTimeout = day()
+			}),
 			"secret from nowhere": down(func(d *tlsv3.DownstreamTlsContext) {
 				d.CommonTlsContext.TlsCertificateSdsSecretConfigs[0].SdsConfig.ConfigSourceSpecifier = nil
 			}),
@@ -225,9 +240,13 @@ func broken() map[string]map[string]edit {
 			"never":   in(func(l *listenerv3.Listener) { l.ListenerFiltersTimeout = &durationpb.Duration{} }),
 		},
 		"listener_chains": {
-			"none":              in(func(l *listenerv3.Listener) { l.FilterChains = nil }),
-			"outbound with TLS": out(func(l *listenerv3.Listener) { l.FilterChains[0].TransportSocket = &corev3.TransportSocket{Name: "x"} }),
-			"two outbound":      out(func(l *listenerv3.Listener) { l.FilterChains = append(l.GetFilterChains(), l.GetFilterChains()[0]) }),
+			"none": in(func(l *listenerv3.Listener) { l.FilterChains = nil }),
+			"outbound with TLS": out(func(l *listenerv3.Listener) {
+				l.FilterChains[0].TransportSocket = &corev3.TransportSocket{Name: "x"}
+			}),
+			"two outbound": out(func(l *listenerv3.Listener) {
+				l.FilterChains = append(l.GetFilterChains(), l.GetFilterChains()[0])
+			}),
 		},
 		"chain_name": {
 			"another service": chain(func(c *listenerv3.FilterChain) { c.Name = "callers/platform/ledger/acme" }),
@@ -243,7 +262,7 @@ func broken() map[string]map[string]edit {
 			"wildcard":   chain(func(c *listenerv3.FilterChain) { c.FilterChainMatch.ServerNames = []string{"*.mesh.internal"} }),
 			"upper case": chain(func(c *listenerv3.FilterChain) { c.FilterChainMatch.ServerNames = []string{"ABC.mesh.internal"} }),
 			"another's": in(func(l *listenerv3.Listener) {
-				l.FilterChains[0].FilterChainMatch.ServerNames = l.FilterChains[1].FilterChainMatch.GetServerNames()
+				l.FilterChains[0].FilterChainMatch.ServerNames = l.GetFilterChains()[1].GetFilterChainMatch().GetServerNames()
 			}),
 		},
 		"chain_transport_protocol": {"any": chain(func(c *listenerv3.FilterChain) { c.FilterChainMatch.TransportProtocol = "" })},
@@ -298,10 +317,12 @@ func broken() map[string]map[string]edit {
 			"caller by prefix":     mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = prefix }),
 			"a whole trust domain": mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = exact("spiffe://acme.demo.test") }),
 			"dot segments":         mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = exact("spiffe://acme.demo.test/ns/../sa/web") }),
-			"upper-case scheme":    mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = exact("SPIFFE://acme.demo.test/ns/acme/sa/web") }),
-			"empty fragment":       mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = exact(xdstest.AcmeWeb + "#") }),
-			"NUL":                  mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = exact(xdstest.AcmeWeb + "\x00") }),
-			"empty":                mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = exact("") }),
+			"upper-case scheme": mtls(func(c *mtlsv3.Config) {
+				c.SanMatcher.Matcher = exact("SPIFFE://acme.demo.test/ns/acme/sa/web")
+			}),
+			"empty fragment": mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = exact(xdstest.AcmeWeb + "#") }),
+			"NUL":            mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = exact(xdstest.AcmeWeb + "\x00") }),
+			"empty":          mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = exact("") }),
 		},
 
 		"hcm_codec":          {"HTTP/1 inbound": hcm(func(h *hcmv3.HttpConnectionManager) { h.CodecType = hcmv3.HttpConnectionManager_AUTO }), "HTTP/3": outHCM(func(h *hcmv3.HttpConnectionManager) { h.CodecType = hcmv3.HttpConnectionManager_HTTP3 })},
@@ -445,10 +466,10 @@ func broken() map[string]map[string]edit {
 			"two": callers(func(r *routev3.RouteConfiguration) {
 				r.VirtualHosts = append(r.GetVirtualHosts(), &routev3.VirtualHost{Name: "x", Domains: []string{"x"}})
 			}),
-			"same name": routes(func(r *routev3.RouteConfiguration) { r.VirtualHosts[0].Name = r.VirtualHosts[1].GetName() }),
+			"same name": routes(func(r *routev3.RouteConfiguration) { r.VirtualHosts[0].Name = r.GetVirtualHosts()[1].GetName() }),
 		},
 		"routes_domains": {
-			"twice":      routes(func(r *routev3.RouteConfiguration) { r.VirtualHosts[0].Domains = r.VirtualHosts[1].GetDomains() }),
+			"twice":      routes(func(r *routev3.RouteConfiguration) { r.VirtualHosts[0].Domains = r.GetVirtualHosts()[1].GetDomains() }),
 			"wildcard":   routes(func(r *routev3.RouteConfiguration) { r.VirtualHosts[0].Domains = []string{"*.mesh"} }),
 			"upper case": routes(func(r *routev3.RouteConfiguration) { r.VirtualHosts[0].Domains = []string{"Orders"} }),
 			"with port":  routes(func(r *routev3.RouteConfiguration) { r.VirtualHosts[0].Domains = []string{"orders:80"} }),
@@ -461,7 +482,7 @@ func broken() map[string]map[string]edit {
 				r.VirtualHosts[0].Routes[0].Match.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/x"}
 			}),
 			"two": callers(func(r *routev3.RouteConfiguration) {
-				r.VirtualHosts[0].Routes = append(r.VirtualHosts[0].GetRoutes(), r.VirtualHosts[0].GetRoutes()[0])
+				r.VirtualHosts[0].Routes = append(r.GetVirtualHosts()[0].GetRoutes(), r.GetVirtualHosts()[0].GetRoutes()[0])
 			}),
 		},
 		"routes_cluster": {
@@ -514,7 +535,9 @@ func broken() map[string]map[string]edit {
 			"HTTP/1": protocol(func(o *upstreamsv3.HttpProtocolOptions) {
 				o.GetExplicitHttpConfig().ProtocolConfig = &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}
 			}),
-			"stream duration": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.MaxStreamDuration = day() }),
+			"stream duration": protocol(func(o *upstreamsv3.HttpProtocolOptions) {
+				o.CommonHttpProtocolOptions.MaxStreamDuration = day()
+			}),
 		},
 		"cluster_idle_timeout":            {"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.IdleTimeout = nil })},
 		"cluster_max_connection_duration": {"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.MaxConnectionDuration = nil })},

@@ -30,6 +30,17 @@ type edit struct {
 	apply  func(proto.Message)
 }
 
+// on applies a change to a message of its type; to any other it is an error of the test.
+func on[M proto.Message](change func(M)) func(proto.Message) {
+	return func(m proto.Message) {
+		typed, ok := m.(M)
+		if !ok {
+			panic("the sample is of another type")
+		}
+		change(typed)
+	}
+}
+
 func must(err error) {
 	if err != nil {
 		panic(err)
@@ -50,11 +61,11 @@ func packed(m proto.Message) *anypb.Any {
 }
 
 func in(change func(*listenerv3.Listener)) edit {
-	return edit{"Listener platform inbound/platform/billing", func(m proto.Message) { change(m.(*listenerv3.Listener)) }}
+	return edit{"Listener platform inbound/platform/billing", on(change)}
 }
 
 func out(change func(*listenerv3.Listener)) edit {
-	return edit{"Listener acme outbound/acme/web", func(m proto.Message) { change(m.(*listenerv3.Listener)) }}
+	return edit{"Listener acme outbound/acme/web", on(change)}
 }
 
 func chain(change func(*listenerv3.FilterChain)) edit {
@@ -92,11 +103,11 @@ func down(change func(*tlsv3.DownstreamTlsContext)) edit {
 }
 
 func cluster(change func(*clusterv3.Cluster)) edit {
-	return edit{"Cluster acme service/acme/ledger", func(m proto.Message) { change(m.(*clusterv3.Cluster)) }}
+	return edit{"Cluster acme service/acme/ledger", on(change)}
 }
 
 func app(change func(*clusterv3.Cluster)) edit {
-	return edit{"Cluster acme app/acme/orders", func(m proto.Message) { change(m.(*clusterv3.Cluster)) }}
+	return edit{"Cluster acme app/acme/orders", on(change)}
 }
 
 func up(change func(*tlsv3.UpstreamTlsContext)) edit {
@@ -120,11 +131,11 @@ func protocol(change func(*upstreamsv3.HttpProtocolOptions)) edit {
 }
 
 func callers(change func(*routev3.RouteConfiguration)) edit {
-	return edit{"RouteConfiguration platform callers/platform/billing/acme", func(m proto.Message) { change(m.(*routev3.RouteConfiguration)) }}
+	return edit{"RouteConfiguration platform callers/platform/billing/acme", on(change)}
 }
 
 func routes(change func(*routev3.RouteConfiguration)) edit {
-	return edit{"RouteConfiguration acme routes/acme/web", func(m proto.Message) { change(m.(*routev3.RouteConfiguration)) }}
+	return edit{"RouteConfiguration acme routes/acme/web", on(change)}
 }
 
 func perRoute(change func(*rbacv3.RBACPerRoute)) edit {
@@ -158,7 +169,7 @@ func check(change func(*extauthzv3.ExtAuthzPerRoute)) edit {
 }
 
 func endpoints(change func(*endpointv3.ClusterLoadAssignment)) edit {
-	return edit{"ClusterLoadAssignment acme service/acme/reports", func(m proto.Message) { change(m.(*endpointv3.ClusterLoadAssignment)) }}
+	return edit{"ClusterLoadAssignment acme service/acme/reports", on(change)}
 }
 
 func endpointAt(address string) edit {
@@ -168,7 +179,7 @@ func endpointAt(address string) edit {
 }
 
 func secret(change func(*tlsv3.Secret)) edit {
-	return edit{"Secret acme spiffe://acme.demo.test", func(m proto.Message) { change(m.(*tlsv3.Secret)) }}
+	return edit{"Secret acme spiffe://acme.demo.test", on(change)}
 }
 
 func day() *durationpb.Duration { return durationpb.New(24 * time.Hour) }

@@ -2,6 +2,7 @@ package filters
 
 import (
 	"fmt"
+	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -68,7 +69,7 @@ func Lint(typeURL, name string, value []byte, scope Scope) []Finding {
 		run(l, value, &tlsv3.Secret{}, (*linter).secret)
 	default:
 		l.typeURL = clip(typeURL)
-		l.report(setType, "", "Ringfence sends no such resource to Envoy")
+		l.reportf(setType, "", "Ringfence sends no such resource to Envoy")
 	}
 	return l.findings
 }
@@ -83,7 +84,7 @@ type linter struct {
 // where the closed list is broken: nobody has thought about what they mean then.
 func run[M proto.Message](l *linter, value []byte, m M, settings func(*linter, M)) {
 	if err := (proto.UnmarshalOptions{}).Unmarshal(value, m); err != nil {
-		l.report(setBytes, "", "the bytes are no %s", m.ProtoReflect().Descriptor().Name())
+		l.reportf(setBytes, "", "the bytes are no %s", m.ProtoReflect().Descriptor().Name())
 		return
 	}
 	l.walk("", m.ProtoReflect(), 0)
@@ -92,7 +93,7 @@ func run[M proto.Message](l *linter, value []byte, m M, settings func(*linter, M
 	}
 }
 
-func (l *linter) report(setting, path, format string, args ...any) {
+func (l *linter) reportf(setting, path, format string, args ...any) {
 	l.findings = append(l.findings, Finding{
 		Setting: setting, TypeURL: l.typeURL, Name: clip(l.name), Path: path, Text: fmt.Sprintf(format, args...),
 	})
@@ -101,7 +102,7 @@ func (l *linter) report(setting, path, format string, args ...any) {
 // need reports a finding unless ok, and returns ok.
 func (l *linter) need(ok bool, setting, path, format string, args ...any) bool {
 	if !ok {
-		l.report(setting, path, format, args...)
+		l.reportf(setting, path, format, args...)
 	}
 	return ok
 }
@@ -123,13 +124,10 @@ func (l *linter) ownName(name, setting, path string, kinds ...tenancy.Kind) (kin
 	if !l.need(tenant == l.scope.Tenant.Name(), setting, path, "%q is not of the tenant whose resource this is", clip(name)) {
 		return kind, nil, false
 	}
-	for _, k := range kinds {
-		if k == kind {
-			return kind, parts, true
-		}
+	if !l.need(slices.Contains(kinds, kind), setting, path, "%q does not fit here", clip(name)) {
+		return kind, nil, false
 	}
-	l.report(setting, path, "%q does not fit here", clip(name))
-	return kind, nil, false
+	return kind, parts, true
 }
 
 // clip shortens hostile text.

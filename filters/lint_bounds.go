@@ -39,18 +39,34 @@ func between(n *wrapperspb.UInt32Value, low, high uint32) bool {
 	return n != nil && n.GetValue() >= low && n.GetValue() <= high
 }
 
+// limited demands a time that is set, above zero and at most limit.
+func (l *linter) limited(d *durationpb.Duration, limit time.Duration, setting, path string) {
+	l.need(within(d, limit), setting, path, "no limit, or too long a one")
+}
+
+// bounded demands a number that is set and in [low, high].
+func (l *linter) bounded(n *wrapperspb.UInt32Value, low, high uint32, setting, path string) {
+	l.need(between(n, low, high), setting, path, "no bound, or one that is too high or too low")
+}
+
+// demand demands one value.
+func demand[T comparable](l *linter, got, want T, setting, path string) {
+	l.need(got == want, setting, path, "%v, not %v", got, want)
+}
+
 // address reads a socket address that is an IP address and a port.
 func address(a *corev3.Address) (netip.AddrPort, bool) {
 	s := a.GetSocketAddress()
 	ip, err := netip.ParseAddr(s.GetAddress())
-	if err != nil || ip.Zone() != "" || ip.Is4In6() || s.GetPortValue() == 0 || s.GetPortValue() > 65_535 {
+	port := s.GetPortValue()
+	if err != nil || ip.Zone() != "" || ip.Is4In6() || port == 0 || port > 65_535 {
 		return netip.AddrPort{}, false
 	}
 	// Envoy listens for IPv4 on an IPv6 address only where it is unspecified; anywhere else the field means nothing.
 	if s.GetIpv4Compat() && ip != netip.IPv6Unspecified() {
 		return netip.AddrPort{}, false
 	}
-	return netip.AddrPortFrom(ip, uint16(s.GetPortValue())), true
+	return netip.AddrPortFrom(ip, uint16(port)), true
 }
 
 // reachable reports whether an endpoint may have this address.

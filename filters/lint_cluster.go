@@ -17,8 +17,8 @@ func (l *linter) cluster(m *clusterv3.Cluster) {
 	if !ok {
 		return
 	}
-	l.need(within(m.GetConnectTimeout(), lintConnect), setConnectTimeout, "connect_timeout", "no limit, or too long a one")
-	l.need(between(m.GetPerConnectionBufferLimitBytes(), 1, lintBuffer), setClusterBuffer, "per_connection_buffer_limit_bytes", "no bound, or too high a one")
+	l.limited(m.GetConnectTimeout(), lintConnect, setConnectTimeout, "connect_timeout")
+	l.bounded(m.GetPerConnectionBufferLimitBytes(), 1, lintBuffer, setClusterBuffer, "per_connection_buffer_limit_bytes")
 	l.breakers(m.GetCircuitBreakers().GetThresholds())
 	if kind == tenancy.KindApp {
 		l.appCluster(m)
@@ -38,13 +38,15 @@ func (l *linter) meshCluster(m *clusterv3.Cluster) {
 
 func (l *linter) appCluster(m *clusterv3.Cluster) {
 	_, explicit := m.GetClusterDiscoveryType().(*clusterv3.Cluster_Type)
-	l.need(explicit && m.GetType() == clusterv3.Cluster_STATIC && m.GetEdsClusterConfig() == nil, setClusterType, "type", "not at a fixed address")
+	fixed := explicit && m.GetType() == clusterv3.Cluster_STATIC && m.GetEdsClusterConfig() == nil
+	l.need(fixed, setClusterType, "type", "not at a fixed address")
 	l.protocol(m, false)
 	l.need(m.GetTransportSocket() == nil, setClusterTLS, "transport_socket", "the application is spoken to in plaintext")
 	assignment := m.GetLoadAssignment()
 	l.need(assignment.GetClusterName() == m.GetName(), setInnerName, "load_assignment", "for cluster %q", clip(assignment.GetClusterName()))
 	addresses := l.addresses(assignment, "load_assignment")
-	l.need(len(addresses) == 1 && addresses[0].Addr() == netip.AddrFrom4([4]byte{127, 0, 0, 1}), setAppLoopback, "load_assignment", "not one address on 127.0.0.1")
+	local := len(addresses) == 1 && addresses[0].Addr() == netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	l.need(local, setAppLoopback, "load_assignment", "not one address on 127.0.0.1")
 }
 
 func (l *linter) breakers(ts []*clusterv3.CircuitBreakers_Thresholds) {
@@ -69,9 +71,9 @@ func (l *linter) protocol(m *clusterv3.Cluster, mesh bool) {
 		return
 	}
 	common := o.GetCommonHttpProtocolOptions()
-	l.need(within(common.GetIdleTimeout(), lintIdle), setClusterIdle, path, "no limit, or too long a one")
-	l.need(within(common.GetMaxConnectionDuration(), lintConnectionLife), setClusterLife, path, "no limit, or too long a one")
-	l.need(between(common.GetMaxHeadersCount(), 1, lintHeadersCount), setClusterHeaders, path, "no bound, or too high a one")
+	l.limited(common.GetIdleTimeout(), lintIdle, setClusterIdle, path)
+	l.limited(common.GetMaxConnectionDuration(), lintConnectionLife, setClusterLife, path)
+	l.bounded(common.GetMaxHeadersCount(), 1, lintHeadersCount, setClusterHeaders, path)
 	none := common.GetMaxStreamDuration() == nil && common.GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_ALLOW
 	l.need(none, setClusterProtocol, path, "options that are for requests from outside")
 	explicit := o.GetExplicitHttpConfig()
@@ -80,7 +82,7 @@ func (l *linter) protocol(m *clusterv3.Cluster, mesh bool) {
 		l.http2(explicit.GetHttp2ProtocolOptions(), path)
 	case explicit.GetHttpProtocolOptions() != nil && !mesh:
 	default:
-		l.report(setClusterProtocol, path, "not the protocol that is spoken here")
+		l.reportf(setClusterProtocol, path, "not the protocol that is spoken here")
 	}
 }
 

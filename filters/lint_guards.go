@@ -24,7 +24,8 @@ func (l *linter) inboundFilters(fs []*hcmv3.HttpFilter, path string) {
 	at := func(i int) string { return fmt.Sprintf("%s.http_filters[%d]", path, i) }
 	var base rbacv3.RBAC
 	if l.unpack(fs[0].GetTypedConfig(), &base, at(0)) {
-		denies := base.GetRules() != nil && base.GetRules().GetAction() == rbacconfigv3.RBAC_ALLOW && len(base.GetRules().GetPolicies()) == 0
+		rules := base.GetRules()
+		denies := rules != nil && rules.GetAction() == rbacconfigv3.RBAC_ALLOW && len(rules.GetPolicies()) == 0
 		l.need(denies, setRBACBase, at(0), "it lets somebody in")
 	}
 	var authz extauthzv3.ExtAuthz
@@ -61,12 +62,14 @@ func (l *linter) router(f *hcmv3.HttpFilter, path string) {
 
 func (l *linter) extAuthz(a *extauthzv3.ExtAuthz, path string) {
 	grpc := a.GetGrpcService()
-	l.need(grpc.GetEnvoyGrpc().GetClusterName() == "ringfence_agent", setAuthzCluster, path, "asked is %q", clip(grpc.GetEnvoyGrpc().GetClusterName()))
-	l.need(within(grpc.GetTimeout(), lintCheck), setAuthzTimeout, path, "no limit, or too long a one")
-	l.need(a.GetTransportApiVersion() == corev3.ApiVersion_V3, setAuthzVersion, path, "%s", a.GetTransportApiVersion())
-	l.need(a.GetStatusOnError().GetCode() == typev3.StatusCode_ServiceUnavailable, setAuthzStatus, path, "%s", a.GetStatusOnError().GetCode())
+	asked := grpc.GetEnvoyGrpc().GetClusterName()
+	l.need(asked == "ringfence_agent", setAuthzCluster, path, "asked is %q", clip(asked))
+	l.limited(grpc.GetTimeout(), lintCheck, setAuthzTimeout, path)
+	demand(l, a.GetTransportApiVersion(), corev3.ApiVersion_V3, setAuthzVersion, path)
+	demand(l, a.GetStatusOnError().GetCode(), typev3.StatusCode_ServiceUnavailable, setAuthzStatus, path)
 	flag := a.GetDenyAtDisable()
-	l.need(flag.GetDefaultValue().GetValue() && flag.GetRuntimeKey() == "ringfence.ext_authz.deny_at_disable", setAuthzDeny, path, "a filter that is switched off lets requests pass")
+	denies := flag.GetDefaultValue().GetValue() && flag.GetRuntimeKey() == "ringfence.ext_authz.deny_at_disable"
+	l.need(denies, setAuthzDeny, path, "a filter that is switched off lets requests pass")
 	l.need(a.GetIncludePeerCertificate(), setAuthzCertificate, path, "the certificate is left out")
 	l.need(a.GetIncludeTlsSession(), setAuthzSession, path, "the TLS session is left out")
 	l.need(a.GetEncodeRawHeaders(), setAuthzRaw, path, "headers are joined")
@@ -75,7 +78,8 @@ func (l *linter) extAuthz(a *extauthzv3.ExtAuthz, path string) {
 	body := a.GetMaxDeniedResponseBodyBytes()
 	l.need(body > 0 && body <= lintBody, setAuthzBody, path, "no bound, or too high a one")
 	rules := a.GetDecoderHeaderMutationRules()
-	strict := rules.GetDisallowAll().GetValue() && rules.GetDisallowIsError().GetValue() && rules.GetAllowExpression().GetRegex() == lintDecided
+	strict := rules.GetDisallowAll().GetValue() && rules.GetDisallowIsError().GetValue() &&
+		rules.GetAllowExpression().GetRegex() == lintDecided
 	l.need(strict, setAuthzRules, path, "the decision point may change more than three headers")
 }
 
@@ -85,7 +89,7 @@ func (l *linter) callers(r *rbacv3.RBACPerRoute, path string) {
 	if !l.need(r.GetRbac() != nil && rules != nil, setRBACPresent, path, "RBAC is switched off") {
 		return
 	}
-	l.need(rules.GetAction() == rbacconfigv3.RBAC_ALLOW, setRBACAction, path, "%s", rules.GetAction())
+	demand(l, rules.GetAction(), rbacconfigv3.RBAC_ALLOW, setRBACAction, path)
 	l.need(len(rules.GetPolicies()) <= 1, setRBACPolicy, path, "%d policies", len(rules.GetPolicies()))
 	for name, p := range rules.GetPolicies() {
 		l.need(name == "callers", setRBACPolicy, path, "the policy is called %q", clip(name))

@@ -17,7 +17,7 @@ func (l *linter) listener(m *listenerv3.Listener) {
 		return
 	}
 	l.need(m.GetEnableReusePort() != nil && !m.GetEnableReusePort().GetValue(), setReusePort, "enable_reuse_port", "the port is shared")
-	l.need(between(m.GetPerConnectionBufferLimitBytes(), 1, lintBuffer), setListenerBuffer, "per_connection_buffer_limit_bytes", "no bound, or too high a one")
+	l.bounded(m.GetPerConnectionBufferLimitBytes(), 1, lintBuffer, setListenerBuffer, "per_connection_buffer_limit_bytes")
 	if kind == tenancy.KindInbound {
 		l.inbound(m, parts[0])
 	} else {
@@ -29,8 +29,8 @@ func (l *linter) inbound(m *listenerv3.Listener, service string) {
 	a, ok := address(m.GetAddress())
 	ok = ok && (a.Addr().IsUnspecified() || reachable(a.Addr()))
 	l.need(ok, setListenerAddress, "address", "not an IP address and a port to listen on")
-	l.need(m.GetTrafficDirection() == corev3.TrafficDirection_INBOUND, setDirection, "traffic_direction", "%s", m.GetTrafficDirection())
-	l.need(within(m.GetListenerFiltersTimeout(), lintHandshake), setInspectorTimeout, "listener_filters_timeout", "no limit, or too long a one")
+	demand(l, m.GetTrafficDirection(), corev3.TrafficDirection_INBOUND, setDirection, "traffic_direction")
+	l.limited(m.GetListenerFiltersTimeout(), lintHandshake, setInspectorTimeout, "listener_filters_timeout")
 	l.inspector(m.GetListenerFilters())
 	l.need(len(m.GetFilterChains()) > 0, setChains, "filter_chains", "none")
 	names, labels := map[string]bool{}, map[string]bool{}
@@ -45,10 +45,10 @@ func (l *linter) inbound(m *listenerv3.Listener, service string) {
 			labels[label] = true
 		}
 		l.need(match.GetTransportProtocol() == "tls", setTransportProtocol, path, "%q", clip(match.GetTransportProtocol()))
-		l.need(within(c.GetTransportSocketConnectTimeout(), lintHandshake), setHandshakeTimeout, path, "no limit, or too long a one")
+		l.limited(c.GetTransportSocketConnectTimeout(), lintHandshake, setHandshakeTimeout, path)
 		l.downstreamTLS(c.GetTransportSocket(), path+".transport_socket")
 		l.manager(c, path, func(h *hcmv3.HttpConnectionManager, path string) {
-			l.need(h.GetCodecType() == hcmv3.HttpConnectionManager_HTTP2, setCodec, path, "%s", h.GetCodecType())
+			demand(l, h.GetCodecType(), hcmv3.HttpConnectionManager_HTTP2, setCodec, path)
 			l.need(h.GetStatPrefix() == "inbound", setStatPrefix, path, "%q", clip(h.GetStatPrefix()))
 			l.inboundFilters(h.GetHttpFilters(), path)
 		})
@@ -58,8 +58,9 @@ func (l *linter) inbound(m *listenerv3.Listener, service string) {
 func (l *linter) outbound(m *listenerv3.Listener, service string) {
 	a, ok := address(m.GetAddress())
 	l.need(ok && a.Addr().IsLoopback(), setListenerAddress, "address", "not an IP address on loopback and a port")
-	l.need(m.GetTrafficDirection() == corev3.TrafficDirection_OUTBOUND, setDirection, "traffic_direction", "%s", m.GetTrafficDirection())
-	l.need(len(m.GetListenerFilters()) == 0 && m.GetListenerFiltersTimeout() == nil, setInspector, "listener_filters", "an outbound listener has none")
+	demand(l, m.GetTrafficDirection(), corev3.TrafficDirection_OUTBOUND, setDirection, "traffic_direction")
+	none := len(m.GetListenerFilters()) == 0 && m.GetListenerFiltersTimeout() == nil
+	l.need(none, setInspector, "listener_filters", "an outbound listener has none")
 	if !l.need(len(m.GetFilterChains()) == 1, setChains, "filter_chains", "%d of them", len(m.GetFilterChains())) {
 		return
 	}
@@ -68,7 +69,7 @@ func (l *linter) outbound(m *listenerv3.Listener, service string) {
 	bare := c.GetFilterChainMatch() == nil && c.GetTransportSocket() == nil && c.GetTransportSocketConnectTimeout() == nil
 	l.need(bare, setChains, path, "a match or a transport socket")
 	l.manager(c, path, func(h *hcmv3.HttpConnectionManager, path string) {
-		l.need(h.GetCodecType() == hcmv3.HttpConnectionManager_AUTO, setCodec, path, "%s", h.GetCodecType())
+		demand(l, h.GetCodecType(), hcmv3.HttpConnectionManager_AUTO, setCodec, path)
 		l.need(h.GetStatPrefix() == "outbound", setStatPrefix, path, "%q", clip(h.GetStatPrefix()))
 		l.outboundFilters(h.GetHttpFilters(), path)
 	})

@@ -16,32 +16,32 @@ const lintRefusal = `{"type":"about:blank","title":"request refused","status":%R
 func (l *linter) managerSettings(h *hcmv3.HttpConnectionManager, path string) {
 	l.need(h.GetNormalizePath().GetValue(), setNormalizePath, path, "paths are taken as they come")
 	l.need(h.GetMergeSlashes(), setMergeSlashes, path, "slashes are not merged")
-	l.need(h.GetPathWithEscapedSlashesAction() == hcmv3.HttpConnectionManager_REJECT_REQUEST, setEscapedSlashes, path, "%s", h.GetPathWithEscapedSlashesAction())
+	demand(l, h.GetPathWithEscapedSlashesAction(), hcmv3.HttpConnectionManager_REJECT_REQUEST, setEscapedSlashes, path)
 	l.need(h.GetStripAnyHostPort(), setStripPort, path, "the port stays in the host")
 	l.need(h.GetStripTrailingHostDot(), setStripDot, path, "the dot stays behind the host")
-	l.need(h.GetForwardClientCertDetails() == hcmv3.HttpConnectionManager_SANITIZE, setXFCC, path, "%s", h.GetForwardClientCertDetails())
+	demand(l, h.GetForwardClientCertDetails(), hcmv3.HttpConnectionManager_SANITIZE, setXFCC, path)
 	l.need(nobodyInternal(h.GetInternalAddressConfig()), setInternal, path, "some addresses are internal")
 	l.need(h.GetUseRemoteAddress().GetValue(), setRemoteAddress, path, "the client says its own address")
 	l.need(h.GetSkipXffAppend(), setXFF, path, "addresses are told on")
-	l.need(h.GetServerHeaderTransformation() == hcmv3.HttpConnectionManager_PASS_THROUGH, setServerHeader, path, "%s", h.GetServerHeaderTransformation())
-	l.need(between(h.GetMaxRequestHeadersKb(), 1, lintHeadersKB), setHeadersKB, path, "no bound, or too high a one")
-	l.need(within(h.GetRequestHeadersTimeout(), lintHeaders), setHeadersTimeout, path, "no limit, or too long a one")
-	l.need(within(h.GetStreamIdleTimeout(), lintIdle), setStreamIdle, path, "no limit, or too long a one")
+	demand(l, h.GetServerHeaderTransformation(), hcmv3.HttpConnectionManager_PASS_THROUGH, setServerHeader, path)
+	l.bounded(h.GetMaxRequestHeadersKb(), 1, lintHeadersKB, setHeadersKB, path)
+	l.limited(h.GetRequestHeadersTimeout(), lintHeaders, setHeadersTimeout, path)
+	l.limited(h.GetStreamIdleTimeout(), lintIdle, setStreamIdle, path)
 	l.earlyMutation(h.GetEarlyHeaderMutationExtensions(), path)
 	l.localReply(h.GetLocalReplyConfig(), path)
 	common := h.GetCommonHttpProtocolOptions()
-	l.need(within(common.GetIdleTimeout(), lintIdle), setIdle, path, "no limit, or too long a one")
-	l.need(within(common.GetMaxConnectionDuration(), lintConnectionLife), setConnectionLife, path, "no limit, or too long a one")
-	l.need(within(common.GetMaxStreamDuration(), lintConnectionLife), setStreamLife, path, "no limit, or too long a one")
-	l.need(between(common.GetMaxHeadersCount(), 1, lintHeadersCount), setHeadersCount, path, "no bound, or too high a one")
-	l.need(common.GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_REJECT_REQUEST, setUnderscores, path, "%s", common.GetHeadersWithUnderscoresAction())
+	l.limited(common.GetIdleTimeout(), lintIdle, setIdle, path)
+	l.limited(common.GetMaxConnectionDuration(), lintConnectionLife, setConnectionLife, path)
+	l.limited(common.GetMaxStreamDuration(), lintConnectionLife, setStreamLife, path)
+	l.bounded(common.GetMaxHeadersCount(), 1, lintHeadersCount, setHeadersCount, path)
+	demand(l, common.GetHeadersWithUnderscoresAction(), corev3.HttpProtocolOptions_REJECT_REQUEST, setUnderscores, path)
 	l.http2(h.GetHttp2ProtocolOptions(), path)
 }
 
 func (l *linter) http2(o *corev3.Http2ProtocolOptions, path string) {
-	l.need(between(o.GetMaxConcurrentStreams(), 1, lintStreams), setHTTP2Streams, path, "no bound, or too high a one")
-	l.need(between(o.GetInitialStreamWindowSize(), lintMinWindow, lintWindow), setHTTP2StreamWindow, path, "no bound, or one that is too high or too low")
-	l.need(between(o.GetInitialConnectionWindowSize(), lintMinWindow, lintWindow), setHTTP2Window, path, "no bound, or one that is too high or too low")
+	l.bounded(o.GetMaxConcurrentStreams(), 1, lintStreams, setHTTP2Streams, path)
+	l.bounded(o.GetInitialStreamWindowSize(), lintMinWindow, lintWindow, setHTTP2StreamWindow, path)
+	l.bounded(o.GetInitialConnectionWindowSize(), lintMinWindow, lintWindow, setHTTP2Window, path)
 }
 
 // nobodyInternal accepts the one form that was measured to make no address internal. An absent or empty message makes
@@ -70,7 +70,7 @@ func (l *linter) earlyMutation(exts []*corev3.TypedExtensionConfig, path string)
 		case *mutationv3.HeaderMutation_RemoveOnMatch_:
 			removed = append(removed, a.RemoveOnMatch.GetKeyMatcher().GetPrefix()+"*")
 		default:
-			l.report(setEarlyMutation, path, "something else than a removal")
+			l.reportf(setEarlyMutation, path, "something else than a removal")
 		}
 	}
 	slices.Sort(removed)
@@ -81,5 +81,6 @@ func (l *linter) earlyMutation(exts []*corev3.TypedExtensionConfig, path string)
 func (l *linter) localReply(c *hcmv3.LocalReplyConfig, path string) {
 	format := c.GetBodyFormat()
 	l.need(format.GetTextFormatSource().GetInlineString() == lintRefusal, setLocalReply, path, "another body than the one refusal")
-	l.need(format.GetContentType() == "application/problem+json", setLocalReply, path, "the content type is %q", clip(format.GetContentType()))
+	problem := format.GetContentType() == "application/problem+json"
+	l.need(problem, setLocalReply, path, "the content type is %q", clip(format.GetContentType()))
 }

@@ -49,7 +49,7 @@ func (l *linter) callersRoutes(m *routev3.RouteConfiguration, service string) {
 	}
 	l.need(len(hosts[0].GetDomains()) == 1 && hosts[0].GetDomains()[0] == "*", setDomains, "virtual_hosts[0]", "not the one for every host")
 	if r := l.oneRoute(hosts[0], "virtual_hosts[0]"); r != nil {
-		_, parts, ok := l.toCluster(r, "virtual_hosts[0]", tenancy.KindApp)
+		parts, ok := l.toCluster(r, "virtual_hosts[0]", tenancy.KindApp)
 		l.need(!ok || parts[0] == service, setRouteTarget, "virtual_hosts[0]", "the application of another service")
 	}
 }
@@ -88,7 +88,8 @@ func (l *linter) domains(hosts []*routev3.VirtualHost) {
 	names, domains := map[string]bool{}, map[string]bool{}
 	for i, h := range hosts {
 		path := fmt.Sprintf("virtual_hosts[%d]", i)
-		l.need(h.GetName() != "" && !names[h.GetName()], setVirtualHosts, path, "its name %q is empty or not the only one", clip(h.GetName()))
+		only := h.GetName() != "" && !names[h.GetName()]
+		l.need(only, setVirtualHosts, path, "its name %q is empty or not the only one", clip(h.GetName()))
 		names[h.GetName()] = true
 		l.need(len(h.GetDomains()) > 0, setDomains, path, "no host")
 		for _, d := range h.GetDomains() {
@@ -111,12 +112,13 @@ func (l *linter) oneRoute(h *routev3.VirtualHost, path string) *routev3.Route {
 }
 
 // toCluster judges a route that leads to a cluster of one of these kinds.
-func (l *linter) toCluster(r *routev3.Route, path string, kinds ...tenancy.Kind) (tenancy.Kind, []string, bool) {
+func (l *linter) toCluster(r *routev3.Route, path string, kinds ...tenancy.Kind) ([]string, bool) {
 	action := r.GetRoute()
 	if !l.need(action != nil && action.GetCluster() != "", setRouteTarget, path, "the route leads to no cluster") {
-		return tenancy.Kind(""), nil, false
+		return nil, false
 	}
 	timeout := action.GetTimeout()
 	l.need(timeout != nil && timeout.GetSeconds() == 0 && timeout.GetNanos() == 0, setRouteTimeout, path, "the route has a timeout")
-	return l.ownName(action.GetCluster(), setRouteTarget, path, kinds...)
+	_, parts, ok := l.ownName(action.GetCluster(), setRouteTarget, path, kinds...)
+	return parts, ok
 }

@@ -9,8 +9,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-
-	"github.com/ringfence-mesh/ringfence/identity"
 )
 
 const spiffeScheme = "spiffe://"
@@ -39,7 +37,8 @@ func (l *linter) upstreamTLS(socket *corev3.TransportSocket, path string) {
 		return
 	}
 	l.need(hostName(c.GetSni()), setUpstreamSNI, path, "the SNI label is %q", clip(c.GetSni()))
-	l.need(c.GetMaxSessionKeys() != nil && c.GetMaxSessionKeys().GetValue() == 0, setUpstreamSession, path, "sessions are kept for resumption")
+	none := c.GetMaxSessionKeys() != nil && c.GetMaxSessionKeys().GetValue() == 0
+	l.need(none, setUpstreamSession, path, "sessions are kept for resumption")
 	validation := l.commonTLS(c.GetCommonTlsContext(), path)
 	l.need(!validation.GetSuppressClientCaList(), setClientCAList, path, "set where it means nothing")
 	sans := validation.GetMatchTypedSubjectAltNames()
@@ -51,9 +50,8 @@ func (l *linter) upstreamTLS(socket *corev3.TransportSocket, path string) {
 
 // commonTLS judges what both sides share and returns the inline half of the validation context.
 func (l *linter) commonTLS(c *tlsv3.CommonTlsContext, path string) *tlsv3.CertificateValidationContext {
-	params := c.GetTlsParams()
-	tls13 := params.GetTlsMinimumProtocolVersion() == tlsv3.TlsParameters_TLSv1_3 && params.GetTlsMaximumProtocolVersion() == tlsv3.TlsParameters_TLSv1_3
-	l.need(tls13, setTLSVersion, path, "versions %s to %s", params.GetTlsMinimumProtocolVersion(), params.GetTlsMaximumProtocolVersion())
+	demand(l, c.GetTlsParams().GetTlsMinimumProtocolVersion(), tlsv3.TlsParameters_TLSv1_3, setTLSVersion, path)
+	demand(l, c.GetTlsParams().GetTlsMaximumProtocolVersion(), tlsv3.TlsParameters_TLSv1_3, setTLSVersion, path)
 	l.need(len(c.GetAlpnProtocols()) == 1 && c.GetAlpnProtocols()[0] == "h2", setALPN, path, "%q", c.GetAlpnProtocols())
 	own := c.GetTlsCertificateSdsSecretConfigs()
 	if l.need(len(own) == 1, setOwnCertificate, path, "%d certificates", len(own)) {
@@ -63,8 +61,7 @@ func (l *linter) commonTLS(c *tlsv3.CommonTlsContext, path string) *tlsv3.Certif
 	combined := c.GetCombinedValidationContext()
 	bundle := combined.GetValidationContextSdsSecretConfig()
 	if l.need(bundle != nil, setBundle, path, "no bundle: any certificate would do") {
-		_, ok := bundleDomain(bundle.GetName())
-		l.need(ok, setBundle, path, "%q is no bundle of a trust domain", clip(bundle.GetName()))
+		l.need(isBundle(bundle.GetName()), setBundle, path, "%q is no bundle of a trust domain", clip(bundle.GetName()))
 		l.sds(bundle, path)
 	}
 	inline := combined.GetDefaultValidationContext()
@@ -78,7 +75,8 @@ func (l *linter) sds(s *tlsv3.SdsSecretConfig, path string) {
 	ok := source.GetAds() != nil && source.GetResourceApiVersion() == corev3.ApiVersion_V3
 	l.need(ok, setADS, path, "secret %q does not come by the bootstrap's stream, in version 3", clip(s.GetName()))
 	timeout := source.GetInitialFetchTimeout()
-	l.need(timeout != nil && timeout.GetSeconds() == 0 && timeout.GetNanos() == 0, setSDSTimeout, path, "secret %q is not waited for", clip(s.GetName()))
+	never := timeout != nil && timeout.GetSeconds() == 0 && timeout.GetNanos() == 0
+	l.need(never, setSDSTimeout, path, "secret %q is not waited for", clip(s.GetName()))
 }
 
 // exactURI judges a matcher of identities. That the identity is the right one is not known here; that it is one, whole, is.
@@ -105,25 +103,24 @@ func wholeID(s string) bool {
 
 const segmentAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._"
 
-// bundleDomain reads the SDS name of a bundle.
-func bundleDomain(name string) (identity.TrustDomain, bool) {
+// isBundle reports whether an SDS name is that of a trust domain's bundle.
+func isBundle(name string) bool {
 	domain, ok := strings.CutPrefix(name, spiffeScheme)
-	td, err := identity.ParseTrustDomain(domain)
-	return td, ok && err == nil
+	return ok && hostName(domain)
 }
 
 // secret judges a secret that the control plane sends: roots, never a key or a certificate.
 func (l *linter) secret(s *tlsv3.Secret) {
 	l.need(s.GetName() == l.name, setInnerName, "name", "the name inside is %q", clip(s.GetName()))
-	_, ok := bundleDomain(s.GetName())
-	l.need(ok, setName, "name", "%q is no trust domain", clip(s.GetName()))
+	l.need(isBundle(s.GetName()), setName, "name", "%q is no trust domain", clip(s.GetName()))
 	v := s.GetValidationContext()
 	if !l.need(v != nil, setSecretKind, "", "not a bundle") {
 		return
 	}
 	plain := len(v.GetMatchTypedSubjectAltNames()) == 0 && !v.GetSuppressClientCaList()
 	l.need(plain, setSecretKind, "validation_context", "more than roots")
-	l.need(onlyRoots(v.GetTrustedCa().GetInlineBytes()), setSecretRoots, "validation_context.trusted_ca", "not CA certificates in PEM, inline, alone")
+	roots := onlyRoots(v.GetTrustedCa().GetInlineBytes())
+	l.need(roots, setSecretRoots, "validation_context.trusted_ca", "not CA certificates in PEM, inline, alone")
 }
 
 // onlyRoots reports whether data is at least one CA certificate in PEM, and nothing else.

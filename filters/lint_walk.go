@@ -23,7 +23,7 @@ var closed = closedSets()
 
 func closedSets() map[protoreflect.FullName]map[protoreflect.Name]bool {
 	sets := map[protoreflect.FullName]map[protoreflect.Name]bool{}
-	for message, fields := range generated() {
+	for message, fields := range generated {
 		set := make(map[protoreflect.Name]bool, len(fields))
 		for _, f := range fields {
 			set[f] = true

@@ -13,7 +13,7 @@ import (
 )
 
 // The settings that are judged before a resource is decoded have a test of their own.
-var undecoded = []string{"scope", "type", "size", "bytes", "name"}
+var undecoded = []string{"scope", "type", "size", "bytes", "resource_name"}
 
 // Each setting, broken in each of these ways, is a finding of that setting; and no setting is without such a test.
 func TestLintEnforcesEverySetting(t *testing.T) {
@@ -59,6 +59,8 @@ func TestLintOfTheWhole(t *testing.T) {
 	all := samples(t)
 	orders := all["Cluster acme service/acme/orders"]
 	globex := all["Cluster globex service/globex/orders"]
+	listener := all["Listener acme outbound/acme/web"].TypeURL()
+	secret := all["Secret acme spiffe://acme.demo.test"].TypeURL()
 	svid := &tlsv3.Secret{Name: "default", Type: &tlsv3.Secret_ValidationContext{}}
 	svidBytes, err := proto.Marshal(svid)
 	if err != nil {
@@ -79,10 +81,10 @@ func TestLintOfTheWhole(t *testing.T) {
 		"too large":             {"size", orders.TypeURL(), orders.Name(), make([]byte, 5<<20), orders.scope},
 		"no message":            {"bytes", orders.TypeURL(), orders.Name(), []byte{0xff, 0xff}, orders.scope},
 		"delivered otherwise":   {"inner_name", orders.TypeURL(), "service/acme/ledger", orders.Value(), orders.scope},
-		"another tenant's":      {"name", globex.TypeURL(), globex.Name(), globex.Value(), orders.scope},
-		"no name of the mesh":   {"name", orders.TypeURL(), "orders", odd, orders.scope},
-		"the SVID's secret":     {"name", all["Secret acme spiffe://acme.demo.test"].TypeURL(), "default", svidBytes, orders.scope},
-		"cluster as a listener": {"unknown_field", all["Listener acme outbound/acme/web"].TypeURL(), orders.Name(), orders.Value(), orders.scope},
+		"another tenant's":      {"resource_name", globex.TypeURL(), globex.Name(), globex.Value(), orders.scope},
+		"no name of the mesh":   {"resource_name", orders.TypeURL(), "orders", odd, orders.scope},
+		"the SVID's secret":     {"resource_name", secret, "default", svidBytes, orders.scope},
+		"cluster as a listener": {"unknown_field", listener, orders.Name(), orders.Value(), orders.scope},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -108,11 +110,7 @@ func FuzzLint(f *testing.F) {
 		f.Add(slices.Index(types, s.TypeURL()), s.Name(), s.Value())
 	}
 	f.Add(-1, "", []byte{})
-	mapping, err := identity.NewMapping(identity.MustTrustDomain("platform.demo.test"), []identity.MappingRule{{TrustDomain: "{tenant}.demo.test", Path: "/ns/{namespace}/sa/{serviceAccount}"}})
-	if err != nil {
-		f.Fatal(err)
-	}
-	acme, err := mapping.TenantID("acme")
+	acme, err := identity.ParseTenantID("acme", identity.MustTrustDomain("acme.demo.test"))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -37,7 +37,9 @@ func DownstreamTLS(callers identity.TrustDomain) (*corev3.TransportSocket, error
 		CommonTlsContext:                 common,
 		RequireClientCertificate:         yes(),
 		DisableStatefulSessionResumption: true,
-		SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
+		SessionTicketKeysType: &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{
+			DisableStatelessSessionResumption: true,
+		},
 	})
 	if err != nil {
 		return nil, err

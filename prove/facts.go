@@ -150,7 +150,8 @@ func readCluster(r xds.Resource) (clusterFacts, error) {
 			return clusterFacts{}, fmt.Errorf("%w: %w", errShape, err)
 		}
 		f.sni, f.bundle = tls.GetSni(), bundleName(tls.GetCommonTlsContext())
-		for _, san := range tls.GetCommonTlsContext().GetCombinedValidationContext().GetDefaultValidationContext().GetMatchTypedSubjectAltNames() {
+		pinned := tls.GetCommonTlsContext().GetCombinedValidationContext().GetDefaultValidationContext()
+		for _, san := range pinned.GetMatchTypedSubjectAltNames() {
 			f.sans = append(f.sans, san.GetMatcher().GetExact())
 		}
 	}

@@ -73,6 +73,8 @@ func digest(m *tenancy.Model, parts []xds.Part, tables []*authz.Table) [32]byte 
 }
 
 // Counterexample is the first thing that keeps a configuration from being proved.
+//
+//nolint:errname // it is data that can also be read as an error
 type Counterexample struct {
 	// Tenant is whose configuration it is, and Workload whose sidecar or agent would get it; zero where it is nobody's.
 	Tenant   identity.TenantID

@@ -148,8 +148,7 @@ func at(field, format string, args ...any) error {
 
 func fault(t tenancy.Tenant, w tenancy.Workload, typeURL, name string, err error) *Counterexample {
 	c := &Counterexample{Tenant: t.ID(), Workload: w.ID(), TypeURL: typeURL, Resource: name, Text: err.Error()}
-	var f *fieldError
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fieldError](err); ok {
 		c.Field, c.Text = f.field, f.text
 	}
 	return c

@@ -83,8 +83,8 @@ func TestRelayedRefusesOtherTenantsResources(t *testing.T) {
 				continue
 			}
 			for _, r := range other.resources {
-				shared := r.TypeURL() == xds.SecretType && (r.Name() == s.mapping.Platform().ID() || r.Name() == s.w.Tenant().TrustDomain().ID() || s.w.Tenant().IsPlatform())
-				if err := s.relayed(r); (err == nil) != shared {
+				mine := r.Name() == s.mapping.Platform().ID() || r.Name() == s.w.Tenant().TrustDomain().ID() || s.w.Tenant().IsPlatform()
+				if err := s.relayed(r); (err == nil) != (mine && r.TypeURL() == xds.SecretType) {
 					t.Errorf("%s of %s, sent to %s: %v", r.Name(), other.w, s.w, err)
 				}
 			}
@@ -228,14 +228,19 @@ func TestRelayedRefusesOtherTables(t *testing.T) {
 	globexRoot := testca.Constrained(t, globex).Cert.Raw
 	tests := map[string]func(*agentv1alpha1.Table){
 		"another mapping": func(m *agentv1alpha1.Table) {
-			m.Mapping = append([]*agentv1alpha1.MappingRule{{TrustDomain: globex, Path: "/ns/{tenant}/sa/{serviceAccount}"}}, m.GetMapping()...)
+			more := &agentv1alpha1.MappingRule{TrustDomain: globex, Path: "/ns/{tenant}/sa/{serviceAccount}"}
+			m.Mapping = append([]*agentv1alpha1.MappingRule{more}, m.GetMapping()...)
 		},
 		"another platform": func(m *agentv1alpha1.Table) { m.PlatformTrustDomain = globex },
 		"another tenant's roots": func(m *agentv1alpha1.Table) {
 			m.Bundles = append(m.GetBundles(), &agentv1alpha1.Bundle{TrustDomain: globex, Roots: [][]byte{globexRoot}})
 		},
-		"another tenant's root as its own": func(m *agentv1alpha1.Table) { m.Bundles[0].Roots = append(m.Bundles[0].GetRoots(), globexRoot) },
-		"another root":                     func(m *agentv1alpha1.Table) { m.Bundles[0].Roots = [][]byte{testca.Constrained(t, acme).Cert.Raw} },
+		"another tenant's root as its own": func(m *agentv1alpha1.Table) {
+			m.Bundles[0].Roots = append(m.GetBundles()[0].GetRoots(), globexRoot)
+		},
+		"another root": func(m *agentv1alpha1.Table) {
+			m.Bundles[0].Roots = [][]byte{testca.Constrained(t, acme).Cert.Raw}
+		},
 		"a caller of another tenant": func(m *agentv1alpha1.Table) {
 			m.Services[0].Rules = append(m.Services[0].GetRules(), &agentv1alpha1.Rule{Name: "a/b", From: []string{xdstest.GlobexWeb}, Methods: []string{"GET"}, Paths: []string{"/**"}})
 		},

@@ -165,6 +165,7 @@ func (w *world) tableIssuers(m *agentv1alpha1.Table, tenants map[identity.Tenant
 }
 
 func sameIssuer(c identity.TokenIssuerConfig, e *agentv1alpha1.TokenIssuer) bool {
-	return c.Name == e.GetName() && c.Issuer == e.GetIssuer() && slices.Equal(c.Audiences, e.GetAudiences()) && c.TenantClaim == e.GetTenantClaim() &&
-		c.RolesClaim == e.GetRolesClaim() && int64(c.MaxLifetime/time.Second) == e.GetMaxLifetimeSeconds() && bytes.Equal(c.JWKS, e.GetJwks())
+	return c.Name == e.GetName() && c.Issuer == e.GetIssuer() && slices.Equal(c.Audiences, e.GetAudiences()) &&
+		c.TenantClaim == e.GetTenantClaim() && c.RolesClaim == e.GetRolesClaim() &&
+		int64(c.MaxLifetime/time.Second) == e.GetMaxLifetimeSeconds() && bytes.Equal(c.JWKS, e.GetJwks())
 }

@@ -53,7 +53,7 @@ type BootstrapConfig struct {
 	// AdminSocket is the path where Envoy opens its admin interface, mode 0600.
 	AdminSocket string
 	// MaxConnections caps the connections that are open at the same time. 0: 10,000.
-	MaxConnections uint64
+	MaxConnections uint32
 	// MaxHeapBytes is where Envoy starts to refuse requests rather than grow. 0: 512 MiB.
 	MaxHeapBytes uint64
 }
@@ -177,7 +177,7 @@ func overloadManager(c BootstrapConfig) (*overloadv3.OverloadManager, error) {
 	if heap == 0 {
 		heap = defaultMaxHeapBytes
 	}
-	connectionMonitor, err := anypb.New(&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: int64(connections)}) //nolint:gosec // checked by Envoy
+	connectionMonitor, err := anypb.New(&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: int64(connections)})
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
@@ -207,7 +207,9 @@ func overloadManager(c BootstrapConfig) (*overloadv3.OverloadManager, error) {
 
 // smallStats keeps what is looked at: names that grow with configuration only, and few of them.
 func smallStats() *metricsv3.StatsConfig {
-	prefixes := []string{"cluster.", "cluster_manager.", "control_plane.", "http.inbound.", "http.outbound.", "listener_manager.", "overload.", "server."}
+	prefixes := []string{
+		"cluster.", "cluster_manager.", "control_plane.", "http.inbound.", "http.outbound.", "listener_manager.", "overload.", "server.",
+	}
 	list := &matcherv3.ListStringMatcher{}
 	for _, p := range prefixes {
 		list.Patterns = append(list.GetPatterns(), &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: p}})

@@ -159,15 +159,23 @@ func (b *builder) destinations() ([]filters.Destination, error) {
 		if _, ok := s.Port(); !ok {
 			continue
 		}
-		if err := errors.Join(b.own(s), b.take(b.made.service(s)), b.take(b.made.serviceEndpoints(s)), b.take(b.made.bundle(t.Bundle()))); err != nil {
+		if err := b.own(s); err != nil {
+			return nil, err
+		}
+		err := errors.Join(b.take(b.made.service(s)), b.take(b.made.serviceEndpoints(s)), b.take(b.made.bundle(t.Bundle())))
+		if err != nil {
 			return nil, fmt.Errorf("destination %s: %w", s.Name(), err)
 		}
 		short[s.Name()] = true
-		cluster := t.ResourceName(tenancy.KindService, s.Name())
-		out = append(out, filters.Destination{Name: cluster, Cluster: cluster, Hosts: []string{s.Name(), fullName(s.Name(), t.ID().Name())}})
+		cluster, hosts := t.ResourceName(tenancy.KindService, s.Name()), []string{s.Name(), fullName(s.Name(), t.ID().Name())}
+		out = append(out, filters.Destination{Name: cluster, Cluster: cluster, Hosts: hosts})
 	}
 	for _, i := range t.Imports() {
-		if err := errors.Join(b.shared(i), b.take(b.made.imported(i)), b.take(b.made.importEndpoints(i)), b.take(b.made.bundle(i.Bundle()))); err != nil {
+		if err := b.shared(i); err != nil {
+			return nil, err
+		}
+		err := errors.Join(b.take(b.made.imported(i)), b.take(b.made.importEndpoints(i)), b.take(b.made.bundle(i.Bundle())))
+		if err != nil {
 			return nil, fmt.Errorf("shared destination %s: %w", i.Name(), err)
 		}
 		hosts := []string{fullName(i.Name(), identity.PlatformName)}

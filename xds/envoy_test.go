@@ -4,25 +4,29 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -76,18 +80,27 @@ func realMesh(tb testing.TB, files map[string]string) mesh {
 	return m
 }
 
+// Ports below the range that the kernel gives to outgoing connections, so that none of those takes one in between.
+const firstPort, lastPort = 21_000, 32_000
+
+var nextPort atomic.Int64
+
 func freePort(tb testing.TB) string {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	start := int64(os.Getpid()) // several test processes start at different ports
+	for range lastPort - firstPort {
+		port := strconv.FormatInt(firstPort+(start*37+nextPort.Add(1))%(lastPort-firstPort), 10)
+		l, err := net.Listen("tcp", ":"+port)
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			tb.Fatal(err)
+		}
+		return port
 	}
-	defer func() { _ = l.Close() }()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return port
+	tb.Fatal("no free port")
+	return ""
 }
 
 func (m mesh) address(port string) string { return net.JoinHostPort("127.0.0.1", m.ports[port]) }
@@ -142,16 +155,18 @@ func (s sidecar) waitFor(tb testing.TB, listeners int) {
 // Every resource of every workload loads in the real Envoy, which is told to refuse unknown fields.
 func TestEnvoyLoadsEverything(t *testing.T) {
 	t.Parallel()
-	for name, files := range map[string]map[string]string{"example": tenancytest.TwoTenantsFiles(t), "test mesh": xdstest.Files()} {
-		m := realMesh(t, files)
-		for _, p := range m.parts {
+	meshes := map[string]map[string]string{"example": tenancytest.TwoTenantsFiles(t), "test mesh": xdstest.Files()}
+	for name, files := range meshes {
+		for _, p := range compiled(t, files) {
 			for _, w := range p.Workloads() {
 				t.Run(name+"/"+p.Tenant().Name()+"/"+w.ServiceAccount(), func(t *testing.T) {
+					t.Parallel()
+					m := realMesh(t, maps.Clone(files)) // workloads that run one service listen at one port: here, at their own
 					s := m.start(t, w.String(), nil)
 					if refused := s.agent.Refused(); len(refused) > 0 {
 						t.Errorf("Envoy refused: %q", refused)
 					}
-					snapshot, _ := p.Snapshot(w)
+					snapshot := xdstest.Find(t, m.parts, w.String())
 					dump := s.Admin(t, "/config_dump?include_eds")
 					for _, r := range snapshot.All() {
 						if !strings.Contains(dump, strconv.Quote(r.Name())) {
@@ -170,7 +185,8 @@ func TestEnvoyLoadsEverything(t *testing.T) {
 func TestBootstrap(t *testing.T) {
 	t.Parallel()
 	dir := realenvoy.Dir(t)
-	good := xds.BootstrapConfig{NodeID: "n", NodeCluster: "acme", AgentSocket: filepath.Join(dir, "e.sock"), AdminSocket: filepath.Join(dir, "a.sock")}
+	agent, admin := filepath.Join(dir, "e.sock"), filepath.Join(dir, "a.sock")
+	good := xds.BootstrapConfig{NodeID: "n", NodeCluster: "acme", AgentSocket: agent, AdminSocket: admin}
 	bootstrap, err := xds.Bootstrap(good)
 	if err != nil {
 		t.Fatal(err)
@@ -180,15 +196,13 @@ func TestBootstrap(t *testing.T) {
 		t.Errorf("two bootstraps of one configuration differ (%v)", err)
 	}
 	realenvoy.Validate(t, bootstrap)
-	var doc struct {
-		StaticResources struct {
-			Listeners []any `json:"listeners"`
-		} `json:"static_resources"`
-	}
-	if err := json.Unmarshal(bootstrap, &doc); err != nil || len(doc.StaticResources.Listeners) > 0 {
+	var doc bootstrapv3.Bootstrap
+	if err := protojson.Unmarshal(bootstrap, &doc); err != nil || len(doc.GetStaticResources().GetListeners()) > 0 {
 		t.Errorf("a listener in the bootstrap (%v)", err)
 	}
-	for _, want := range []string{`"mode": 384`, `"base_interval": "0.050s"`, `"max_interval": "0.500s"`, `"api_type": "DELTA_GRPC"`, `"static_layer"`} {
+	for _, want := range []string{
+		`"mode": 384`, `"base_interval": "0.050s"`, `"max_interval": "0.500s"`, `"api_type": "DELTA_GRPC"`, `"static_layer"`,
+	} {
 		if !strings.Contains(string(bootstrap), want) {
 			t.Errorf("no %s in\n%s", want, bootstrap)
 		}
@@ -258,7 +272,7 @@ func application(tb testing.TB, address string) {
 	s := &httptest.Server{Listener: l, Config: &http.Server{
 		ReadHeaderTimeout: patience,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = fmt.Fprintf(w, "%s %s\n", r.Method, r.URL)
+			_, _ = fmt.Fprintf(w, "%s %s\n", r.Method, r.URL) //nolint:gosec // to a test, as plain text
 			_ = r.Header.Write(w)
 		}),
 	}}
@@ -267,7 +281,7 @@ func application(tb testing.TB, address string) {
 }
 
 // ask sends raw bytes and reads one answer.
-func ask(tb testing.TB, address, request string) (*http.Response, string) {
+func ask(tb testing.TB, address, request string) (code int, headers http.Header, body string) {
 	tb.Helper()
 	c, err := net.DialTimeout("tcp", address, patience)
 	if err != nil {
@@ -285,11 +299,11 @@ func ask(tb testing.TB, address, request string) (*http.Response, string) {
 		tb.Fatalf("%q: %v", request, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
+	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		tb.Fatalf("%q: %v", request, err)
 	}
-	return resp, string(body)
+	return resp.StatusCode, resp.Header, string(text)
 }
 
 // The outbound proxy brings requests into one form and refuses the rest, all with one body; what a client forges never
@@ -318,10 +332,11 @@ func TestEnvoyNormalisesAndRefuses(t *testing.T) {
 		"GET / HTTP/1.1\r\nHost: orders\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n":        403,
 		"GET / HTTP/1.1\r\nHost: orders\r\nCookie: " + strings.Repeat("x", 40<<10) + "\r\n\r\n":      431,
 	} {
-		resp, body := ask(t, proxy, request)
+		code, headers, body := ask(t, proxy, request)
 		wantBody := fmt.Sprintf(`{"type":"about:blank","title":"request refused","status":%d}`, want)
-		if resp.StatusCode != want || body != wantBody || resp.Header.Get("Content-Type") != "application/problem+json" || resp.Header.Get("Server") != "" {
-			t.Errorf("%.60q: %d %s %v, want %d", request, resp.StatusCode, body, resp.Header, want)
+		uniform := body == wantBody && headers.Get("Content-Type") == "application/problem+json" && headers.Get("Server") == ""
+		if code != want || !uniform {
+			t.Errorf("%.60q: %d %s %v, want %d", request, code, body, headers, want)
 		}
 	}
 	if _, calls := d.seen(); calls != 0 {
@@ -334,9 +349,9 @@ func TestEnvoyNormalisesAndRefuses(t *testing.T) {
 		"GET /a//b/../c?q=1 HTTP/1.1\r\nHost: ORDERS.:99\r\n" + forged + "\r\n":        "/a/c?q=1",
 		"GET http://orders.acme.mesh/x HTTP/1.1\r\nHost: nosuch\r\n" + forged + "\r\n": "/x",
 	} {
-		resp, body := ask(t, proxy, request)
-		if resp.StatusCode != http.StatusOK || !strings.HasPrefix(body, "GET "+path+"\n") || !strings.Contains(body, "X-Ringfence-Tenant: acme\r\n") {
-			t.Errorf("%.60q: %d %s", request, resp.StatusCode, body)
+		code, _, body := ask(t, proxy, request)
+		if code != http.StatusOK || !strings.HasPrefix(body, "GET "+path+"\n") || !strings.Contains(body, "X-Ringfence-Tenant: acme\r\n") {
+			t.Errorf("%.60q: %d %s", request, code, body)
 		}
 		last, _ := d.seen()
 		for _, seen := range []string{strings.ToLower(body), strings.ToLower(last.String())} {
@@ -364,7 +379,7 @@ func post(socket, path string) (int, error) {
 	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}}
-	resp, err := c.Post("http://admin"+path, "", nil) //nolint:noctx // a test's own socket
+	resp, err := c.Post("http://admin"+path, "", nil)
 	if err != nil {
 		return 0, err
 	}
@@ -383,10 +398,10 @@ func TestEnvoyGuards(t *testing.T) {
 	label := sniOf(t, m, xdstest.AcmeWeb, "service/acme/orders")
 	client := func(sni string, protocols []string, certs ...tls.Certificate) (int, string, error) {
 		tr := &http.Transport{ForceAttemptHTTP2: len(protocols) == 0, TLSClientConfig: &tls.Config{
-			InsecureSkipVerify: true, ServerName: sni, Certificates: certs, NextProtos: protocols, //nolint:gosec // the client is hostile
+			InsecureSkipVerify: true, ServerName: sni, Certificates: certs, NextProtos: protocols,
 		}}
 		defer tr.CloseIdleConnections()
-		resp, err := (&http.Client{Transport: tr, Timeout: patience}).Get("https://" + m.address("20081") + "/orders") //nolint:noctx // has a timeout
+		resp, err := (&http.Client{Transport: tr, Timeout: patience}).Get("https://" + m.address("20081") + "/orders")
 		if err != nil {
 			return 0, "", err
 		}
@@ -426,7 +441,8 @@ func TestEnvoyGuards(t *testing.T) {
 		want   int
 	}{
 		"denied": {&authv3.CheckResponse{
-			Status: &status.Status{Code: int32(codes.PermissionDenied)}, HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{Body: "why"}},
+			Status:       &status.Status{Code: int32(codes.PermissionDenied)},
+			HttpResponse: &authv3.CheckResponse_DeniedResponse{DeniedResponse: &authv3.DeniedHttpResponse{Body: "why"}},
 		}, 403},
 		// The status decides, not the kind of the response: an answer that forgets it allows.
 		"no status":     {&authv3.CheckResponse{}, 200},

@@ -13,7 +13,8 @@ import (
 func TestNothingForeignGetsIn(t *testing.T) {
 	t.Parallel()
 	m := tenancytest.TwoTenants(t)
-	acme, globex, platform := tenancytest.Tenant(t, m, "acme"), tenancytest.Tenant(t, m, "globex"), tenancytest.Tenant(t, m, identity.PlatformName)
+	acme, globex := tenancytest.Tenant(t, m, "acme"), tenancytest.Tenant(t, m, "globex")
+	platform := tenancytest.Tenant(t, m, identity.PlatformName)
 	made := &pieces{t: acme, done: map[pieceKey]Resource{}}
 	b := &builder{made: made, w: acme.Workloads()[0], resources: map[pieceKey]Resource{}}
 	foreign, _ := globex.Service("orders")

@@ -3,6 +3,7 @@ package xds_test
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -35,7 +36,11 @@ func TestNonInterference(t *testing.T) {
 	if os.Getenv(longEnv) != "" {
 		n = longMeshes
 	}
-	bundles := tenancytest.Bundles(t, identity.MustTrustDomain("acme.demo.test"), identity.MustTrustDomain("globex.demo.test"), identity.MustTrustDomain("platform.demo.test"))
+	var domains []identity.TrustDomain
+	for _, name := range []string{"acme.demo.test", "globex.demo.test", "platform.demo.test"} {
+		domains = append(domains, identity.MustTrustDomain(name))
+	}
+	bundles := tenancytest.Bundles(t, domains...)
 	pairs, globexes := 0, map[[32]byte]bool{}
 	for i := range n {
 		acme := genTenant("acme", "10.1").Example(i)
@@ -47,12 +52,8 @@ func TestNonInterference(t *testing.T) {
 					delete(files, name)
 				}
 			}
-			for name, text := range acme {
-				files[name] = text
-			}
-			for name, text := range genTenant("globex", "10.2").Example(i*variants + j) {
-				files[name] = text
-			}
+			maps.Copy(files, acme)
+			maps.Copy(files, genTenant("globex", "10.2").Example(i*variants+j))
 			files["platform/grants.yaml"] = strings.Split(files["platform/grants.yaml"], "---")[0]
 			files[grantsFile] = genGrants().Example(i*variants + j)
 			m := build(t, files, bundles)

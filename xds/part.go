@@ -58,7 +58,9 @@ func (p Part) Workloads() []identity.WorkloadID {
 
 // Snapshot is what the workload's Envoy gets.
 func (p Part) Snapshot(w identity.WorkloadID) (Snapshot, bool) {
-	i, ok := slices.BinarySearchFunc(p.snapshots, w, func(s Snapshot, w identity.WorkloadID) int { return compareWorkloads(s.Workload(), w) })
+	i, ok := slices.BinarySearchFunc(p.snapshots, w, func(s Snapshot, w identity.WorkloadID) int {
+		return compareWorkloads(s.Workload(), w)
+	})
 	if !ok || !p.snapshots[i].Workload().Same(w) {
 		return Snapshot{}, false
 	}

@@ -19,6 +19,19 @@ const (
 	unknownEnum  = 987_654
 )
 
+// What can be done to a field.
+const (
+	opClear   = "clear"
+	opFlip    = "flip"
+	opOther   = "other"
+	opMore    = "more"
+	opMax     = "max"
+	opUnknown = "unknown"
+	opAdd     = "add"
+	opDrop    = "drop"
+	opAgain   = "again"
+)
+
 // Change is one small change.
 type Change struct {
 	// Path leads from the message to the field, as in a[0].b.c["k"]. Packed messages are part of it.
@@ -62,11 +75,11 @@ func (u mutator) packed(path string, a *anypb.Any) {
 	restore := func() { a.TypeUrl, a.Value = url, value }
 	for _, other := range []string{"", "type.googleapis.com/google.protobuf.Struct", "evil.example/" + url, url + "x"} {
 		a.TypeUrl = other
-		u.emit(Change{path + "@type", "other"})
+		u.emit(Change{path + "@type", opOther})
 		restore()
 	}
 	a.Value = append(slices.Clone(value), 0xff)
-	u.emit(Change{path + "@value", "other"})
+	u.emit(Change{path + "@value", opOther})
 	restore()
 	inner, err := anypb.UnmarshalNew(a, proto.UnmarshalOptions{})
 	if err != nil {
@@ -86,7 +99,7 @@ func (u mutator) packed(path string, a *anypb.Any) {
 func (u mutator) unknown(path string, m protoreflect.Message) {
 	was := m.GetUnknown()
 	m.SetUnknown(protowire.AppendVarint(protowire.AppendTag(slices.Clone(was), unknownField, protowire.VarintType), 1))
-	u.emit(Change{path, "unknown"})
+	u.emit(Change{path, opUnknown})
 	m.SetUnknown(was)
 }
 
@@ -119,7 +132,7 @@ func (u mutator) clear(path string, m protoreflect.Message, f protoreflect.Field
 		}
 	}
 	m.Clear(f)
-	u.emit(Change{path, "clear"})
+	u.emit(Change{path, opClear})
 	restore()
 }
 
@@ -153,13 +166,13 @@ func (u mutator) absent(path string, m protoreflect.Message, f protoreflect.Fiel
 	}
 	set := func(v protoreflect.Value) {
 		m.Set(f, v)
-		u.emit(Change{path, "add"})
+		u.emit(Change{path, opAdd})
 		restore()
 	}
 	switch {
 	case f.IsMap():
 		v := m.NewField(f)
-		v.Map().Set(protoreflect.MapKey(zeroKey(f.MapKey())), filled(v.Map().NewValue(), f.MapValue()))
+		v.Map().Set(zeroKey(f.MapKey()), filled(v.Map().NewValue(), f.MapValue()))
 		set(v)
 	case f.IsList():
 		v := m.NewField(f)
@@ -189,12 +202,12 @@ func (u mutator) list(path string, l protoreflect.List, f protoreflect.FieldDesc
 			}
 		}
 		l.Append(l.Get(i))
-		u.emit(Change{at, "again"})
+		u.emit(Change{at, opAgain})
 		l.Truncate(l.Len() - 1)
 		u.drop(at, l, i)
 	}
 	l.Append(filled(l.NewElement(), f))
-	u.emit(Change{path, "add"})
+	u.emit(Change{path, opAdd})
 	l.Truncate(l.Len() - 1)
 }
 
@@ -210,7 +223,7 @@ func (u mutator) drop(path string, l protoreflect.List, i int) {
 	for _, v := range rest[1:] {
 		l.Append(v)
 	}
-	u.emit(Change{path, "drop"})
+	u.emit(Change{path, opDrop})
 	l.Truncate(i)
 	for _, v := range rest {
 		l.Append(v)
@@ -228,7 +241,7 @@ func (u mutator) mapping(path string, m protoreflect.Map, value protoreflect.Fie
 		at := fmt.Sprintf("%s[%q]", path, k.String())
 		was := m.Get(k)
 		m.Clear(k)
-		u.emit(Change{at, "drop"})
+		u.emit(Change{at, opDrop})
 		m.Set(k, was)
 		if value.Message() != nil {
 			u.message(at, was.Message())
@@ -243,7 +256,7 @@ func (u mutator) mapping(path string, m protoreflect.Map, value protoreflect.Fie
 	if len(keys) > 0 && keys[0].Interface() == keys[0].String() {
 		extra := protoreflect.ValueOfString("evil").MapKey()
 		m.Set(extra, m.Get(keys[0]))
-		u.emit(Change{path, "add"})
+		u.emit(Change{path, opAdd})
 		m.Clear(extra)
 	}
 }
@@ -257,31 +270,33 @@ type variant struct {
 func others(f protoreflect.FieldDescriptor, v protoreflect.Value) []variant {
 	switch f.Kind() {
 	case protoreflect.BoolKind:
-		return []variant{{"flip", protoreflect.ValueOfBool(!v.Bool())}}
+		return []variant{{opFlip, protoreflect.ValueOfBool(!v.Bool())}}
 	case protoreflect.EnumKind:
-		out := []variant{{"unknown", protoreflect.ValueOfEnum(unknownEnum)}}
+		out := []variant{{opUnknown, protoreflect.ValueOfEnum(unknownEnum)}}
 		for i := range f.Enum().Values().Len() {
 			if n := f.Enum().Values().Get(i).Number(); n != v.Enum() {
-				out = append(out, variant{"other", protoreflect.ValueOfEnum(n)})
+				out = append(out, variant{opOther, protoreflect.ValueOfEnum(n)})
 			}
 		}
 		return out
 	case protoreflect.StringKind:
-		return []variant{{"more", protoreflect.ValueOfString(v.String() + "x")}, {"other", protoreflect.ValueOfString("evil")}}
+		return []variant{{opMore, protoreflect.ValueOfString(v.String() + "x")}, {opOther, protoreflect.ValueOfString("evil")}}
 	case protoreflect.BytesKind:
-		return []variant{{"more", protoreflect.ValueOfBytes(append(slices.Clone(v.Bytes()), 'x'))}}
+		return []variant{{opMore, protoreflect.ValueOfBytes(append(slices.Clone(v.Bytes()), 'x'))}}
 	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
-		return []variant{{"more", protoreflect.ValueOfInt32(int32(v.Int()) + 1)}, {"max", protoreflect.ValueOfInt32(math.MaxInt32)}} //nolint:gosec // read from an int32
+		more := protoreflect.ValueOfInt32(int32(v.Int()) + 1) //nolint:gosec // read from an int32
+		return []variant{{opMore, more}, {opMax, protoreflect.ValueOfInt32(math.MaxInt32)}}
 	case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:
-		return []variant{{"more", protoreflect.ValueOfInt64(v.Int() + 1)}, {"max", protoreflect.ValueOfInt64(math.MaxInt64)}}
+		return []variant{{opMore, protoreflect.ValueOfInt64(v.Int() + 1)}, {opMax, protoreflect.ValueOfInt64(math.MaxInt64)}}
 	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
-		return []variant{{"more", protoreflect.ValueOfUint32(uint32(v.Uint()) + 1)}, {"max", protoreflect.ValueOfUint32(math.MaxUint32)}} //nolint:gosec // read from a uint32
+		more := protoreflect.ValueOfUint32(uint32(v.Uint()) + 1) //nolint:gosec // read from a uint32
+		return []variant{{opMore, more}, {opMax, protoreflect.ValueOfUint32(math.MaxUint32)}}
 	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
-		return []variant{{"more", protoreflect.ValueOfUint64(v.Uint() + 1)}, {"max", protoreflect.ValueOfUint64(math.MaxUint64)}}
+		return []variant{{opMore, protoreflect.ValueOfUint64(v.Uint() + 1)}, {opMax, protoreflect.ValueOfUint64(math.MaxUint64)}}
 	case protoreflect.FloatKind:
-		return []variant{{"other", protoreflect.ValueOfFloat32(float32(v.Float()) + 1)}}
+		return []variant{{opOther, protoreflect.ValueOfFloat32(float32(v.Float()) + 1)}}
 	case protoreflect.DoubleKind:
-		return []variant{{"other", protoreflect.ValueOfFloat64(v.Float() + 1)}}
+		return []variant{{opOther, protoreflect.ValueOfFloat64(v.Float() + 1)}}
 	default:
 		return nil
 	}

@@ -50,7 +50,7 @@ func Validation(tb testing.TB, bootstrap []byte) error {
 		tb.Fatal(err)
 	}
 	args := append(Flags(), "--mode", "validate", "--log-level", "warning", "-c", path)
-	out, err := exec.CommandContext(tb.Context(), Path(tb), args...).CombinedOutput() //nolint:gosec // the Envoy under test
+	out, err := exec.CommandContext(tb.Context(), Path(tb), args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("envoy --mode validate: %w\n%s", err, out)
 	}
@@ -104,7 +104,7 @@ func (p *Process) start(binary string, args []string) error {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(p.done)
-		cmd := exec.Command(binary, args...) //nolint:gosec,noctx // ended by Stop, which waits for the exit
+		cmd := exec.Command(binary, args...) //nolint:noctx // ended by Stop, which waits for the exit
 		cmd.Stdout, cmd.Stderr = p.log, p.log
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 		if err := cmd.Start(); err != nil {
