@@ -23,7 +23,7 @@ func sealed() map[string][]string {
 		"identity.TenantID":   {"Mapping.Parse", "ParseTenantID", "PlatformID"},
 		"identity.WorkloadID": {"Mapping.Parse"},
 		"pipeline.Generation": {"newGeneration"},
-		"prove.Proof":         {"Prove"},
+		"prove.Proof":         {"Proof.Extend"},
 		"tenancy.Model":       {"builder.assemble"},
 		"tenancy.Tenant":      {"Model.Tenant", "Model.Workload"},
 		"xds.Part":            {"Compile"},
