@@ -1,0 +1,231 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/ringfence-mesh/ringfence/authz/extauthz"
+	"github.com/ringfence-mesh/ringfence/xds"
+	"github.com/ringfence-mesh/ringfence/xds/delta"
+)
+
+// Agent stands beside one Envoy. It is made by New and runs once.
+type Agent struct {
+	config     Config
+	anchor     anchor
+	dir        *stateDir
+	log        *zap.Logger
+	supervisor *supervisor // nil: somebody else starts Envoy
+
+	mu     sync.Mutex
+	status Status
+}
+
+// New checks the configuration and takes the state directory; Run gives it back.
+func New(c Config) (*Agent, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	anchor, err := newAnchor(c)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := openStateDir(c.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{config: c, anchor: anchor, dir: dir, log: c.Log.With(zap.String("workload", c.ID))}
+	if c.EnvoyPath != "" {
+		a.supervisor = newSupervisor(c.EnvoyPath, append(envoyFlags(dir.file(bootstrapFile)), c.EnvoyArgs...), a.log.Named("envoy"))
+	}
+	return a, nil
+}
+
+// Run makes an agent and runs it until ctx ends or it cannot go on.
+func Run(ctx context.Context, c Config) error {
+	a, err := New(c)
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+// Run serves Envoy until ctx ends. It fails where the workload cannot be identified or the state directory not be used;
+// a control plane that is away is no failure.
+func (a *Agent) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, a.dir.close()) }()
+	own, err := a.identify(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop while waiting for the issuer
+		}
+		return err
+	}
+	a.log.Info("identity", zap.Time("not_after", own.notAfter))
+	judge, err := newJudge(own, a.anchor.bundle)
+	if err != nil {
+		return err
+	}
+	if err := a.writeBootstrap(own); err != nil {
+		return err
+	}
+	to, ts := newTarget(), &tables{workload: own.id}
+	r := newRelay(judge, own.secret, a.log, ts, to, a.store)
+	a.restore(r)
+	return a.serve(ctx, own, r, ts, to)
+}
+
+// serve runs the parts. Envoy ends first, so that its last calls are still decided.
+func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *target) error {
+	l, err := listen(ctx, a.dir.file(envoySocket))
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopInner()
+
+	events, reports := make(chan event), newLatest[delta.Report]()
+	down := newDownstream(to, reports, extauthz.New(ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock), a.log)
+	up := &upstream{
+		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events,
+		creds: credentials.NewTLS(a.anchor.tls(&own.cert)),
+	}
+	a.setIdentity(own)
+	var parts sync.WaitGroup
+	parts.Go(func() { a.own(inner, r, events, reports, own.notAfter) })
+	parts.Go(func() { up.run(inner) })
+	var failure error // written before parts.Wait returns
+	parts.Go(func() {
+		defer stop()
+		failure = down.run(inner, l)
+	})
+	if a.supervisor != nil {
+		a.supervisor.run(ctx)
+	} else {
+		a.log.Info("start Envoy with this bootstrap", zap.String("path", a.dir.file(bootstrapFile)))
+	}
+	<-ctx.Done()
+	stopInner()
+	parts.Wait()
+	return failure
+}
+
+func (a *Agent) writeBootstrap(own svid) error {
+	text, err := xds.Bootstrap(xds.BootstrapConfig{
+		NodeID: own.id.String(), NodeCluster: own.id.Tenant().Name(),
+		AgentSocket: a.dir.file(envoySocket), AdminSocket: a.dir.file(adminSocket),
+	})
+	if err != nil {
+		return err //nolint:wrapcheck // says that it is the bootstrap
+	}
+	return a.dir.write(bootstrapFile, text)
+}
+
+// store keeps the configuration in the state directory; nothing is kept of none.
+func (a *Agent) store(c committed, settled table) error {
+	if c.table.decoded == nil {
+		return a.dir.remove(stateFile)
+	}
+	data, err := encodeState(c, settled)
+	if err != nil {
+		return err
+	}
+	return a.dir.write(stateFile, data)
+}
+
+// restore serves what an earlier start has kept. What cannot be used is set aside, and nothing is served until the control
+// plane has sent something better.
+func (a *Agent) restore(r *relay) {
+	data, err := a.dir.read(stateFile)
+	if data == nil && err == nil {
+		return
+	}
+	if err == nil {
+		var (
+			c       committed
+			settled table
+		)
+		if c, settled, err = r.judge.decodeState(data); err == nil {
+			r.restore(c, settled)
+			a.log.Info("going on with the configuration on disk", zap.String("snapshot", c.snapshot.Version()))
+			return
+		}
+	}
+	aside := fmt.Sprintf("%s.corrupt-%s", stateFile, a.config.Clock().UTC().Format("20060102T150405.000Z"))
+	a.log.Error("the configuration on disk cannot be used; it is set aside and every call is denied",
+		zap.Error(err), zap.String("aside", a.dir.file(aside)), zap.NamedError("rename", a.dir.rename(stateFile, aside)))
+}
+
+// Status is what an agent says of itself.
+type Status struct {
+	// NotAfter is when the SVID expires; zero: the workload is not identified yet.
+	NotAfter time.Time
+	// ControlPlane says that the stream to the control plane is open.
+	ControlPlane bool
+	// Snapshot is the version of the configuration that is offered to Envoy, empty for none.
+	Snapshot string
+	// Current says that Envoy has acknowledged all of it.
+	Current bool
+	// Refused are the resources that Envoy refused and has not got over.
+	Refused map[delta.Key]delta.Refusal
+	// EnvoyPID is the Envoy that runs now, 0 for none; Restarts is how often one ended by itself.
+	EnvoyPID, Restarts int
+}
+
+// What is missing for an agent to be ready.
+var (
+	ErrNotIdentified   = errors.New("the workload has no SVID yet")
+	ErrExpired         = errors.New("the SVID has expired")
+	ErrNoConfiguration = errors.New("there is no configuration yet")
+	ErrEnvoyBehind     = errors.New("Envoy has not acknowledged the configuration yet")
+)
+
+// Status says where the agent stands.
+func (a *Agent) Status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.status
+	if a.supervisor != nil {
+		s.EnvoyPID, s.Restarts = a.supervisor.PID(), a.supervisor.Restarts()
+	}
+	return s
+}
+
+// Ready is nil when calls can pass, else what is missing.
+func (a *Agent) Ready() error {
+	switch s := a.Status(); {
+	case s.NotAfter.IsZero():
+		return ErrNotIdentified
+	case a.config.Clock().After(s.NotAfter):
+		return ErrExpired
+	case s.Snapshot == "":
+		return ErrNoConfiguration
+	case !s.Current:
+		return ErrEnvoyBehind
+	}
+	return nil
+}
+
+func (a *Agent) setIdentity(own svid) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.status.NotAfter = own.notAfter
+}
+
+// publish copies the relay's state for Status; the relay's own goroutine calls it.
+func (a *Agent) publish(r *relay) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.status.ControlPlane = r.send != nil
+	a.status.Snapshot = r.committed.snapshot.Version()
+	a.status.Current = r.current()
+	a.status.Refused = r.envoy.Refused // never changed once reported
+}

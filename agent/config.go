@@ -1,0 +1,83 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/ringfence-mesh/ringfence/authz/extauthz"
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+// Config is what an agent is started with.
+type Config struct {
+	// ID is the SPIFFE ID of the workload that the agent stands beside.
+	ID string
+	// StateDir holds key, SVID, configuration and sockets; it is made, mode 0700. Its path must leave room for
+	// "/envoy.sock" within the 107 bytes of a Unix socket's path.
+	StateDir string
+	// ControlPlane and Issuer are the host:port of the control plane's two listeners.
+	ControlPlane, Issuer string
+	// ControlPlaneID is the control plane's SPIFFE ID, in the platform's trust domain.
+	ControlPlaneID string
+	// PlatformRoot is the root of the platform's trust domain, PEM.
+	PlatformRoot []byte
+	// JoinToken is needed where StateDir holds no SVID that is valid.
+	JoinToken string
+	// EnvoyPath is the Envoy to start; empty: somebody else starts it, with StateDir's bootstrap.json.
+	EnvoyPath string
+	// EnvoyArgs are appended to the flags that the agent starts Envoy with.
+	EnvoyArgs []string
+	Log       *zap.Logger
+
+	// Recorder gets every decision; nil: refusals go to the log.
+	Recorder extauthz.Recorder
+	// Metrics count the decisions; nil: nobody reads them.
+	Metrics *extauthz.Metrics
+	// Clock is time.Now where it is nil.
+	Clock func() time.Time
+}
+
+var errConfig = errors.New("agent configuration")
+
+// complete fills in what is optional and checks the rest.
+func (c *Config) complete() error {
+	for name, value := range map[string]string{
+		"ID": c.ID, "StateDir": c.StateDir, "ControlPlane": c.ControlPlane, "Issuer": c.Issuer, "ControlPlaneID": c.ControlPlaneID,
+	} {
+		if value == "" {
+			return fmt.Errorf("%w: %s is missing", errConfig, name)
+		}
+	}
+	if c.Log == nil {
+		return fmt.Errorf("%w: Log is missing", errConfig)
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Recorder == nil {
+		c.Recorder = extauthz.Log(c.Log)
+	}
+	if c.Metrics == nil {
+		m, err := extauthz.NewMetrics(prometheus.NewRegistry())
+		if err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+		c.Metrics = m
+	}
+	return nil
+}
+
+// trustDomainOf is the trust domain part of a SPIFFE ID.
+func trustDomainOf(id string) (identity.TrustDomain, error) {
+	rest, ok := strings.CutPrefix(id, "spiffe://")
+	if !ok {
+		return identity.TrustDomain{}, fmt.Errorf("%w: %q", identity.ErrInvalidID, id)
+	}
+	name, _, _ := strings.Cut(rest, "/")
+	return identity.ParseTrustDomain(name) //nolint:wrapcheck // says what is wrong
+}

@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
+)
+
+const (
+	joinTimeout = 10 * time.Second
+	maxAnswer   = 1 << 20
+)
+
+var errNoToken = errors.New("the state directory holds no valid SVID, and no join token was given")
+
+// identify gives the workload's SVID: the one on disk while it is valid, else a new one against the join token.
+func (a *Agent) identify(ctx context.Context) (svid, error) {
+	own, ok, err := loadSVID(a.dir, a.config.ID, a.config.Clock())
+	switch {
+	case ok:
+		return own, nil
+	case errors.Is(err, errStateDir):
+		return svid{}, err // somebody else's
+	case a.config.JoinToken == "":
+		return svid{}, errors.Join(errNoToken, err)
+	case err != nil:
+		a.log.Warn("the SVID on disk cannot be used, joining anew", zap.Error(err))
+	}
+	key, err := loadKey(a.dir)
+	if err != nil {
+		return svid{}, err
+	}
+	wait := newBackoff()
+	for {
+		own, err := a.join(ctx, key)
+		if err == nil {
+			return own, own.save(a.dir)
+		}
+		if !temporary(err) {
+			return svid{}, fmt.Errorf("joining: %w", err)
+		}
+		a.log.Warn("cannot join yet", zap.Error(err))
+		if err := wait.sleep(ctx); err != nil {
+			return svid{}, err
+		}
+	}
+}
+
+// temporary reports whether asking again may help: the control plane is away or has nothing published yet. A token that
+// was refused stays refused.
+func temporary(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.ResourceExhausted, codes.Internal, codes.FailedPrecondition:
+		return true
+	default:
+		return false
+	}
+}
+
+// join asks the issuer once. The key stays here: the request carries its public half.
+func (a *Agent) join(ctx context.Context, key *ecdsa.PrivateKey) (svid, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	uri, err := url.Parse(a.config.ID)
+	if err != nil {
+		return svid{}, fmt.Errorf("%w: %w", errConfig, err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{uri}}, key)
+	if err != nil {
+		return svid{}, fmt.Errorf("certificate request: %w", err)
+	}
+	conn, err := grpc.NewClient(a.config.Issuer, grpc.WithTransportCredentials(credentials.NewTLS(a.anchor.tls(nil))),
+		grpc.WithNoProxy(), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
+	if err != nil {
+		return svid{}, fmt.Errorf("issuer: %w", err)
+	}
+	defer func() { _ = conn.Close() }() // nothing is under way any more
+	resp, err := agentv1alpha1.NewIssuerClient(conn).Issue(ctx, &agentv1alpha1.IssueRequest{Csr: csr, JoinToken: a.config.JoinToken})
+	if err != nil {
+		return svid{}, err //nolint:wrapcheck // the code decides
+	}
+	stored := storedIdentity{Workload: a.config.ID, PlatformTrustDomain: resp.GetPlatformTrustDomain()}
+	for _, r := range resp.GetMapping() {
+		stored.Mapping = append(stored.Mapping, storedRule{TrustDomain: r.GetTrustDomain(), Path: r.GetPath()})
+	}
+	if stored.PlatformTrustDomain != a.anchor.bundle.TrustDomain().String() {
+		return svid{}, fmt.Errorf("%w: the issuer speaks for platform %q", errNotControlPlane, stored.PlatformTrustDomain)
+	}
+	return newSVID(a.config.ID, key, resp.GetChain(), resp.GetBundle(), stored, a.config.Clock())
+}

@@ -1,0 +1,53 @@
+package agent
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+)
+
+// ownUserOnly closes connections of other users. The socket's mode keeps them out already, except root and whoever is
+// handed the open socket.
+func ownUserOnly(l net.Listener) net.Listener { return credentialed{l} }
+
+type credentialed struct{ net.Listener }
+
+// Accept gives the next connection of this user.
+func (c credentialed) Accept() (net.Conn, error) {
+	for {
+		conn, err := c.Listener.Accept()
+		if err != nil {
+			return nil, err //nolint:wrapcheck // gRPC looks at the error
+		}
+		if uid, err := peerUID(conn); err == nil && uid == os.Geteuid() {
+			return conn, nil
+		}
+		_ = conn.Close() // nothing was said on it
+	}
+}
+
+// peerUID is the user on the other end of a Unix socket, from the kernel (SO_PEERCRED, unix(7)).
+func peerUID(conn net.Conn) (int, error) {
+	unix, ok := conn.(*net.UnixConn)
+	if !ok {
+		return 0, fmt.Errorf("a connection of type %T", conn)
+	}
+	raw, err := unix.SyscallConn()
+	if err != nil {
+		return 0, err //nolint:wrapcheck // only its presence counts
+	}
+	var (
+		cred    *syscall.Ucred
+		credErr error
+	)
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	}); err != nil {
+		return 0, err //nolint:wrapcheck // only its presence counts
+	}
+	if credErr != nil {
+		return 0, credErr //nolint:wrapcheck // only its presence counts
+	}
+	return int(cred.Uid), nil
+}

@@ -1,0 +1,272 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/zap"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+
+	"github.com/ringfence-mesh/ringfence/authz"
+	"github.com/ringfence-mesh/ringfence/xds"
+	"github.com/ringfence-mesh/ringfence/xds/delta"
+)
+
+const (
+	maxResources = 100_000
+	maxReceived  = 256 << 20 // bytes
+)
+
+// upstreamTypes are what the agent asks the control plane for, the table first.
+func upstreamTypes() []string {
+	return []string{xds.TableType, xds.ClusterType, xds.EndpointType, xds.SecretType, xds.ListenerType, xds.RouteType}
+}
+
+// relay is what lies between the control plane's stream and Envoy's. It has no goroutine: whoever owns it calls it, and
+// nothing that it calls blocks for long.
+type relay struct {
+	judge  judge
+	own    xds.Resource // the secret with the workload's SVID
+	log    *zap.Logger
+	tables *tables
+	target *target
+	store  func(c committed, settled table) error
+
+	// What is in force.
+	committed committed
+	settled   table // the table whose resources Envoy has acknowledged
+	newest    table // the one that arrived last
+	expired   bool
+
+	// The control plane's stream, and what it believes that the agent has.
+	send     func(*discovery.DeltaDiscoveryRequest) // nil while there is no stream
+	received map[delta.Key]xds.Resource
+	bytes    int
+	arriving table
+	gone     bool // the control plane took the table away on this stream
+	letters  []*letter
+
+	// Envoy's stream.
+	envoy delta.Report
+	quiet bool // Envoy has asked for all it will ask for
+}
+
+// letter is a response of the control plane that waits for Envoy.
+type letter struct {
+	typeURL, nonce string
+	items          map[delta.Key]string // version; empty for a removed name
+}
+
+func newRelay(j judge, own xds.Resource, log *zap.Logger, ts *tables, to *target, store func(committed, table) error) *relay {
+	return &relay{judge: j, own: own, log: log, tables: ts, target: to, store: store}
+}
+
+// restore puts an earlier start's configuration in force.
+func (r *relay) restore(c committed, settled table) {
+	r.committed, r.settled, r.newest = c, settled, c.table
+	r.offer()
+	r.decide()
+}
+
+// offer gives Envoy the committed configuration and the workload's own SVID.
+func (r *relay) offer() {
+	all := slices.Clone(r.committed.snapshot.All())
+	r.target.set(delta.NewTarget(r.targetID(), append(all, r.own)...))
+}
+
+func (r *relay) targetID() string { return r.committed.snapshot.Version() + "/" + r.own.Version() }
+
+// decide tells the decision point by which tables calls are allowed.
+func (r *relay) decide() {
+	var current, next *authz.Table
+	if !r.expired {
+		current = r.settled.decoded
+		if r.newest.version() != r.settled.version() {
+			next = r.newest.decoded
+		}
+	}
+	if current == nil {
+		next = nil
+	}
+	r.tables.set(current, next)
+}
+
+// expire denies everything: the SVID is no longer valid.
+func (r *relay) expire() {
+	r.expired = true
+	r.decide()
+}
+
+// connected begins a stream: everything is asked for, and what Envoy has acknowledged is named. What the control plane
+// then believes that the agent has is what the agent starts from, so both count alike.
+func (r *relay) connected(send func(*discovery.DeltaDiscoveryRequest)) {
+	r.send, r.letters, r.gone = send, nil, false
+	r.received, r.bytes, r.arriving = map[delta.Key]xds.Resource{}, 0, table{}
+	has := map[string]map[string]string{}
+	for _, typeURL := range upstreamTypes() {
+		has[typeURL] = map[string]string{}
+	}
+	for _, res := range r.committed.snapshot.All() {
+		if k := keyOf(res); r.envoy.Acked[k] == res.Version() {
+			r.keep(k, res)
+			has[k.TypeURL][k.Name] = res.Version()
+		}
+	}
+	if t := r.committed.table; t.decoded != nil {
+		r.arriving = t
+		has[xds.TableType][t.resource.Name()] = t.version()
+	}
+	for _, typeURL := range upstreamTypes() {
+		send(&discovery.DeltaDiscoveryRequest{
+			TypeUrl: typeURL, ResourceNamesSubscribe: []string{"*"}, InitialResourceVersions: has[typeURL],
+		})
+	}
+}
+
+func keyOf(r xds.Resource) delta.Key { return delta.Key{TypeURL: r.TypeURL(), Name: r.Name()} }
+
+func (r *relay) keep(k delta.Key, res xds.Resource) {
+	r.forget(k)
+	r.received[k] = res
+	r.bytes += len(res.Value())
+}
+
+func (r *relay) forget(k delta.Key) {
+	r.bytes -= len(r.received[k].Value())
+	delete(r.received, k)
+}
+
+// disconnected: nothing can be answered any more.
+func (r *relay) disconnected() { r.send, r.letters = nil, nil }
+
+// response works in what the control plane sent. What cannot be taken is refused at once, with the rest of the response
+// taken: the control plane will not send that rest again.
+func (r *relay) response(resp *discovery.DeltaDiscoveryResponse) {
+	if r.send == nil {
+		return
+	}
+	l := &letter{typeURL: resp.GetTypeUrl(), nonce: resp.GetNonce(), items: map[delta.Key]string{}}
+	var refusals []error
+	for _, res := range resp.GetResources() {
+		k := delta.Key{TypeURL: resp.GetTypeUrl(), Name: res.GetName()}
+		if err := r.take(k, res); err != nil {
+			refusals = append(refusals, err)
+			continue
+		}
+		l.items[k] = r.versionOf(k)
+	}
+	for _, name := range resp.GetRemovedResources() {
+		k := delta.Key{TypeURL: resp.GetTypeUrl(), Name: name}
+		r.drop(k)
+		l.items[k] = ""
+	}
+	if err := errors.Join(refusals...); err != nil {
+		r.log.Error("refused what the control plane sent; the old configuration stays", zap.Error(err))
+		r.answer(l, err.Error())
+		return
+	}
+	r.letters = append(r.letters, l)
+}
+
+func (r *relay) versionOf(k delta.Key) string {
+	if k.TypeURL == xds.TableType {
+		return r.arriving.version()
+	}
+	return r.received[k].Version()
+}
+
+// take judges one resource and keeps it.
+func (r *relay) take(k delta.Key, sent *discovery.Resource) error {
+	if !slices.Contains(upstreamTypes(), k.TypeURL) || sent.GetResource().GetTypeUrl() != k.TypeURL {
+		return fmt.Errorf("%.100q: a resource of type %.100q in a response of %.100q", k.Name, sent.GetResource().GetTypeUrl(), k.TypeURL)
+	}
+	res := xds.NewResource(k.TypeURL, k.Name, sent.GetResource().GetValue())
+	// The version of endpoints also covers their cluster; it is checked with the whole, when that is committed.
+	if k.TypeURL != xds.EndpointType && sent.GetVersion() != res.Version() {
+		return fmt.Errorf("%s %.100q: the version is not that of the content", k.TypeURL, k.Name)
+	}
+	if k.TypeURL == xds.TableType {
+		t, err := r.judge.table(res)
+		if err != nil {
+			return err
+		}
+		r.arriving, r.newest, r.gone = t, t, false
+		r.decide() // from now on a call must be allowed by this one too
+		return nil
+	}
+	if len(r.received) >= maxResources || r.bytes+len(res.Value()) > maxReceived {
+		return fmt.Errorf("%s %.100q: more than an agent takes", k.TypeURL, k.Name)
+	}
+	if err := r.judge.resource(res); err != nil {
+		return err
+	}
+	r.keep(k, res)
+	return nil
+}
+
+func (r *relay) drop(k delta.Key) {
+	if k.TypeURL != xds.TableType {
+		r.forget(k)
+		return
+	}
+	r.arriving, r.gone = table{}, true
+}
+
+// commit puts what was received in force if it is a whole. It is called when nothing more is waiting to be worked in.
+func (r *relay) commit() {
+	if r.send == nil {
+		return
+	}
+	if r.gone && len(r.received) == 0 {
+		r.clear()
+		return
+	}
+	c, ok := r.judge.coherent(r.arriving, slices.Collect(maps.Values(r.received)))
+	if !ok {
+		return
+	}
+	r.newest = c.table
+	if c.snapshot.Version() == r.committed.snapshot.Version() && c.table.version() == r.committed.table.version() {
+		r.decide()
+		return
+	}
+	r.committed, r.quiet = c, false
+	if r.settled.decoded == nil {
+		r.settled = c.table // nothing was in force that could be stricter
+	}
+	r.save()
+	r.decide() // before Envoy admits more
+	r.offer()
+	r.log.Info("configuration received", zap.String("snapshot", c.snapshot.Version()), zap.Int("resources", len(c.snapshot.All())))
+}
+
+// clear is for a workload that the mesh no longer knows: nothing is served, every call is denied.
+func (r *relay) clear() {
+	if r.committed.snapshot.IsZero() && r.newest.decoded == nil {
+		return
+	}
+	r.committed, r.settled, r.newest, r.quiet = committed{}, table{}, table{}, false
+	r.save()
+	r.decide()
+	r.offer()
+	r.log.Warn("the mesh no longer knows this workload: every call is denied")
+}
+
+func (r *relay) save() {
+	if err := r.store(r.committed, r.settled); err != nil {
+		r.log.Error("cannot keep the configuration on disk: a restart will find an older one", zap.Error(err))
+	}
+}
+
+// answer acknowledges a response, or refuses it.
+func (r *relay) answer(l *letter, refusal string) {
+	req := &discovery.DeltaDiscoveryRequest{TypeUrl: l.typeURL, ResponseNonce: l.nonce}
+	if refusal != "" {
+		req.ErrorDetail = &rpcstatus.Status{Code: int32(codes.InvalidArgument), Message: delta.Text(refusal)}
+	}
+	r.send(req)
+}

@@ -1,0 +1,243 @@
+package agent
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/xds"
+)
+
+const (
+	certificateBlock = "CERTIFICATE"
+	keyBlock         = "PRIVATE KEY"
+
+	// ownSecret is the name of the workload's SVID, as SPIRE's agent serves it.
+	ownSecret = "default"
+)
+
+var errSVID = errors.New("SVID")
+
+// svid is the workload's own identity: everything that the agent knows without the control plane. It never changes.
+type svid struct {
+	id       identity.WorkloadID
+	mapping  identity.Mapping
+	bundle   identity.Bundle // of the workload's own trust domain
+	notAfter time.Time
+	cert     tls.Certificate
+	secret   xds.Resource // what Envoy gets
+}
+
+// storedIdentity is identity.json.
+type storedIdentity struct {
+	Workload            string       `json:"workload"`
+	PlatformTrustDomain string       `json:"platformTrustDomain"`
+	Mapping             []storedRule `json:"mapping"`
+}
+
+type storedRule struct {
+	TrustDomain string `json:"trustDomain"`
+	Path        string `json:"path"`
+}
+
+func (s storedIdentity) mapping() (identity.Mapping, error) {
+	platform, err := identity.ParseTrustDomain(s.PlatformTrustDomain)
+	if err != nil {
+		return identity.Mapping{}, fmt.Errorf("platform trust domain: %w", err)
+	}
+	var rules []identity.MappingRule
+	for _, r := range s.Mapping {
+		rules = append(rules, identity.MappingRule{TrustDomain: r.TrustDomain, Path: r.Path})
+	}
+	return identity.NewMapping(platform, rules) //nolint:wrapcheck // says what is wrong
+}
+
+// newSVID checks that the parts belong together and to the workload. now must lie within the validity.
+func newSVID(id string, key *ecdsa.PrivateKey, chain [][]byte, bundleDER [][]byte, stored storedIdentity, now time.Time) (svid, error) {
+	mapping, err := stored.mapping()
+	if err != nil {
+		return svid{}, fmt.Errorf("%w: %w", errSVID, err)
+	}
+	s := svid{mapping: mapping}
+	if s.id, err = mapping.Parse(id); err != nil {
+		return svid{}, fmt.Errorf("%w: %w", errSVID, err)
+	}
+	if s.bundle, err = identity.NewBundle(s.id.Tenant().TrustDomain(), bundleDER...); err != nil {
+		return svid{}, fmt.Errorf("%w: %w", errSVID, err)
+	}
+	bundles, err := identity.NewBundles(s.bundle)
+	if err != nil {
+		return svid{}, fmt.Errorf("%w: %w", errSVID, err)
+	}
+	if len(chain) == 0 {
+		return svid{}, fmt.Errorf("%w: no certificate", errSVID)
+	}
+	peer, err := identity.NewVerifier(mapping, bundles).VerifyLeaf(chain[0], chain[1:], now)
+	if err != nil {
+		return svid{}, fmt.Errorf("%w: %w", errSVID, err)
+	}
+	if !peer.ID().Same(s.id) {
+		return svid{}, fmt.Errorf("%w: it is of %s", errSVID, peer.ID())
+	}
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return svid{}, fmt.Errorf("%w: %w", errSVID, err)
+	}
+	if !key.PublicKey.Equal(leaf.PublicKey) {
+		return svid{}, fmt.Errorf("%w: it is of another key", errSVID)
+	}
+	s.notAfter = peer.NotAfter()
+	s.cert = tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf}
+	s.secret, err = newSecret(key, chain)
+	return s, err
+}
+
+// newSecret is the SVID as Envoy takes it.
+func newSecret(key *ecdsa.PrivateKey, chain [][]byte) (xds.Resource, error) {
+	keyPEM, err := encodeKey(key)
+	if err != nil {
+		return xds.Resource{}, err
+	}
+	inline := func(b []byte) *corev3.DataSource {
+		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: b}}
+	}
+	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(&tlsv3.Secret{
+		Name: ownSecret,
+		Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
+			CertificateChain: inline(encodePEM(chain)), PrivateKey: inline(keyPEM),
+		}},
+	})
+	if err != nil {
+		return xds.Resource{}, fmt.Errorf("own secret: %w", err)
+	}
+	return xds.NewResource(xds.SecretType, ownSecret, value), nil
+}
+
+// loadSVID reads what an earlier start has left. It is false where there is none.
+func loadSVID(d *stateDir, id string, now time.Time) (svid, bool, error) {
+	files := map[string][]byte{}
+	for _, name := range []string{keyFile, svidFile, bundleFile, identityFile} {
+		data, err := d.read(name)
+		if err != nil {
+			return svid{}, false, err
+		}
+		if data == nil {
+			return svid{}, false, nil // svid.pem is written last: without all of them nobody has joined
+		}
+		files[name] = data
+	}
+	var stored storedIdentity
+	if err := json.Unmarshal(files[identityFile], &stored); err != nil {
+		return svid{}, false, fmt.Errorf("%s: %w", identityFile, err)
+	}
+	if stored.Workload != id {
+		return svid{}, false, fmt.Errorf("%w: %s belongs to %s", errStateDir, d.path, stored.Workload)
+	}
+	key, err := decodeKey(files[keyFile])
+	if err != nil {
+		return svid{}, false, err
+	}
+	chain, err := decodePEM(files[svidFile])
+	if err != nil {
+		return svid{}, false, fmt.Errorf("%s: %w", svidFile, err)
+	}
+	bundle, err := decodePEM(files[bundleFile])
+	if err != nil {
+		return svid{}, false, fmt.Errorf("%s: %w", bundleFile, err)
+	}
+	s, err := newSVID(id, key, chain, bundle, stored, now)
+	return s, err == nil, err
+}
+
+// save keeps a new SVID; the key is there already.
+func (s svid) save(d *stateDir) error {
+	stored := storedIdentity{Workload: s.id.String(), PlatformTrustDomain: s.mapping.Platform().String()}
+	for _, r := range s.mapping.Rules() {
+		stored.Mapping = append(stored.Mapping, storedRule(r))
+	}
+	text, err := json.MarshalIndent(stored, "", "  ")
+	if err != nil {
+		return fmt.Errorf("%s: %w", identityFile, err)
+	}
+	// svid.pem last: a crash in between leaves "not joined".
+	return errors.Join(d.write(bundleFile, s.bundle.PEM()), d.write(identityFile, append(text, '\n')), d.write(svidFile, encodePEM(s.cert.Certificate)))
+}
+
+// loadKey gives the workload's private key, which is made here and never leaves the host.
+func loadKey(d *stateDir) (*ecdsa.PrivateKey, error) {
+	data, err := d.read(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	if data != nil {
+		return decodeKey(data)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	text, err := encodeKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return key, d.write(keyFile, text)
+}
+
+func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: der}), nil
+}
+
+func decodeKey(data []byte) (*ecdsa.PrivateKey, error) {
+	block, _ := pem.Decode(data)
+	if block == nil || block.Type != keyBlock {
+		return nil, fmt.Errorf("%s: no %s block", keyFile, keyBlock)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", keyFile, err)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("%s: not an ECDSA key", keyFile)
+	}
+	return key, nil
+}
+
+func encodePEM(ders [][]byte) []byte {
+	var out bytes.Buffer
+	for _, der := range ders {
+		out.Write(pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: der}))
+	}
+	return out.Bytes()
+}
+
+func decodePEM(data []byte) ([][]byte, error) {
+	var ders [][]byte
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			return ders, nil
+		}
+		if block.Type != certificateBlock {
+			return nil, fmt.Errorf("a %q block where only certificates belong", block.Type)
+		}
+		ders = append(ders, block.Bytes)
+	}
+}

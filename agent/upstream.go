@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+)
+
+const (
+	maxResponse    = 32 << 20
+	connectTimeout = 5 * time.Second
+	pingAfter      = 30 * time.Second // the server takes no more than one in ten seconds
+	pingTimeout    = 10 * time.Second
+)
+
+// upstream holds the one discovery stream to the control plane, and opens it again whenever it ends.
+type upstream struct {
+	address string
+	creds   credentials.TransportCredentials
+	node    string
+	log     *zap.Logger
+	events  chan<- event
+}
+
+// run returns when ctx ends.
+func (u *upstream) run(ctx context.Context) {
+	wait := newBackoff()
+	for ctx.Err() == nil {
+		heard, err := u.once(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		u.log.Warn("the control plane is away", zap.Error(err))
+		if heard {
+			wait.reset()
+		}
+		if wait.sleep(ctx) != nil {
+			return
+		}
+	}
+}
+
+// once runs one stream until it ends. heard says that the control plane said something on it.
+func (u *upstream) once(agent context.Context) (heard bool, err error) {
+	ctx, cancel := context.WithCancel(agent)
+	defer cancel()
+	conn, err := grpc.NewClient(u.address,
+		grpc.WithTransportCredentials(u.creds),
+		grpc.WithNoProxy(),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: grpcbackoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
+	)
+	if err != nil {
+		return false, fmt.Errorf("discovery: %w", err)
+	}
+	defer func() { _ = conn.Close() }() // the stream is over
+	stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+	if err != nil {
+		return false, fmt.Errorf("discovery: %w", err)
+	}
+	out := newOutbox()
+	var sender sync.WaitGroup
+	sender.Go(func() { out.pump(ctx, stream.Send) })
+	defer sender.Wait()
+	defer cancel()
+	first := true
+	send := func(req *discovery.DeltaDiscoveryRequest) {
+		if first { // a hint for people
+			req.Node, first = &corev3.Node{Id: u.node}, false
+		}
+		out.push(req)
+	}
+	if !u.tell(ctx, event{connected: send}) {
+		return false, ctx.Err() //nolint:wrapcheck // we are told to stop
+	}
+	defer u.tell(agent, event{disconnected: true})
+	for {
+		resp, err := stream.Recv()
+		if err != nil {
+			return heard, err //nolint:wrapcheck // a gRPC status
+		}
+		heard = true
+		if !u.tell(ctx, event{response: resp}) {
+			return heard, ctx.Err() //nolint:wrapcheck // we are told to stop
+		}
+	}
+}
+
+func (u *upstream) tell(ctx context.Context, e event) bool {
+	select {
+	case u.events <- e:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// outbox takes requests without blocking the relay. What it holds is bounded by what was received: each request answers a
+// response.
+type outbox struct {
+	mu    sync.Mutex
+	queue []*discovery.DeltaDiscoveryRequest
+	wake  chan struct{}
+}
+
+func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
+
+func (o *outbox) push(req *discovery.DeltaDiscoveryRequest) {
+	o.mu.Lock()
+	o.queue = append(o.queue, req)
+	o.mu.Unlock()
+	select {
+	case o.wake <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+func (o *outbox) take() []*discovery.DeltaDiscoveryRequest {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	queue := o.queue
+	o.queue = nil
+	return queue
+}
+
+// pump sends until ctx ends or the stream breaks, which its reader notices too.
+func (o *outbox) pump(ctx context.Context, send func(*discovery.DeltaDiscoveryRequest) error) {
+	for {
+		select {
+		case <-o.wake:
+			for _, req := range o.take() {
+				if send(req) != nil {
+					return
+				}
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
