@@ -42,6 +42,8 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("EXAMPLE", example)
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("XDS", freePort(t))
+			e.Setenv("ISSUER", freePort(t))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": until},
@@ -73,16 +75,24 @@ func code(ts *testscript.TestScript, args []string) int {
 	}
 }
 
-// until repeats a command until it exits with 0, or with ! until it does not.
+// until repeats a command until it exits with 0, or with ! until it does not; "exists" waits for a file.
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if args[0] == "!" {
-			if code(ts, args[1:]) != 0 {
-				return
-			}
-		} else if code(ts, args) == 0 {
+		if done(ts, args) {
 			return
 		}
 	}
 	ts.Fatalf("never done: %v", args)
+}
+
+func done(ts *testscript.TestScript, args []string) bool {
+	switch args[0] {
+	case "!":
+		return !done(ts, args[1:])
+	case "exists":
+		_, err := os.Stat(ts.MkAbs(args[1]))
+		return err == nil
+	default:
+		return code(ts, args) == 0
+	}
 }
