@@ -85,7 +85,7 @@ func Codes() []CodeInfo {
 
 		{CodeNoMesh, "not one Mesh", "There is exactly one Mesh document: it says how SPIFFE IDs name tenants.", "Write it in mesh.yaml, and only there."},
 		{CodeDuplicateDocument, "document written twice", "Two documents of one owner have the same kind and name.", "Rename or remove one of them."},
-		{CodeBadName, "name outside the grammar", "Names are [a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?: they become parts of identities, hosts and resource names.", "Use lower-case letters, digits and inner hyphens, at most 63 characters."},
+		{CodeBadName, "name outside the grammar", "Names are `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`: they become parts of identities, hosts and resource names.", "Use lower-case letters, digits and inner hyphens, at most 63 characters."},
 		{CodeReservedName, "reserved name", "platform is the owner of the shared services and ringfence-system the namespace of the control plane; nobody else may bear these names.", "Choose another name."},
 		{CodeNotYours, "not yours", "Documents below tenants/<tenant>/ can only speak of that tenant: its namespaces, its services. Mesh, Tenant, TokenIssuer and Grant are the platform's.", "Name something of your own, or ask the platform's team."},
 		{CodeUndeclaredTenant, "directory of no tenant", "No Tenant document in platform/ declares the tenant of this directory, so nothing in it counts.", "Ask the platform's team for a Tenant document, or remove the directory."},
