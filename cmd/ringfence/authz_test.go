@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -177,7 +178,9 @@ func TestAuthzAnswersAndFollows(t *testing.T) {
 	d.until(socket, "POST", 403)
 	d.until(d.overTLS(d.acme.SVID(acmeOrders)), "GET", 403)
 	for name, asker := range map[string]*testca.SVID{
-		"none": nil, "of another root": testca.Unconstrained(t, "x").SVID(globexOrders), "expired": d.globex.SVID(globexOrders, testca.ValidFor(-2*time.Hour, -time.Hour)),
+		"none":            nil,
+		"of another root": testca.Unconstrained(t, "x").SVID(globexOrders),
+		"expired":         d.globex.SVID(globexOrders, testca.ValidFor(-2*time.Hour, -time.Hour)),
 	} {
 		if got, err := d.ask(d.overTLS(asker), "GET"); err == nil {
 			t.Errorf("an asker with certificate %s is answered: %d", name, got)
@@ -206,7 +209,7 @@ func TestAuthzAnswersAndFollows(t *testing.T) {
 	if _, err := os.Stat(d.path("s")); err == nil {
 		t.Error("the socket stays behind")
 	}
-	if !bytes.Contains([]byte(d.log.String()), []byte(`"code":"RF1012"`)) {
+	if !strings.Contains(d.log.String(), `"code":"RF1012"`) {
 		t.Errorf("the broken file is not named:\n%s", d.log)
 	}
 }
