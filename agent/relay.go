@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -44,7 +43,7 @@ type relay struct {
 
 	// The control plane's stream, and what it believes that the agent has.
 	send     func(*discovery.DeltaDiscoveryRequest) // nil while there is no stream
-	received map[delta.Key]xds.Resource
+	received map[delta.Key]arrived
 	bytes    int
 	arriving table
 	gone     bool // the control plane took the table away on this stream
@@ -53,6 +52,13 @@ type relay struct {
 	// Envoy's stream.
 	envoy delta.Report
 	quiet bool // Envoy has asked for all it will ask for
+}
+
+// arrived is a resource that was taken, and the version that the control plane calls it by.
+type arrived struct {
+	xds.Resource
+
+	called string
 }
 
 // letter is a response of the control plane that waits for Envoy.
@@ -105,14 +111,14 @@ func (r *relay) expire() {
 // then believes that the agent has is what the agent starts from, so both count alike.
 func (r *relay) connected(send func(*discovery.DeltaDiscoveryRequest)) {
 	r.send, r.letters, r.gone = send, nil, false
-	r.received, r.bytes, r.arriving = map[delta.Key]xds.Resource{}, 0, table{}
+	r.received, r.bytes, r.arriving = map[delta.Key]arrived{}, 0, table{}
 	has := map[string]map[string]string{}
 	for _, typeURL := range upstreamTypes() {
 		has[typeURL] = map[string]string{}
 	}
 	for _, res := range r.committed.snapshot.All() {
 		if k := keyOf(res); r.envoy.Acked[k] == res.Version() {
-			r.keep(k, res)
+			r.keep(k, arrived{res, res.Version()})
 			has[k.TypeURL][k.Name] = res.Version()
 		}
 	}
@@ -129,7 +135,7 @@ func (r *relay) connected(send func(*discovery.DeltaDiscoveryRequest)) {
 
 func keyOf(r xds.Resource) delta.Key { return delta.Key{TypeURL: r.TypeURL(), Name: r.Name()} }
 
-func (r *relay) keep(k delta.Key, res xds.Resource) {
+func (r *relay) keep(k delta.Key, res arrived) {
 	r.forget(k)
 	r.received[k] = res
 	r.bytes += len(res.Value())
@@ -157,7 +163,7 @@ func (r *relay) response(resp *discovery.DeltaDiscoveryResponse) {
 			refusals = append(refusals, err)
 			continue
 		}
-		l.items[k] = r.versionOf(k)
+		l.items[k] = res.GetVersion()
 	}
 	for _, name := range resp.GetRemovedResources() {
 		k := delta.Key{TypeURL: resp.GetTypeUrl(), Name: name}
@@ -170,13 +176,6 @@ func (r *relay) response(resp *discovery.DeltaDiscoveryResponse) {
 		return
 	}
 	r.letters = append(r.letters, l)
-}
-
-func (r *relay) versionOf(k delta.Key) string {
-	if k.TypeURL == xds.TableType {
-		return r.arriving.version()
-	}
-	return r.received[k].Version()
 }
 
 // take judges one resource and keeps it.
@@ -204,7 +203,7 @@ func (r *relay) take(k delta.Key, sent *discovery.Resource) error {
 	if err := r.judge.resource(res); err != nil {
 		return err
 	}
-	r.keep(k, res)
+	r.keep(k, arrived{res, sent.GetVersion()})
 	return nil
 }
 
@@ -225,8 +224,12 @@ func (r *relay) commit() {
 		r.clear()
 		return
 	}
-	c, ok := r.judge.coherent(r.arriving, slices.Collect(maps.Values(r.received)))
-	if !ok {
+	all := make([]xds.Resource, 0, len(r.received))
+	for _, res := range r.received {
+		all = append(all, res.Resource)
+	}
+	c, ok := r.judge.coherent(r.arriving, all)
+	if !ok || r.miscalled(c) {
 		return
 	}
 	r.newest = c.table
@@ -242,6 +245,26 @@ func (r *relay) commit() {
 	r.decide() // before Envoy admits more
 	r.offer()
 	r.log.Info("configuration received", zap.String("snapshot", c.snapshot.Version()), zap.Int("resources", len(c.snapshot.All())))
+}
+
+// miscalled refuses endpoints whose version is not that of their content and their cluster's: what Envoy acknowledges
+// could not be told to the control plane.
+func (r *relay) miscalled(c committed) bool {
+	for _, res := range c.snapshot.Resources(xds.EndpointType) {
+		k := keyOf(res)
+		if r.received[k].called == res.Version() {
+			continue
+		}
+		for i, l := range r.letters {
+			if _, in := l.items[k]; in {
+				r.answer(l, fmt.Sprintf("%s %.100q: the version is not that of the content", k.TypeURL, k.Name))
+				r.letters = slices.Delete(r.letters, i, i+1)
+				break
+			}
+		}
+		return true
+	}
+	return false
 }
 
 // clear is for a workload that the mesh no longer knows: nothing is served, every call is denied.

@@ -59,7 +59,7 @@ func (r *relay) stands(k delta.Key, version string) (standing, string) {
 
 // superseded: a version that is not in force any more is no longer waited for, one that is not in force yet is.
 func (r *relay) superseded(k delta.Key, version string) standing {
-	if res, ok := r.received[k]; (ok && res.Version() == version) || (!ok && version == "") {
+	if res, ok := r.received[k]; (ok && res.called == version) || (!ok && version == "") {
 		return waiting
 	}
 	return settledWell
