@@ -7,7 +7,12 @@ import (
 	"github.com/ringfence-mesh/ringfence/identity"
 )
 
-const meshFile = "mesh.yaml"
+const (
+	meshFile = "mesh.yaml"
+	// maxRulePath keeps every SPIFFE ID below the 2048 bytes that all implementations take, with a trust domain and three
+	// names of the greatest length. So no tenant's name for an account can be too long for the Mesh.
+	maxRulePath = 1024
+)
 
 // readMesh finds the one Mesh and compiles its rules.
 func (b *builder) readMesh() {
@@ -34,6 +39,10 @@ func (b *builder) readMesh() {
 		// Each rule is tried alone first, so that every wrong one is reported at its own place.
 		if _, err := identity.NewMapping(platform, rules[i:i+1]); err != nil && !platform.IsZero() {
 			b.reportAt(r.Pos, v1alpha1.CodeIdentityRule, "", "%s", strings.TrimPrefix(err.Error(), "rule 1: "))
+			valid = false
+		}
+		if len(r.Path.Value) > maxRulePath {
+			b.reportAt(r.Path.Pos, v1alpha1.CodeIdentityRule, "", "a path has at most %d bytes", maxRulePath)
 			valid = false
 		}
 	}

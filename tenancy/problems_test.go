@@ -127,6 +127,7 @@ func TestProblems(t *testing.T) {
 			"globex RF2005 tenants/globex/orders.yaml:6:14", "globex RF2005 tenants/globex/web.yaml:5:14"}, ""},
 		{"two accounts of one identity", edits{mesh + ": /ns/{namespace}/sa/{serviceAccount}": "/sa/{serviceAccount}", tenants + ": [acme]": "[acme, acme2]", extra: strings.Replace(service("web2", ""), "acme\n  serviceAccounts: [web2]", "acme2\n  serviceAccounts: [web]", 1)},
 			[]string{"acme RF2009 tenants/acme/extra.yaml:4:14"}, "same SPIFFE ID"},
+		{"a path that is too long", edits{mesh + ": /ns/{namespace}": "/" + strings.Repeat("a", 1024) + "/{namespace}"}, []string{"platform RF2008 mesh.yaml:10:13"}, "1024"},
 		{"rules that read an identity otherwise", edits{mesh + ": /ns/{namespace}/sa/{serviceAccount}": "/a/{namespace}/{serviceAccount}\n    - {trustDomain: \"{tenant}.demo.test\", path: \"/b/{serviceAccount}\"}"}, nil, ""},
 
 		{"port numbers", edits{web + ": 20182": "0", orders + ": port: 8080": "port: 65536", orders + ": port: 20081": "port: -1", orders + ": appPort: 20281": "appPort: 99999999999"}, []string{
