@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
+	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/xds"
 	"github.com/ringfence-mesh/ringfence/xds/delta"
 )
@@ -124,7 +125,7 @@ func (a *Agent) writeBootstrap(own svid) error {
 		AgentSocket: a.dir.file(envoySocket), AdminSocket: a.dir.file(adminSocket),
 	})
 	if err != nil {
-		return err //nolint:wrapcheck // says that it is the bootstrap
+		return err
 	}
 	return a.dir.write(bootstrapFile, text)
 }
@@ -166,6 +167,8 @@ func (a *Agent) restore(r *relay) {
 
 // Status is what an agent says of itself.
 type Status struct {
+	// Workload is who the agent stands beside, zero until it is identified.
+	Workload identity.WorkloadID
 	// NotAfter is when the SVID expires; zero: the workload is not identified yet.
 	NotAfter time.Time
 	// ControlPlane says that the stream to the control plane is open.
@@ -217,7 +220,7 @@ func (a *Agent) Ready() error {
 func (a *Agent) setIdentity(own svid) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.status.NotAfter = own.notAfter
+	a.status.Workload, a.status.NotAfter = own.id, own.notAfter
 }
 
 // publish copies the relay's state for Status; the relay's own goroutine calls it.

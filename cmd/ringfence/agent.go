@@ -173,6 +173,7 @@ func agentMetrics(a *agent.Agent) []prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(a.Status()) })
 	}
 	return []prometheus.Collector{
+		svidExpiry{a},
 		gauge("ringfence_agent_control_plane_connected", "1 while the stream to the control plane is open.",
 			func(s agent.Status) float64 { return truth(s.ControlPlane) }),
 		gauge("ringfence_agent_configuration_current", "1 where Envoy has acknowledged all of the configuration.",
@@ -183,6 +184,27 @@ func agentMetrics(a *agent.Agent) []prometheus.Collector {
 			Name: "ringfence_agent_envoy_restarts_total", Help: "How often Envoy ended by itself.",
 		}, func() float64 { return float64(a.Status().Restarts) }),
 	}
+}
+
+// svidExpiry shows when the SVID ends, once there is one: the tenant is known from then on.
+type svidExpiry struct{ agent *agent.Agent }
+
+var _ prometheus.Collector = svidExpiry{}
+
+func (svidExpiry) desc() *prometheus.Desc {
+	return prometheus.NewDesc("ringfence_svid_expiry_timestamp_seconds", "When this process's own SVID ends.", []string{"tenant"}, nil)
+}
+
+// Describe sends the one description.
+func (s svidExpiry) Describe(to chan<- *prometheus.Desc) { to <- s.desc() }
+
+// Collect sends the one value.
+func (s svidExpiry) Collect(to chan<- prometheus.Metric) {
+	status := s.agent.Status()
+	if status.Workload.IsZero() {
+		return
+	}
+	to <- prometheus.MustNewConstMetric(s.desc(), prometheus.GaugeValue, float64(status.NotAfter.Unix()), status.Workload.Tenant().Name())
 }
 
 func truth(b bool) float64 {

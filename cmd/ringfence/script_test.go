@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -44,6 +47,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDS", freePort(t))
 			e.Setenv("ISSUER", freePort(t))
+			e.Setenv("HTTP", freePort(t))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": until},
@@ -75,7 +79,8 @@ func code(ts *testscript.TestScript, args []string) int {
 	}
 }
 
-// until repeats a command until it exits with 0, or with ! until it does not; "exists" waits for a file.
+// until repeats a command until it exits with 0, or with ! until it does not; "exists" waits for a file,
+// "fetch URL TEXT" for a page that holds the text.
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if done(ts, args) {
@@ -92,7 +97,19 @@ func done(ts *testscript.TestScript, args []string) bool {
 	case "exists":
 		_, err := os.Stat(ts.MkAbs(args[1]))
 		return err == nil
+	case "fetch":
+		return fetches(args[1], args[2])
 	default:
 		return code(ts, args) == 0
 	}
+}
+
+func fetches(url, text string) bool {
+	response, err := http.Get(url)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	return err == nil && response.StatusCode == http.StatusOK && strings.Contains(string(body), text)
 }
