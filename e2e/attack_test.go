@@ -115,7 +115,7 @@ func TestForgedHeaders(t *testing.T) {
 		"X-Envoy-Upstream-Rq-Timeout-Ms":       {"60000"},
 		"X-Forwarded-For":                      {"127.0.0.1"},
 		"X-Forwarded-Host":                     {"orders.globex.mesh"},
-		"X-Envoy-External-Address":             {"127.0.0.1"},
+		"X-Envoy-External-Address":             {"203.0.113.7"},
 		"X-Envoy-Force-Trace":                  {"true"},
 		"X-Envoy-Attempt-Count":                {"1"},
 		"X-Envoy-Retry-On":                     {"5xx"},

@@ -74,10 +74,10 @@ func startProcess(t testing.TB, env []string, args ...string) *process {
 	return p
 }
 
-func (p *process) signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
+func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
 
 // stop sends the signal and waits for the end.
-func (p *process) stop(t testing.TB, s syscall.Signal) {
+func (p *process) stop(t testing.TB, s os.Signal) {
 	t.Helper()
 	p.signal(s)
 	select {
@@ -367,23 +367,10 @@ func TestFailClosedAndGoOn(t *testing.T) {
 	})
 
 	t.Run("metrics and logs", func(t *testing.T) {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+a.listen["http"]+"/metrics", http.NoBody)
-		if err != nil {
-			t.Fatal(err)
-		}
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close() //nolint:errcheck // only read
-		text, err := io.ReadAll(response.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range []string{`ringfence_xds_streams{tenant="globex"} 2`, "ringfence_xds_pushes_total", "ringfence_generation", "ringfence_proof_duration_seconds"} {
-			if !strings.Contains(string(text), name) {
-				t.Errorf("no %s among the metrics", name)
-			}
+		for _, name := range []string{
+			`ringfence_xds_streams{tenant="globex"} 2`, "ringfence_xds_pushes_total", "ringfence_generation", "ringfence_proof_duration_seconds",
+		} {
+			eventually(t, 10*time.Second, name, func(ctx context.Context) bool { return strings.Contains(metrics(ctx, a.listen["http"]), name) })
 		}
 		for name, p := range a.agents {
 			if out := p.output.String(); strings.Contains(out, "acme") || strings.Contains(out, "eyJ") {
@@ -391,4 +378,18 @@ func TestFailClosedAndGoOn(t *testing.T) {
 			}
 		}
 	})
+}
+
+func metrics(ctx context.Context, address string) string {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", http.NoBody)
+	if err != nil {
+		return ""
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return ""
+	}
+	defer response.Body.Close() //nolint:errcheck // only read
+	text, _ := io.ReadAll(response.Body)
+	return string(text)
 }

@@ -35,14 +35,18 @@ type Seen struct {
 	Foreign []string `json:"foreign,omitempty"`
 }
 
-// own are the fields of Ringfence's and Envoy's names that an application may see.
-var own = []string{"X-Ringfence-Tenant", "X-Ringfence-Caller", "X-Ringfence-Subject", "X-Envoy-Expected-Rq-Timeout-Ms", "X-Envoy-Attempt-Count"}
-
 func foreign(h http.Header) []string {
 	var names []string
-	for name := range h {
-		reserved := strings.HasPrefix(name, "X-Ringfence-") || strings.HasPrefix(name, "X-Envoy-") || name == "X-Forwarded-Client-Cert"
-		if reserved && !slices.Contains(own, name) {
+	for name, values := range h {
+		switch name {
+		case "X-Ringfence-Tenant", "X-Ringfence-Caller", "X-Ringfence-Subject":
+			continue
+		case "X-Envoy-External-Address": // what Envoy itself saw of the peer, which is on this machine
+			if slices.Equal(values, []string{"127.0.0.1"}) {
+				continue
+			}
+		}
+		if strings.HasPrefix(name, "X-Ringfence-") || strings.HasPrefix(name, "X-Envoy-") || name == "X-Forwarded-Client-Cert" {
 			names = append(names, name)
 		}
 	}
