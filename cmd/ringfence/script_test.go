@@ -105,7 +105,11 @@ func done(ts *testscript.TestScript, args []string) bool {
 }
 
 func fetches(url, text string) bool {
-	response, err := http.Get(url)
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return false
+	}
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return false
 	}
