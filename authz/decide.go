@@ -171,21 +171,29 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 
 // find is the first rule that names the caller and covers the call.
 func (s *service) find(in *Input) *rule {
-	n, named := s.callers[in.Caller.peer.ID()]
 	path, ok := canonicalPath(in.Path)
-	if !named || !ok {
+	c := s.call(in)
+	if c.caller < 0 || !ok {
 		return nil
-	}
-	c := call{caller: n, method: in.Method, now: in.Now.Unix()}
-	if s.token != agentv1alpha1.TokenMode_TOKEN_MODE_NONE { // who reads no tokens sees no roles
-		c.claims = in.Token.claims
 	}
 	return s.paths.find(path[1:], &c, nil)
 }
 
+// call is what the service's rules are asked about.
+func (s *service) call(in *Input) call {
+	c := call{caller: -1, method: in.Method, now: in.Now.Unix()}
+	if n, named := s.callers[in.Caller.peer.ID()]; named {
+		c.caller = n
+	}
+	if s.token != agentv1alpha1.TokenMode_TOKEN_MODE_NONE { // who reads no tokens sees no roles
+		c.claims = in.Token.claims
+	}
+	return c
+}
+
 // call is what a rule is asked about.
 type call struct {
-	caller int
+	caller int // its number, -1 for one that no rule names
 	method string
 	claims identity.Claims
 	now    int64
@@ -201,6 +209,15 @@ func (c *call) earliest(rules []*rule, best *rule) *rule {
 }
 
 func (r *rule) covers(c *call) bool {
-	return r.from.has(c.caller) && c.now < r.until && slices.Contains(r.methods, c.method) &&
-		(len(r.roles) == 0 || slices.ContainsFunc(r.roles, c.claims.HasRole))
+	return r.names(c) && r.holds(c) && r.hasMethod(c) && r.hasRole(c)
+}
+
+func (r *rule) names(c *call) bool { return c.caller >= 0 && r.from.has(c.caller) }
+
+func (r *rule) holds(c *call) bool { return c.now < r.until }
+
+func (r *rule) hasMethod(c *call) bool { return slices.Contains(r.methods, c.method) }
+
+func (r *rule) hasRole(c *call) bool {
+	return len(r.roles) == 0 || slices.ContainsFunc(r.roles, c.claims.HasRole)
 }

@@ -2,6 +2,7 @@ package authz
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/ringfence-mesh/ringfence/identity"
 )
@@ -37,10 +38,66 @@ var reasonNames = [reasonCount]string{
 
 // String is the reason as records and metrics show it.
 func (r Reason) String() string {
+	return reasonNames[r.known()]
+}
+
+// ParseReason reads what String writes.
+func ParseReason(text string) (Reason, bool) {
+	i := slices.Index(reasonNames[:], text)
+	return Reason(max(i, 0)), i >= 0 //nolint:gosec // an index of a short list
+}
+
+// words say each reason to people, and what those may do about it.
+var words = [reasonCount]struct{ text, advice string }{
+	NotReady: {"no rules were in force yet", "try again; if it stays, look whether the control plane and the agent are ready"},
+	Allowed:  {"a rule or Grant allows the call", ""},
+	UnknownCaller: {
+		"nobody is proved: there is no certificate, or its SPIFFE ID names no tenant of this mesh",
+		"call through the workload's own sidecar; a new shape of SPIFFE ID needs a line under identities in mesh.yaml",
+	},
+	InvalidIdentity: {
+		"the caller's certificate cannot be trusted, or its proofs contradict each other",
+		"call with an SVID that this mesh has issued",
+	},
+	ExpiredIdentity:    {"the caller's certificate has expired", "look why the caller's agent does not get a new SVID"},
+	UnknownDestination: {"the asked proxy runs no service of that name", "correct the name: TENANT/SERVICE, of a service with ports"},
+	CrossTenant: {
+		"the caller is of another tenant, and no rule can open a tenant's own service to another",
+		"only a shared service of the platform can be called across tenants, with a Grant",
+	},
+	GrantMissing: {
+		"no Grant lets the caller's tenant call this shared service",
+		"ask the platform team for a Grant in platform/ that names the tenant and the service",
+	},
+	GrantExpired: {"every Grant of the caller's tenant for this service is past its notAfter", "ask the platform team for a Grant with a later notAfter"},
+	TokenMissing: {"the service demands a bearer token, and the call has none", "send Authorization: Bearer with a token of the tenant's own issuer"},
+	TokenInvalid: {"the bearer token does not verify", "look at its signature, audience, times and claims: they must be as the TokenIssuer document says"},
+	TokenExpired: {"the bearer token has expired", "get a new token"},
+	TokenTenantMismatch: {
+		"the bearer token speaks of another tenant than the caller's",
+		"send a token of the caller's own tenant",
+	},
+	IssuerNotAllowed: {
+		"no TokenIssuer lets the token's issuer speak of the tenant that it asserts",
+		"send a token of the tenant's own issuer, or ask the platform team for a TokenIssuer document",
+	},
+	NoRule: {
+		"no rule or Grant covers the call",
+		"widen a rule of the service's AccessPolicy, or the Grant, or call as one of them allows",
+	},
+}
+
+// Words are the reason for people who may see it.
+func (r Reason) Words() string { return words[r.known()].text }
+
+// Advice is what a developer of the tenant can do about it; empty where nothing is wrong.
+func (r Reason) Advice() string { return words[r.known()].advice }
+
+func (r Reason) known() Reason {
 	if r >= reasonCount {
-		return reasonNames[NotReady]
+		return NotReady
 	}
-	return reasonNames[r]
+	return r
 }
 
 // Reasons are all reasons there are.

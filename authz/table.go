@@ -38,12 +38,13 @@ type service struct {
 	accounts []identity.WorkloadID
 	grants   map[identity.TenantID]int64 // the end of the tenant's last Grant
 	callers  map[identity.WorkloadID]int // whom any rule or Grant names, numbered
-	rules    int
+	rules    []*rule                     // in the order of the documents
 	paths    pathTree
 }
 
 // rule is an AccessPolicy's rule or a Grant. Its paths are where it hangs in the service's tree.
 type rule struct {
+	message *agentv1alpha1.Rule
 	name    string
 	order   int    // the first rule in the documents is the one that is reported
 	from    bitset // of callers' numbers
@@ -326,8 +327,8 @@ func (s *service) addRule(m *agentv1alpha1.Rule, tenant identity.TenantID, until
 	case !allOf(m.GetMethods(), validMethod):
 		return errors.New("a method is written in capitals, and is not CONNECT")
 	}
-	r := &rule{name: m.GetName(), order: s.rules, until: until, roles: m.GetRoles(), methods: m.GetMethods()}
-	s.rules++
+	r := &rule{name: m.GetName(), message: m, order: len(s.rules), until: until, roles: m.GetRoles(), methods: m.GetMethods()}
+	s.rules = append(s.rules, r)
 	for _, id := range m.GetFrom() {
 		w, err := s.table.of(id, tenant)
 		if err != nil {

@@ -224,6 +224,32 @@ func compare(
 		t.Fatalf("%s with token %s, %s %s %s at %v on\n%v\n%v %s %q, the twin says %s %q", caller.name, token.name, in.Method, in.Path, call.service, in.Now, m,
 			d.Allowed(), d.Reason(), d.Rule(), reason, rule)
 	}
+	explained(t, authz.Explain(table, in), d)
+}
+
+// explained holds an Explanation against the Decision of the same call: it is the same one, one step fails if any does,
+// and the first rule without a failing condition is the rule that decided.
+func explained(t rapid.TB, e authz.Explanation, d authz.Decision) {
+	covering, failed := "", 0
+	for _, r := range e.Rules {
+		if (r.Fails == "") != (r.Text == "") {
+			t.Fatalf("a verdict is half told: %+v", r)
+		}
+		if r.Fails == "" && covering == "" {
+			covering = r.Name
+		}
+	}
+	for i, s := range e.Steps {
+		if s.Outcome == authz.Failed {
+			failed++
+		}
+		if i > 0 && (s.Outcome != authz.NotReached) && e.Steps[i-1].Outcome != authz.Passed || (s.Text == "") != (s.Outcome == authz.NotReached) {
+			t.Fatalf("steps do not follow each other: %+v", e.Steps)
+		}
+	}
+	if e.Decision != d || covering != d.Rule() || len(e.Steps) != 5 || (failed == 0) != d.Allowed() || failed > 1 {
+		t.Fatalf("%s %q is explained by %+v", d.Reason(), d.Rule(), e)
+	}
 }
 
 // Every Table of one rule or Grant out of a small space, with every call out of a small space.

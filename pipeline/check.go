@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/prove"
@@ -24,9 +25,15 @@ func (r Report) Clean() bool { return len(r.Problems) == 0 && r.Counterexample =
 // Check judges what a source holds as Run would, without keeping or publishing anything: every owner's newest documents
 // together. The error is of the source or of the bundles.
 func Check(ctx context.Context, s Source, bundles Bundles) (Report, error) {
-	files, found, _, err := s.Load(ctx)
+	r, _, err := Preview(ctx, s, bundles)
+	return r, err
+}
+
+// Preview is Check with the Generation that Run would publish; it is nil where the Report is not clean.
+func Preview(ctx context.Context, s Source, bundles Bundles) (Report, *Generation, error) {
+	files, found, revision, err := s.Load(ctx)
 	if err != nil {
-		return Report{}, err
+		return Report{}, nil, err
 	}
 	r := Report{Files: len(files)}
 	newest, problems := decode(files, found)
@@ -36,21 +43,22 @@ func Check(ctx context.Context, s Source, bundles Bundles) (Report, error) {
 	b := builder{bundles: bundles}
 	made, more := b.make(newest)
 	if b.trouble != nil {
-		return Report{}, b.trouble
+		return Report{}, nil, b.trouble
 	}
 	if r.Problems = v1alpha1.SortProblems(append(problems, more...)); len(r.Problems) > 0 {
-		return r, nil
+		return r, nil, nil
 	}
 	proof, counterexample := prove.Prove(made.model, made.parts(), made.tables())
 	if counterexample != nil {
 		r.Counterexample = counterexample
-		return r, nil //nolint:nilerr // what the prover finds is a finding, as problems are
+		return r, nil, nil //nolint:nilerr // what the prover finds is a finding, as problems are
 	}
-	if !proof.Covers(made.model, made.parts(), made.tables()) {
-		return r, errUnproved
+	g, err := newGeneration(1, revision, time.Time{}, made, proof)
+	if err != nil {
+		return r, nil, err
 	}
 	count(&r, made)
-	return r, nil
+	return r, g, nil
 }
 
 func count(r *Report, made build) {

@@ -63,6 +63,8 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 		newAuthz(p),
 		newToken(p),
 		newValidate(p),
+		newExplain(p),
+		newWhy(p),
 		newSchema(p),
 		newVersion(p),
 	)

@@ -168,7 +168,7 @@ func (t Tour) suggest(m *Mesh, f tokenFiles) error {
 	t.say("    curl -s -x http://%s http://billing/invoices/12", acme)
 	t.say("    curl -s -x http://%s http://billing/invoices/12", globex)
 	t.say("Change a rule or a Grant in %s and ask again: it holds for the next call.", t.Dir)
-	t.say("Why was a call refused? Look for its x-ringfence-decision in %s.", filepath.Join(t.State, "log"))
+	t.say("Why was a call refused? ringfence why X-RINGFENCE-DECISION --log %s", filepath.Join(t.State, "log"))
 	t.say("")
 	t.say("Ctrl-C ends it.")
 	return nil

@@ -1,0 +1,221 @@
+package whatif
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/authz"
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/identity/issuer"
+	"github.com/ringfence-mesh/ringfence/pipeline"
+)
+
+// Call is one question.
+type Call struct {
+	// From is the caller's SPIFFE ID, To the destination as TENANT/SERVICE.
+	From, To     string
+	Method, Path string
+	// Token holds the claims of the bearer token; nil: there is none. Of aud, iat and exp what is absent is filled in, so
+	// that the token holds.
+	Token map[string]any
+}
+
+// World is a configuration that can be asked.
+type World struct {
+	at        time.Time
+	mesh      *pipeline.Generation
+	roots     *issuer.Issuer
+	signer    jose.Signer
+	audiences map[string]string // by iss
+	grants    map[string]string // file:line:col by name
+}
+
+// Open builds what a source holds, as of a time. The World is nil where the Report is not clean.
+func Open(ctx context.Context, s pipeline.Source, at time.Time) (*World, pipeline.Report, error) {
+	w := &World{at: at, audiences: map[string]string{}, grants: map[string]string{}}
+	var err error
+	if w.roots, err = issuer.OpenMemory(issuer.Options{}); err != nil {
+		return nil, pipeline.Report{}, fmt.Errorf("throw-away roots: %w", err)
+	}
+	over := &overlay{Source: s, world: w}
+	if w.signer, over.jwks, err = newSigner(); err != nil {
+		return nil, pipeline.Report{}, fmt.Errorf("throw-away key: %w", err)
+	}
+	bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) { return w.roots.Bundles(at, domains...) }
+	report, mesh, err := pipeline.Preview(ctx, over, bundles)
+	if err != nil || mesh == nil {
+		return nil, report, err
+	}
+	w.mesh = mesh
+	return w, report, nil
+}
+
+func newSigner() (jose.Signer, []byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	const kid = "what-if"
+	jwks, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
+		{Key: key.Public(), KeyID: kid, Algorithm: string(jose.ES256), Use: "sig"},
+	}})
+	if err != nil {
+		return nil, nil, err
+	}
+	signer, err := jose.NewSigner(
+		jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: kid}},
+		(&jose.SignerOptions{}).WithType("JWT"),
+	)
+	return signer, jwks, err
+}
+
+// overlay is the source with the throw-away key in place of every token issuer's.
+type overlay struct {
+	pipeline.Source
+	world *World
+	jwks  []byte
+}
+
+// Load implements pipeline.Source.
+func (o *overlay) Load(ctx context.Context) ([]v1alpha1.File, []v1alpha1.Problem, string, error) {
+	files, problems, revision, err := o.Source.Load(ctx)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	keySets := map[string]bool{}
+	for _, f := range files {
+		if path.Ext(f.Path) == ".json" {
+			continue
+		}
+		docs, _ := v1alpha1.Decode(f) // its problems are told by who reads the files next
+		for _, d := range docs {
+			switch d := d.(type) {
+			case *v1alpha1.TokenIssuer:
+				keySets[path.Join(path.Dir(d.Pos.File()), d.Spec.JWKS.File.Value)] = true
+				if len(d.Spec.Audiences) > 0 {
+					o.world.audiences[d.Spec.Issuer.Value] = d.Spec.Audiences[0].Value
+				}
+			case *v1alpha1.Grant:
+				o.world.grants[d.Name().Value] = d.Pos.String()
+			}
+		}
+	}
+	for i, f := range files {
+		if keySets[f.Path] {
+			files[i].Data = o.jwks
+		}
+	}
+	return files, problems, revision, nil
+}
+
+// ErrNoTenant says that a question is about a tenant that there is not.
+var ErrNoTenant = errors.New("no such tenant")
+
+// Explain answers a question.
+func (w *World) Explain(c Call) (authz.Explanation, error) {
+	owner, name, ok := strings.Cut(c.To, "/")
+	if !ok {
+		return authz.Explanation{}, fmt.Errorf("%q is not TENANT/SERVICE", c.To)
+	}
+	id, err := w.mesh.Mapping().TenantID(owner)
+	if err != nil {
+		return authz.Explanation{}, fmt.Errorf("%w: %w", ErrNoTenant, err)
+	}
+	table := w.mesh.Table(id)
+	if table == nil {
+		return authz.Explanation{}, fmt.Errorf("%w: %s", ErrNoTenant, owner)
+	}
+	in := authz.Input{Method: c.Method, Path: c.Path, Now: w.at}
+	in.Service, _ = table.Service(owner, name)
+	if in.Caller, err = w.caller(table, c.From); err != nil {
+		return authz.Explanation{}, err
+	}
+	if c.Token != nil {
+		text, err := w.sign(c.Token)
+		if err != nil {
+			return authz.Explanation{}, err
+		}
+		in.Token = table.Token(text, w.at)
+	}
+	e := authz.Explain(table, in)
+	for i, r := range e.Rules {
+		if r.Grant {
+			e.Rules[i].Position = w.grants[r.Name]
+		}
+	}
+	return e, nil
+}
+
+// caller proves the ID to the table with a certificate made for it.
+func (w *World) caller(table *authz.Table, uri string) (authz.Caller, error) {
+	id, err := w.mesh.Mapping().Parse(uri)
+	switch {
+	case errors.Is(err, identity.ErrUnmapped):
+		return authz.Caller{}, nil
+	case err != nil: //nolint:nilerr // the ID is what is asked about
+		return authz.InvalidCaller(), nil
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return authz.Caller{}, fmt.Errorf("key: %w", err)
+	}
+	name, err := url.Parse(uri)
+	if err != nil {
+		return authz.Caller{}, fmt.Errorf("%q: %w", uri, err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{name}}, key)
+	if err != nil {
+		return authz.Caller{}, fmt.Errorf("certificate request: %w", err)
+	}
+	// The root of a trust domain that no document names is made as well: such a caller exists, and is refused.
+	if _, err := w.roots.Bundles(w.at, id.Tenant().TrustDomain()); err != nil {
+		return authz.Caller{}, fmt.Errorf("throw-away root: %w", err)
+	}
+	token, _, err := w.roots.CreateToken(id, time.Hour, w.at)
+	if err != nil {
+		return authz.Caller{}, fmt.Errorf("%s: %w", id, err)
+	}
+	svid, err := w.roots.Issue(csr, token, func(string) (identity.WorkloadID, bool) { return id, true }, w.at)
+	if err != nil {
+		return authz.Caller{}, fmt.Errorf("%s: %w", id, err)
+	}
+	return table.Caller(svid.Chain[0], svid.Chain[1:], w.at), nil
+}
+
+// tokenLife is what a token gets that does not say when it ends; every issuer of a mesh allows at least as much as a second.
+const tokenLife = time.Second
+
+func (w *World) sign(claims map[string]any) (string, error) {
+	whole := map[string]any{"iat": w.at.Unix(), "exp": w.at.Add(tokenLife).Unix()}
+	if exp, ok := claims["exp"].(float64); ok && int64(exp) <= w.at.Unix() { // an old token was issued before it ended
+		whole["iat"] = int64(exp) - int64(tokenLife/time.Second)
+	}
+	iss, _ := claims["iss"].(string)
+	if aud, known := w.audiences[iss]; known {
+		whole["aud"] = aud
+	}
+	maps.Copy(whole, claims)
+	payload, err := json.Marshal(whole)
+	if err != nil {
+		return "", fmt.Errorf("claims: %w", err)
+	}
+	signed, err := w.signer.Sign(payload)
+	if err != nil {
+		return "", fmt.Errorf("claims: %w", err)
+	}
+	return signed.CompactSerialize()
+}
