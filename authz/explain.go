@@ -163,11 +163,11 @@ func (s *service) verdicts(in *Input) []RuleVerdict {
 		case !r.holds(&c):
 			v.Fails, v.Text = "notAfter", "it is void since "+rfc3339(r.until)
 		case !r.hasMethod(&c):
-			v.Fails, v.Text = "method", "the method is none of "+strings.Join(r.methods, ", ")
+			v.Fails, v.Text = "method", "it is for "+strings.Join(r.methods, ", ")
 		case !ok:
 			v.Fails, v.Text = "path", "the path can be read in more than one way, so no pattern matches it"
 		case !r.matches(path, &c):
-			v.Fails, v.Text = "path", "the path matches none of "+strings.Join(r.message.GetPaths(), ", ")
+			v.Fails, v.Text = "path", "it is for "+strings.Join(r.message.GetPaths(), ", ")
 		case !r.hasRole(&c):
 			v.Fails, v.Text = "role", "it asks for a token with one of the roles "+strings.Join(r.roles, ", ")
 		}

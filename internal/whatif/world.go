@@ -34,7 +34,7 @@ type Call struct {
 	Token map[string]any
 }
 
-// World is a configuration that can be asked.
+// World is a configuration that can be asked, by one goroutine at a time.
 type World struct {
 	at        time.Time
 	mesh      *pipeline.Generation
@@ -42,11 +42,12 @@ type World struct {
 	signer    jose.Signer
 	audiences map[string]string // by iss
 	grants    map[string]string // file:line:col by name
+	chains    map[identity.WorkloadID][][]byte
 }
 
 // Open builds what a source holds, as of a time. The World is nil where the Report is not clean.
 func Open(ctx context.Context, s pipeline.Source, at time.Time) (*World, pipeline.Report, error) {
-	w := &World{at: at, audiences: map[string]string{}, grants: map[string]string{}}
+	w := &World{at: at, audiences: map[string]string{}, grants: map[string]string{}, chains: map[identity.WorkloadID][][]byte{}}
 	var err error
 	if w.roots, err = issuer.OpenMemory(issuer.Options{}); err != nil {
 		return nil, pipeline.Report{}, fmt.Errorf("throw-away roots: %w", err)
@@ -55,7 +56,9 @@ func Open(ctx context.Context, s pipeline.Source, at time.Time) (*World, pipelin
 	if w.signer, over.jwks, err = newSigner(); err != nil {
 		return nil, pipeline.Report{}, fmt.Errorf("throw-away key: %w", err)
 	}
-	bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) { return w.roots.Bundles(at, domains...) }
+	bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) {
+		return w.roots.Bundles(at, domains...)
+	}
 	report, mesh, err := pipeline.Preview(ctx, over, bundles)
 	if err != nil || mesh == nil {
 		return nil, report, err
@@ -166,34 +169,46 @@ func (w *World) caller(table *authz.Table, uri string) (authz.Caller, error) {
 	switch {
 	case errors.Is(err, identity.ErrUnmapped):
 		return authz.Caller{}, nil
-	case err != nil: //nolint:nilerr // the ID is what is asked about
-		return authz.InvalidCaller(), nil
+	case err != nil:
+		return authz.InvalidCaller(), nil //nolint:nilerr // the ID is what is asked about
 	}
+	chain, made := w.chains[id]
+	if !made {
+		if chain, err = w.issue(id); err != nil {
+			return authz.Caller{}, fmt.Errorf("%s: %w", id, err)
+		}
+		w.chains[id] = chain
+	}
+	return table.Caller(chain[0], chain[1:], w.at), nil
+}
+
+// issue makes an SVID's chain, leaf first.
+func (w *World) issue(id identity.WorkloadID) ([][]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return authz.Caller{}, fmt.Errorf("key: %w", err)
+		return nil, fmt.Errorf("key: %w", err)
 	}
-	name, err := url.Parse(uri)
+	name, err := url.Parse(id.String())
 	if err != nil {
-		return authz.Caller{}, fmt.Errorf("%q: %w", uri, err)
+		return nil, err
 	}
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{name}}, key)
 	if err != nil {
-		return authz.Caller{}, fmt.Errorf("certificate request: %w", err)
+		return nil, fmt.Errorf("certificate request: %w", err)
 	}
 	// The root of a trust domain that no document names is made as well: such a caller exists, and is refused.
 	if _, err := w.roots.Bundles(w.at, id.Tenant().TrustDomain()); err != nil {
-		return authz.Caller{}, fmt.Errorf("throw-away root: %w", err)
+		return nil, fmt.Errorf("throw-away root: %w", err)
 	}
 	token, _, err := w.roots.CreateToken(id, time.Hour, w.at)
 	if err != nil {
-		return authz.Caller{}, fmt.Errorf("%s: %w", id, err)
+		return nil, err
 	}
 	svid, err := w.roots.Issue(csr, token, func(string) (identity.WorkloadID, bool) { return id, true }, w.at)
 	if err != nil {
-		return authz.Caller{}, fmt.Errorf("%s: %w", id, err)
+		return nil, err
 	}
-	return table.Caller(svid.Chain[0], svid.Chain[1:], w.at), nil
+	return svid.Chain, nil
 }
 
 // tokenLife is what a token gets that does not say when it ends; every issuer of a mesh allows at least as much as a second.

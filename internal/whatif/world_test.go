@@ -1,0 +1,95 @@
+package whatif_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ringfence-mesh/ringfence/authz"
+	"github.com/ringfence-mesh/ringfence/examples"
+	"github.com/ringfence-mesh/ringfence/internal/whatif"
+	"github.com/ringfence-mesh/ringfence/source"
+)
+
+const (
+	acmeWeb   = "spiffe://acme.demo.test/ns/acme/sa/web"
+	globexWeb = "spiffe://globex.demo.test/ns/globex/sa/web"
+)
+
+func open(t *testing.T, dir string, at time.Time) *whatif.World {
+	t.Helper()
+	w, report, err := whatif.Open(t.Context(), source.NewDirectory(dir, zap.NewNop()), at)
+	if err != nil || w == nil {
+		t.Fatalf("%v, %v", report.Problems, err)
+	}
+	return w
+}
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, examples.TwoTenants()); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 11, 24, 12, 0, 0, 999_999_999, time.UTC)
+	w := open(t, dir, at)
+	token := func(tenant string, more ...any) map[string]any {
+		claims := map[string]any{"iss": "https://idp.acme.example.com", "tenant": tenant, "roles": []any{"manager"}}
+		for i := 0; i < len(more); i += 2 {
+			claims[more[i].(string)] = more[i+1] //nolint:forcetypeassert // of this test
+		}
+		return claims
+	}
+	for name, tc := range map[string]struct {
+		call whatif.Call
+		want authz.Reason
+	}{
+		"allowed":        {whatif.Call{From: acmeWeb, To: "acme/orders", Method: "POST", Path: "/orders", Token: token("acme")}, authz.Allowed},
+		"granted":        {whatif.Call{From: acmeWeb, To: "platform/billing", Method: "GET", Path: "/invoices"}, authz.Allowed},
+		"own token":      {whatif.Call{From: acmeWeb, To: "platform/billing", Method: "GET", Path: "/invoices", Token: token("acme")}, authz.Allowed},
+		"no grant":       {whatif.Call{From: globexWeb, To: "platform/billing"}, authz.GrantMissing},
+		"foreign":        {whatif.Call{From: globexWeb, To: "acme/orders", Token: token("acme")}, authz.CrossTenant},
+		"foreign token":  {whatif.Call{From: acmeWeb, To: "acme/orders", Token: token("globex")}, authz.IssuerNotAllowed},
+		"empty token":    {whatif.Call{From: acmeWeb, To: "acme/orders", Token: map[string]any{}}, authz.IssuerNotAllowed},
+		"wrong audience": {whatif.Call{From: acmeWeb, To: "acme/orders", Token: token("acme", "aud", "other")}, authz.TokenInvalid},
+		"long life":      {whatif.Call{From: acmeWeb, To: "acme/orders", Token: token("acme", "exp", float64(at.Unix()+86400))}, authz.TokenInvalid},
+		"old token":      {whatif.Call{From: acmeWeb, To: "acme/orders", Token: token("acme", "exp", float64(at.Unix()))}, authz.TokenExpired},
+		"no token":       {whatif.Call{From: acmeWeb, To: "acme/orders"}, authz.TokenMissing},
+		"unmapped":       {whatif.Call{From: "spiffe://elsewhere.test/x", To: "acme/orders"}, authz.UnknownCaller},
+		"no ID":          {whatif.Call{From: "web", To: "acme/orders"}, authz.InvalidIdentity},
+		"no service":     {whatif.Call{From: acmeWeb, To: "acme/none"}, authz.UnknownDestination},
+	} {
+		e, err := w.Explain(tc.call)
+		if err != nil || e.Decision.Reason() != tc.want {
+			t.Errorf("%s: %s, %v", name, e.Decision.Reason(), err)
+		}
+		for _, r := range e.Rules {
+			if r.Position == "" {
+				t.Errorf("%s: %s stands nowhere", name, r.Name)
+			}
+		}
+	}
+	for _, to := range []string{"", "acme", "initech/orders", "-/orders"} {
+		if _, err := w.Explain(whatif.Call{From: acmeWeb, To: to}); err == nil {
+			t.Errorf("%q was answered", to)
+		}
+	}
+	if _, err := w.Explain(whatif.Call{From: acmeWeb, To: "initech/orders"}); !errors.Is(err, whatif.ErrNoTenant) {
+		t.Error(err)
+	}
+
+	late := open(t, dir, time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC))
+	if e, err := late.Explain(whatif.Call{From: acmeWeb, To: "platform/billing", Method: "GET", Path: "/invoices"}); err != nil || e.Decision.Reason() != authz.GrantExpired {
+		t.Errorf("after the Grant: %s, %v", e.Decision.Reason(), err)
+	}
+	if err := os.Remove(filepath.Join(dir, "mesh.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if w, report, err := whatif.Open(t.Context(), source.NewDirectory(dir, zap.NewNop()), at); w != nil || report.Clean() || err != nil {
+		t.Errorf("a directory without a mesh can be asked: %v", err)
+	}
+}
