@@ -37,11 +37,12 @@ func TestExplain(t *testing.T) {
 	}
 	at := time.Date(2026, 11, 24, 12, 0, 0, 999_999_999, time.UTC)
 	w := open(t, dir, at)
-	token := func(tenant string, more ...any) map[string]any {
-		claims := map[string]any{"iss": "https://idp.acme.example.com", "tenant": tenant, "roles": []any{"manager"}}
-		for i := 0; i < len(more); i += 2 {
-			claims[more[i].(string)] = more[i+1] //nolint:forcetypeassert // of this test
-		}
+	token := func(tenant string) map[string]any {
+		return map[string]any{"iss": "https://idp.acme.example.com", "tenant": tenant, "roles": []any{"manager"}}
+	}
+	with := func(claim string, value any) map[string]any {
+		claims := token("acme")
+		claims[claim] = value
 		return claims
 	}
 	for name, tc := range map[string]struct {
@@ -55,9 +56,9 @@ func TestExplain(t *testing.T) {
 		"foreign":        {whatif.Call{From: globexWeb, To: "acme/orders", Token: token("acme")}, authz.CrossTenant},
 		"foreign token":  {whatif.Call{From: acmeWeb, To: "acme/orders", Token: token("globex")}, authz.IssuerNotAllowed},
 		"empty token":    {whatif.Call{From: acmeWeb, To: "acme/orders", Token: map[string]any{}}, authz.IssuerNotAllowed},
-		"wrong audience": {whatif.Call{From: acmeWeb, To: "acme/orders", Token: token("acme", "aud", "other")}, authz.TokenInvalid},
-		"long life":      {whatif.Call{From: acmeWeb, To: "acme/orders", Token: token("acme", "exp", float64(at.Unix()+86400))}, authz.TokenInvalid},
-		"old token":      {whatif.Call{From: acmeWeb, To: "acme/orders", Token: token("acme", "exp", float64(at.Unix()))}, authz.TokenExpired},
+		"wrong audience": {whatif.Call{From: acmeWeb, To: "acme/orders", Token: with("aud", "other")}, authz.TokenInvalid},
+		"long life":      {whatif.Call{From: acmeWeb, To: "acme/orders", Token: with("exp", float64(at.Unix()+86400))}, authz.TokenInvalid},
+		"old token":      {whatif.Call{From: acmeWeb, To: "acme/orders", Token: with("exp", float64(at.Unix()))}, authz.TokenExpired},
 		"no token":       {whatif.Call{From: acmeWeb, To: "acme/orders"}, authz.TokenMissing},
 		"unmapped":       {whatif.Call{From: "spiffe://elsewhere.test/x", To: "acme/orders"}, authz.UnknownCaller},
 		"no ID":          {whatif.Call{From: "web", To: "acme/orders"}, authz.InvalidIdentity},
