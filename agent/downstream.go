@@ -119,7 +119,7 @@ func (d *downstream) DeltaAggregatedResources(stream discovery.AggregatedDiscove
 	if errors.Is(err, errReplaced) {
 		return status.Error(codes.Aborted, err.Error())
 	}
-	return err //nolint:wrapcheck // ends the stream
+	return err
 }
 
 // envoyStream watches one stream.

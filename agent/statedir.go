@@ -69,7 +69,7 @@ func (d *stateDir) read(name string) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	return data, err //nolint:wrapcheck // names the file
+	return data, err
 }
 
 // write replaces a file as a whole: after a crash it holds the old or the new bytes.
@@ -77,7 +77,7 @@ func (d *stateDir) write(name string, data []byte) (err error) {
 	temp := d.file(name + ".new")
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
 	if err != nil {
-		return err //nolint:wrapcheck // names the file
+		return err
 	}
 	_, err = f.Write(data)
 	if err == nil {
@@ -87,27 +87,27 @@ func (d *stateDir) write(name string, data []byte) (err error) {
 		return fmt.Errorf("%s: %w", temp, err)
 	}
 	if err := os.Rename(temp, d.file(name)); err != nil {
-		return err //nolint:wrapcheck // names the file
+		return err
 	}
 	return d.sync()
 }
 
 func (d *stateDir) remove(name string) error {
 	if err := os.Remove(d.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err //nolint:wrapcheck // names the file
+		return err
 	}
 	return d.sync()
 }
 
 func (d *stateDir) rename(from, to string) error {
-	return os.Rename(d.file(from), d.file(to)) //nolint:wrapcheck // names the files
+	return os.Rename(d.file(from), d.file(to))
 }
 
 // sync makes renames and removals in the directory last.
 func (d *stateDir) sync() error {
 	f, err := os.Open(d.path)
 	if err != nil {
-		return err //nolint:wrapcheck // names the directory
+		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
 }

@@ -99,7 +99,7 @@ func (s *supervisor) once(ctx context.Context) error {
 	s.pid.Store(int64(cmd.Process.Pid))
 	defer s.pid.Store(0)
 	s.relay(output)
-	return cmd.Wait() //nolint:wrapcheck // its text goes to the log as it is
+	return cmd.Wait()
 }
 
 // relay copies Envoy's lines into the log until Envoy closes its output.

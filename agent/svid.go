@@ -62,7 +62,7 @@ func (s storedIdentity) mapping() (identity.Mapping, error) {
 	for _, r := range s.Mapping {
 		rules = append(rules, identity.MappingRule{TrustDomain: r.TrustDomain, Path: r.Path})
 	}
-	return identity.NewMapping(platform, rules) //nolint:wrapcheck // says what is wrong
+	return identity.NewMapping(platform, rules)
 }
 
 // newSVID checks that the parts belong together and to the workload. now must lie within the validity.
