@@ -124,9 +124,8 @@ func (d *decoder) part(text string) Document {
 }
 
 func (d *decoder) syntax(err error) {
-	var syntax *yaml.SyntaxError
 	// The library's own text quotes the whole source at a cost that grows with its square: only the message is taken.
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*yaml.SyntaxError](err); ok {
 		d.reportAt(d.tokenPos(syntax.Token), CodeSyntax, "", "not valid YAML: %s", syntax.Message)
 		return
 	}
