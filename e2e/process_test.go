@@ -38,7 +38,7 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	binary = filepath.Join(dir, "ringfence")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "github.com/ringfence-mesh/ringfence/cmd/ringfence") //nolint:noctx // bounded by the tests' own timeout
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "github.com/ringfence-mesh/ringfence/cmd/ringfence")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build:", err)
@@ -57,7 +57,7 @@ type process struct {
 
 func startProcess(t testing.TB, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), done: make(chan struct{}), output: &lockedBuffer{}} //nolint:noctx // killed below
+	p := &process{cmd: exec.Command(binary, args...), done: make(chan struct{}), output: &lockedBuffer{}}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	if err := p.cmd.Start(); err != nil {

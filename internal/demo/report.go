@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -93,14 +94,12 @@ func headings(columns []column) []string {
 }
 
 func printRow(w io.Writer, columns []column, cells []string) {
-	line := " "
+	var line strings.Builder
 	for i, c := range columns {
-		line += " " + cells[i]
-		for n := utf8.RuneCountInString(cells[i]); n < c.width; n++ {
-			line += " "
-		}
+		pad := max(0, c.width-utf8.RuneCountInString(cells[i]))
+		line.WriteString("  " + cells[i] + strings.Repeat(" ", pad))
 	}
-	fmt.Fprintln(w, line) //nolint:errcheck // a terminal that is gone is no fault of the mesh
+	fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
 }
 
 func milliseconds(d time.Duration) string {
