@@ -33,7 +33,7 @@ func Decode(f File) ([]Document, []Problem) {
 	}
 	if len(f.Data) > MaxFileSize {
 		return nil, []Problem{FileProblem(f.Path, CodeFileTooLarge, "split it into several files",
-			"the file has %d bytes, %d are read", len(f.Data), MaxFileSize)}
+			"the file has more than %d bytes", MaxFileSize)}
 	}
 	src, problem := readText(f)
 	if problem != nil {

@@ -221,7 +221,7 @@ func TestFilesThatAreNotRead(t *testing.T) {
 		data       []byte
 		want       v1alpha1.Problem
 	}{
-		{"5 MB", "tenants/acme/big.yaml", big, v1alpha1.Problem{Code: v1alpha1.CodeFileTooLarge, Owner: "acme", File: "tenants/acme/big.yaml", Text: "the file has 5242880 bytes, 1048576 are read", Hint: "split it into several files"}},
+		{"5 MB", "tenants/acme/big.yaml", big, v1alpha1.Problem{Code: v1alpha1.CodeFileTooLarge, Owner: "acme", File: "tenants/acme/big.yaml", Text: "the file has more than 1048576 bytes", Hint: "split it into several files"}},
 		{"outside", "tests/a.yaml", nil, v1alpha1.Problem{Code: v1alpha1.CodeMisplacedFile, File: "tests/a.yaml", Text: "the path says no owner of the documents in this file", Hint: "documents lie in mesh.yaml, platform/ and tenants/<tenant>/"}},
 		{"reserved directory", "tenants/platform/a.yaml", []byte("kind: Mesh"), v1alpha1.Problem{Code: v1alpha1.CodeMisplacedFile, Owner: "tenants/platform", File: "tenants/platform/a.yaml", Text: "the path says no owner of the documents in this file", Hint: "documents lie in mesh.yaml, platform/ and tenants/<tenant>/"}},
 	}
