@@ -22,7 +22,7 @@ func required() []requirement {
 		{"tables", "authz", "FuzzDecodeTable"},
 		{"CheckRequests", "authz/extauthz", "FuzzCheck"},
 		{"discovery requests", "xds/delta", "FuzzConversation"},
-		{"the agent's cache", "agent", "FuzzCache"},
+		{"the agent's cache", "agent", "FuzzState"},
 	}
 }
 
