@@ -23,14 +23,13 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/ringfence-mesh/ringfence/agent"
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/internal/realenvoy"
 	"github.com/ringfence-mesh/ringfence/xds"
 	"github.com/ringfence-mesh/ringfence/xds/delta"
-
-	"github.com/ringfence-mesh/ringfence/agent"
 )
 
 // What a process that a test starts finds in its environment: an agent's configuration, or the path of a socket.
@@ -60,14 +59,20 @@ func dialAsNobody(path string) int {
 		return 1
 	}
 	heard, _ := io.ReadAll(conn)
-	fmt.Printf("connected, heard %q", heard)
+	fmt.Fprintf(os.Stdout, "connected, heard %q", heard)
 	return 0
 }
 
 // childAgent is what of a configuration goes through the environment.
 type childAgent struct {
-	ID, StateDir, ControlPlane, Issuer, ControlPlaneID, JoinToken, EnvoyPath string
-	PlatformRoot                                                             []byte
+	ID             string `json:"id"`
+	StateDir       string `json:"stateDir"`
+	ControlPlane   string `json:"controlPlane"`
+	Issuer         string `json:"issuer"`
+	ControlPlaneID string `json:"controlPlaneId"`
+	JoinToken      string `json:"joinToken"`
+	EnvoyPath      string `json:"envoyPath"`
+	PlatformRoot   []byte `json:"platformRoot"`
 }
 
 // child is an agent in a process of its own, to be killed.
@@ -196,7 +201,7 @@ func TestForeignClusterFromHostileControlPlane(t *testing.T) {
 	eventually(t, "an honest change arrives", func() bool { return a.Status().Snapshot != before && a.Ready() == nil })
 }
 
-func TestJoining(t *testing.T) {
+func TestJoining(t *testing.T) { //nolint:tparallel // see below
 	t.Parallel()
 	p := newPlane(t)
 	joined := filepath.Join(realenvoy.Dir(t), "a")
@@ -223,7 +228,7 @@ func TestJoining(t *testing.T) {
 		"a tenant's ID":          func(c *agent.Config) { c.ControlPlaneID = "spiffe://platform.demo.test/control-plane" },
 		"a long path":            func(c *agent.Config) { c.StateDir = filepath.Join(realenvoy.Dir(t), strings.Repeat("x", 100)) },
 	}
-	for name, change := range tests {
+	for name, change := range tests { //nolint:paralleltest // they share a directory that one agent holds at a time
 		t.Run(name, func(t *testing.T) {
 			c := p.config(joined, false)
 			change(&c)

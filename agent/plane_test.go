@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/ringfence-mesh/ringfence/agent"
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -28,8 +29,6 @@ import (
 	"github.com/ringfence-mesh/ringfence/tenancy/tenancytest"
 	"github.com/ringfence-mesh/ringfence/xds"
 	"github.com/ringfence-mesh/ringfence/xds/server"
-
-	"github.com/ringfence-mesh/ringfence/agent"
 )
 
 const (

@@ -45,7 +45,7 @@ func openStateDir(path string) (*stateDir, error) {
 		return nil, fmt.Errorf("%w: %w", errStateDir, err)
 	}
 	// What is there already may have been made by hand, with whatever mode.
-	if err := os.Chmod(path, dirMode); err != nil { //nolint:gosec // a directory
+	if err := os.Chmod(path, dirMode); err != nil {
 		return nil, fmt.Errorf("%w: %w", errStateDir, err)
 	}
 	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, fileMode)

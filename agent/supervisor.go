@@ -73,7 +73,8 @@ func (s *supervisor) run(ctx context.Context) {
 			backoff = restartFirst
 		}
 		s.restarts.Add(1)
-		s.log.Warn("Envoy ended, starting it again", zap.String("exit", exitText(err)), zap.Duration("after", time.Since(start)), zap.Duration("in", backoff))
+		s.log.Warn("Envoy ended, starting it again",
+			zap.String("exit", exitText(err)), zap.Duration("after", time.Since(start)), zap.Duration("in", backoff))
 		select {
 		case <-ctx.Done():
 			return

@@ -106,7 +106,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	}
 	for _, c := range []prometheus.Collector{m.streams, m.pushes, m.nacks, m.propagation} {
 		if err := r.Register(c); err != nil {
-			return nil, err //nolint:wrapcheck // names the metric itself
+			return nil, err
 		}
 	}
 	return m, nil

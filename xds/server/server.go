@@ -89,7 +89,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	return err //nolint:wrapcheck // names the listener itself
+	return err
 }
 
 // follow wakes every stream when something changed.

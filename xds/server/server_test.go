@@ -20,14 +20,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-
-	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/internal/testca"
@@ -189,12 +188,12 @@ func (m *mesh) dial(creds credentials.TransportCredentials) *agent {
 }
 
 func clientTLS(svid *testca.SVID) credentials.TransportCredentials {
-	return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{svid.TLS()}}) //nolint:gosec // the client is the test
+	return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{svid.TLS()}})
 }
 
 func (m *mesh) as(id string, options ...testca.Option) *agent {
 	m.t.Helper()
-	td := strings.Split(strings.TrimPrefix(id, "spiffe://"), "/")[0]
+	td, _, _ := strings.Cut(strings.TrimPrefix(id, "spiffe://"), "/")
 	return m.dial(clientTLS(m.cas[td].SVID(id, options...)))
 }
 
@@ -416,9 +415,9 @@ func TestWhoIsLetIn(t *testing.T) {
 	m := newMesh(t, server.Limits{})
 	m.set(acmeWeb, "acme", "1")
 	tests := map[string]*agent{
-		"no certificate":        m.dial(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})), //nolint:gosec // the client is the test
+		"no certificate":        m.dial(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})),
 		"plaintext":             m.dial(insecure.NewCredentials()),
-		"TLS 1.2":               m.dial(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{m.cas["acme.demo.test"].SVID(acmeWeb).TLS()}})), //nolint:gosec // the client is the test
+		"TLS 1.2":               m.dial(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{m.cas["acme.demo.test"].SVID(acmeWeb).TLS()}})),
 		"expired":               m.as(acmeWeb, testca.ValidFor(-2*time.Hour, -time.Hour)),
 		"another tenant's root": m.dial(clientTLS(m.cas["globex.demo.test"].SVID(acmeWeb))),
 		"two URI SANs":          m.as(acmeWeb, testca.RawURIs(acmeWeb, "spiffe://acme.demo.test/ns/acme/sa/orders")),
