@@ -226,7 +226,13 @@ func TestJoining(t *testing.T) { //nolint:tparallel // see below
 		"no root":                func(c *agent.Config) { c.PlatformRoot = nil },
 		"no SPIFFE ID":           func(c *agent.Config) { c.ControlPlaneID = "https://control-plane" },
 		"a tenant's ID":          func(c *agent.Config) { c.ControlPlaneID = "spiffe://platform.demo.test/control-plane" },
-		"a long path":            func(c *agent.Config) { c.StateDir = filepath.Join(realenvoy.Dir(t), strings.Repeat("x", 100)) },
+		"an open directory": func(c *agent.Config) {
+			c.StateDir = realenvoy.Dir(t)
+			if err := errors.Join(os.Chmod(c.StateDir, 0o755), os.WriteFile(filepath.Join(c.StateDir, "x"), nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a long path": func(c *agent.Config) { c.StateDir = filepath.Join(realenvoy.Dir(t), strings.Repeat("x", 100)) },
 	}
 	for name, change := range tests { //nolint:paralleltest // they share a directory that one agent holds at a time
 		t.Run(name, func(t *testing.T) {
@@ -309,6 +315,38 @@ func TestCorruptStateIsSetAside(t *testing.T) {
 	}
 	p.restart()
 	a.ready()
+}
+
+// A new destination: clusters, then what Envoy asks for to warm them, then the routes; and all of it gone again.
+func TestDestinationsComeAndGo(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	a := start(t, p.config(filepath.Join(realenvoy.Dir(t), "a"), true))
+	a.ready()
+	first := a.Status().Snapshot
+	p.files["tenants/acme/stock.yaml"] = `apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: stock}
+spec:
+  namespace: acme
+  serviceAccounts: [stock]
+  ports: [{name: http, port: 8080, protocol: HTTP, appPort: 39999}]
+  endpoints: [{address: 127.0.0.1, port: 39998}]
+`
+	began := time.Now()
+	p.publish()
+	eventually(t, "the destination arrives", func() bool { return a.Status().Snapshot != first && a.Ready() == nil })
+	if took := time.Since(began); took >= delta.DefaultLimits().Hold {
+		t.Errorf("after %v: Envoy did not ask for the new cluster's endpoints, or was not heard", took)
+	}
+	if dump := a.dump(); strings.Count(dump, "service/acme/stock") < 3 {
+		t.Error("Envoy lacks the cluster, its endpoints or its route")
+	}
+	delete(p.files, "tenants/acme/stock.yaml")
+	p.publish()
+	eventually(t, "the destination goes", func() bool { return a.Status().Snapshot == first && a.Ready() == nil })
+	eventually(t, "Envoy forgets it", func() bool { return !strings.Contains(a.dump(), "service/acme/stock") })
+	eventually(t, "the control plane knows", func() bool { all := p.server.Status(); return len(all) == 1 && all[0].Acked == all[0].Target })
 }
 
 // recorder keeps the reasons of decisions.

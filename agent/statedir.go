@@ -41,11 +41,7 @@ func openStateDir(path string) (*stateDir, error) {
 	if n := len(filepath.Join(path, envoySocket)); n > maxSocketPath {
 		return nil, fmt.Errorf("%w: the path of a Unix socket in it has %d bytes, at most %d are possible", errStateDir, n, maxSocketPath)
 	}
-	if err := os.MkdirAll(path, dirMode); err != nil {
-		return nil, fmt.Errorf("%w: %w", errStateDir, err)
-	}
-	// What is there already may have been made by hand, with whatever mode.
-	if err := os.Chmod(path, dirMode); err != nil {
+	if err := makePrivate(path); err != nil {
 		return nil, fmt.Errorf("%w: %w", errStateDir, err)
 	}
 	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, fileMode)
@@ -57,6 +53,26 @@ func openStateDir(path string) (*stateDir, error) {
 		return nil, fmt.Errorf("%w: %s is in use by another agent", errStateDir, path)
 	}
 	return &stateDir{path: path, lock: lock}, nil
+}
+
+// makePrivate makes the directory. One that is there already and open to others is narrowed while it is empty; with
+// something in it, it may be somebody else's.
+func makePrivate(path string) error {
+	if err := os.MkdirAll(path, dirMode); err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm()&0o077 == 0 {
+		return err
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%s is open to other users: chmod 700 it if it is the right one", path)
+	}
+	return os.Chmod(path, dirMode)
 }
 
 func (d *stateDir) close() error { return d.lock.Close() }
