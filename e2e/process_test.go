@@ -351,6 +351,20 @@ func TestFailClosedAndGoOn(t *testing.T) {
 		eventually(t, 15*time.Second, "the new rule holds", func(ctx context.Context) bool { return a.call(ctx, http.MethodDelete) == 200 })
 	})
 
+	t.Run("proxy list says where the sidecars stand", func(t *testing.T) {
+		list := func(ctx context.Context) string {
+			out, _ := exec.CommandContext(ctx, binary, "proxy", "list", "--state", a.planeState(), "--tenant", "globex").Output()
+			return string(out)
+		}
+		eventually(t, 10*time.Second, "both are in sync", func(ctx context.Context) bool { return strings.Count(list(ctx), "in sync") == 2 })
+		a.agents["web"].stop(t, syscall.SIGTERM)
+		eventually(t, 10*time.Second, "one is not connected", func(ctx context.Context) bool {
+			return strings.Contains(list(ctx), globexID("web")+"     not connected")
+		})
+		a.startAgent("web", false)
+		eventually(t, 10*time.Second, "both are in sync again", func(ctx context.Context) bool { return strings.Count(list(ctx), "in sync") == 2 })
+	})
+
 	t.Run("a bad file is named, and the last good one stays", func(t *testing.T) {
 		path := filepath.Join(a.dir, "tenants/globex/orders.yaml")
 		data, err := os.ReadFile(path)
