@@ -223,22 +223,34 @@ func newProxyConfiguration(answer *agentv1alpha1.ProxyConfigResponse, now time.T
 		APIVersion: v1alpha1.APIVersion, Kind: "ProxyConfig", Proxy: newProxyRow(answer.GetProxy(), now), Resources: []configResource{},
 	}
 	for _, r := range answer.GetResources() {
-		text, err := protojson.Marshal(&anypb.Any{TypeUrl: r.GetTypeUrl(), Value: r.GetValue()})
+		readable, err := newConfigResource(r.GetTypeUrl(), r.GetName(), r.GetVersion(), r.GetValue())
 		if err != nil {
-			return config, fmt.Errorf("%s %s: %w", shortType(r.GetTypeUrl()), r.GetName(), err)
+			return config, err
 		}
-		config.Resources = append(config.Resources, configResource{
-			Type: shortType(r.GetTypeUrl()), Name: r.GetName(), Version: r.GetVersion(), Resource: text,
-		})
+		config.Resources = append(config.Resources, readable)
 	}
+	var err error
+	config.Table, err = tableJSON(answer.GetTable())
+	return config, err
+}
+
+// newConfigResource is a serialised resource as people read it.
+func newConfigResource(typeURL, name, version string, value []byte) (configResource, error) {
+	text, err := protojson.Marshal(&anypb.Any{TypeUrl: typeURL, Value: value})
+	if err != nil {
+		return configResource{}, fmt.Errorf("%s %s: %w", shortType(typeURL), name, err)
+	}
+	return configResource{Type: shortType(typeURL), Name: name, Version: version, Resource: text}, nil
+}
+
+func tableJSON(serialised []byte) (json.RawMessage, error) {
 	table := &agentv1alpha1.Table{}
-	if err := proto.Unmarshal(answer.GetTable(), table); err != nil {
-		return config, fmt.Errorf("table: %w", err)
+	if err := proto.Unmarshal(serialised, table); err != nil {
+		return nil, fmt.Errorf("table: %w", err)
 	}
 	text, err := protojson.Marshal(table)
 	if err != nil {
-		return config, fmt.Errorf("table: %w", err)
+		return nil, fmt.Errorf("table: %w", err)
 	}
-	config.Table = text
-	return config, nil
+	return text, nil
 }
