@@ -26,7 +26,7 @@ type Peer struct {
 // ID is who the peer is.
 func (p Peer) ID() WorkloadID { return p.id }
 
-// NotAfter is the end of the certificate's validity: the proof does not outlive it.
+// NotAfter is the end of the proof: no certificate of the chain, the root's included, ends before.
 func (p Peer) NotAfter() time.Time { return p.notAfter }
 
 // IsZero reports whether nobody was proved.
@@ -80,14 +80,31 @@ func (v Verifier) VerifyLeaf(leafDER []byte, intermediates [][]byte, now time.Ti
 	if !ok {
 		return Peer{}, fmt.Errorf("%w: %s", ErrNoBundle, id.tenant.td)
 	}
-	verified, _, err := x509svid.Verify(chain, source(bundle), x509svid.WithTime(now))
+	verified, chains, err := x509svid.Verify(chain, source(bundle), x509svid.WithTime(now))
 	if err != nil {
 		return Peer{}, fmt.Errorf("%w: %w", ErrUntrusted, err)
 	}
 	if verified.String() != uri {
 		return Peer{}, fmt.Errorf("%w: the certificate can be read as two identities", ErrInvalidID)
 	}
-	return Peer{id: id, notAfter: leaf.NotAfter}, nil
+	return Peer{id: id, notAfter: lasting(chains)}, nil
+}
+
+// lasting is the end of the chain that holds longest; a chain holds until the first of its certificates ends.
+func lasting(chains [][]*x509.Certificate) time.Time {
+	var last time.Time
+	for _, chain := range chains {
+		end := chain[0].NotAfter
+		for _, c := range chain {
+			if c.NotAfter.Before(end) {
+				end = c.NotAfter
+			}
+		}
+		if end.After(last) {
+			last = end
+		}
+	}
+	return last
 }
 
 // source presents one bundle to go-spiffe as the only one there is.
