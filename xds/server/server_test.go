@@ -464,6 +464,39 @@ func TestLimits(t *testing.T) {
 	eventually(t, "no stream is left", func() bool { return len(m.server.Status()) == 0 })
 }
 
+// A connection costs memory though no stream is open on it, and streams are all that is counted.
+func TestIdleConnectionsAreClosed(t *testing.T) {
+	t.Parallel()
+	limits := server.DefaultLimits()
+	limits.Idle = 50 * time.Millisecond
+	m := newMesh(t, limits)
+	m.set(acmeWeb, "acme", "1")
+	conn, err := tls.Dial("tcp", m.addr, &tls.Config{
+		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, NextProtos: []string{"h2"},
+		Certificates: []tls.Certificate{m.cas["acme.demo.test"].SVID(acmeWeb).TLS()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")); err != nil { // preface, empty SETTINGS
+		t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for kind := byte(0); kind != 7; { // GOAWAY (RFC 9113, section 6.8)
+		var head [9]byte
+		if _, err := io.ReadFull(conn, head[:]); err != nil {
+			t.Fatalf("no GOAWAY: %v", err)
+		}
+		kind = head[3]
+		if _, err := io.CopyN(io.Discard, conn, int64(head[0])<<16|int64(head[1])<<8|int64(head[2])); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestStateOfTheWorldIsNotServed(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t, server.Limits{})
