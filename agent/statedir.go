@@ -62,8 +62,14 @@ func makePrivate(path string) error {
 		return err
 	}
 	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm()&0o077 == 0 {
+	if err != nil {
 		return err
+	}
+	if s, ok := info.Sys().(*syscall.Stat_t); !ok || int(s.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to another user", path)
+	}
+	if info.Mode().Perm()&0o077 == 0 {
+		return nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
