@@ -74,6 +74,8 @@ type draft struct {
 	namespaces map[string]bool
 	bundle     identity.Bundle
 	services   map[string]*draftService
+	accounts   int // of all services
+	ruled      int // bytes of all rules, with every caller of each
 	rules      map[string][]Rule
 	issuers    []identity.TokenIssuer
 	grants     map[string][]Grant // on shared services, by service

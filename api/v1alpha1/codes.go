@@ -51,6 +51,7 @@ const (
 	CodeIssuerClash       Code = "RF2024"
 	CodeKeySet            Code = "RF2025"
 	CodeClaim             Code = "RF2026"
+	CodeTooMuch           Code = "RF2027"
 )
 
 // CodeInternal is a fault of Ringfence itself: documents that were accepted cannot be compiled.
@@ -109,6 +110,7 @@ func Codes() []CodeInfo {
 		{CodeIssuerClash, "two issuers of one name", "Two TokenIssuers with the same issuer speak of the same tenant, and a token would belong to both.", "Make it one TokenIssuer, or part their tenants."},
 		{CodeKeySet, "key set not accepted", "A JWKS file holds the public keys of asymmetric algorithms. A private or symmetric key in it is a secret that now is known.", "Export the public keys only; replace a private key that stood here."},
 		{CodeClaim, "claims or lifetime not accepted", "The names of claims are short ASCII texts that differ; a token lives between one second and 24 hours.", "Correct the value."},
+		{CodeTooMuch, "more than one owner may have", "An owner has at most 1,000 services, 2,000 service accounts (one counts for each service that names it), and rules that come to 32 MiB where each names each of its callers: what one owner writes must not stop the others.", "Let services share accounts, let rules name fewer callers, or make it several tenants."},
 
 		{CodeInternal, "fault of Ringfence", "The documents were accepted and cannot be compiled. Their owner stays on the last accepted ones.", "Please report it, with the documents."},
 	}
