@@ -14,6 +14,8 @@ type Report struct {
 	// Problems are all of them, sorted. Without any, and without a Counterexample, Run accepts everything as it is.
 	Problems       []v1alpha1.Problem
 	Counterexample *prove.Counterexample
+	// Warnings are what is accepted, and weaker or emptier than it looks. There are none beside problems.
+	Warnings []v1alpha1.Problem
 	// What was read and what it makes. The last three are 0 where there are problems.
 	Files, Tenants, Services, Workloads int
 }
@@ -49,6 +51,7 @@ func Check(ctx context.Context, s Source, bundles Bundles) (Report, error) {
 	if !proof.Covers(made.model, made.parts(), made.tables()) {
 		return r, errUnproved
 	}
+	r.Warnings = made.model.Warnings()
 	count(&r, made)
 	return r, nil
 }
