@@ -54,18 +54,18 @@ type doorCase struct {
 	name         string
 	caller       string // web, orders or other
 	method, path string
-	token        func(*static, *testing.T) string
+	token        func(*testing.T, *static) string
 	want         int
 }
 
 func doorCases() []doorCase {
 	now := time.Now()
-	token := func(issuer, tenant string, at time.Time, roles ...string) func(*static, *testing.T) string {
-		return func(s *static, t *testing.T) string { t.Helper(); return s.sign(t, issuer, tenant, at, roles...) }
+	token := func(issuer, tenant string, at time.Time, roles ...string) func(*testing.T, *static) string {
+		return func(t *testing.T, s *static) string { t.Helper(); return s.sign(t, issuer, tenant, at, roles...) }
 	}
 	clerk, manager := token(acmeIDP, "acme", now, "clerk"), token(acmeIDP, "acme", now, "manager")
-	text := func(s string) func(*static, *testing.T) string {
-		return func(*static, *testing.T) string { return s }
+	text := func(s string) func(*testing.T, *static) string {
+		return func(*testing.T, *static) string { return s }
 	}
 	return []doorCase{
 		{"a clerk reads", "web", "GET", "/orders/7", clerk, 200},
@@ -95,7 +95,7 @@ func TestForeignEnvoys(t *testing.T) {
 			}
 			for _, tt := range doorCases() {
 				before := s.hits.Load()
-				status, decision := s.call(t, certs[tt.caller], tt.method, tt.path, tt.token(s, t))
+				status, decision := s.call(t, certs[tt.caller], tt.method, tt.path, tt.token(t, s))
 				if reached := s.hits.Load() - before; status != tt.want || (decision != "") != (tt.want != 200) || (reached > 0) != (tt.want == 200) {
 					t.Errorf("%s: %d, decision %q, reached %d times; want %d", tt.name, status, decision, reached, tt.want)
 				}

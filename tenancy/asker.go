@@ -39,6 +39,14 @@ func (k AskerKey) ID() identity.SPIFFEID { return k.id }
 // Socket is the path of the socket, empty for a certificate.
 func (k AskerKey) Socket() string { return k.socket }
 
+// String is the one or the other.
+func (k AskerKey) String() string {
+	if k.socket != "" {
+		return k.socket
+	}
+	return k.id.String()
+}
+
 // IsZero reports whether it is nobody's.
 func (k AskerKey) IsZero() bool { return k.id.IsZero() && k.socket == "" }
 

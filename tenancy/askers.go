@@ -54,12 +54,14 @@ func (b *builder) identityFrom(doc v1alpha1.Asker) IdentityFrom {
 func (b *builder) askedService(d *draftAsker, ref v1alpha1.String) {
 	owner, name, ok := strings.Cut(ref.Value, "/")
 	if !ok || !identity.ValidName(owner) || !identity.ValidName(name) {
-		b.reportAt(ref.Pos, v1alpha1.CodeAsker, "write for example acme/orders", "a service is tenant/service, not %s", v1alpha1.Quote(ref.Value))
+		b.reportAt(ref.Pos, v1alpha1.CodeAsker, "write for example acme/orders",
+			"a service is tenant/service, not %s", v1alpha1.Quote(ref.Value))
 		return
 	}
 	tenant := b.draft[owner]
 	if tenant == nil {
-		b.reportAt(ref.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(owner, keys(b.draft)), "there is no tenant %s", v1alpha1.Quote(owner))
+		b.reportAt(ref.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(owner, keys(b.draft)),
+			"there is no tenant %s", v1alpha1.Quote(owner))
 		return
 	}
 	s := tenant.services[name]
@@ -67,10 +69,12 @@ func (b *builder) askedService(d *draftAsker, ref v1alpha1.String) {
 	case s != nil && (s.broken || s.port.Number != 0):
 		d.services[owner] = append(d.services[owner], name)
 	case owner == v1alpha1.PlatformOwner:
-		b.reportAt(ref.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(name, keys(tenant.services)), "the platform has no service %s that takes calls", v1alpha1.Quote(name))
+		b.reportAt(ref.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(name, keys(tenant.services)),
+			"the platform has no service %s that takes calls", v1alpha1.Quote(name))
 	default:
 		d.services[owner] = append(d.services[owner], name) // so that a key of a foreign identity is judged all the same
-		b.warnAt(ref.Pos, v1alpha1.CodeIdleAsker, v1alpha1.Suggest(name, keys(tenant.services)), "tenant %s has no service %s that takes calls", owner, v1alpha1.Quote(name))
+		b.warnAt(ref.Pos, v1alpha1.CodeIdleAsker, v1alpha1.Suggest(name, keys(tenant.services)),
+			"tenant %s has no service %s that takes calls", owner, v1alpha1.Quote(name))
 	}
 }
 
@@ -172,7 +176,8 @@ func (b *builder) runsServices(id identity.SPIFFEID, at v1alpha1.String) bool {
 				held = held || before
 			}
 			if held {
-				b.reportAt(at.Pos, v1alpha1.CodeAskerClash, "", "%s runs service %s, at %s: %s", id, name, s.doc.Spec.ServiceAccounts[0].Pos, why)
+				b.reportAt(at.Pos, v1alpha1.CodeAskerClash, "",
+					"%s runs service %s, at %s: %s", id, name, s.doc.Spec.ServiceAccounts[0].Pos, why)
 			} else {
 				b.reportAt(s.doc.Spec.ServiceAccounts[0].Pos, v1alpha1.CodeAskerClash, "choose another service account, or ask the platform's team",
 					"service %s runs as an identity that the Mesh names as an asker: %s", name, why)

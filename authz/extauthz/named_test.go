@@ -2,6 +2,7 @@ package extauthz_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"runtime"
@@ -14,8 +15,10 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
@@ -76,15 +79,14 @@ func withAskers(t testing.TB) (*mesh, namedTables) {
 }
 
 // startNamed is a decision point that an asker of that socket, or with that identity, asks.
-func startNamed(t testing.TB, m *mesh, all namedTables, by string, options ...extauthz.Option) *point {
+func startNamed(t testing.TB, m *mesh, all namedTables, by string) *point {
 	t.Helper()
 	p := &point{tables: &tables{}, entries: &entries{}, registry: prometheus.NewRegistry(), clock: newClock(m.now)}
 	key := tenancy.KeyOfSocket(by)
 	if id, err := identity.ParseSPIFFEID(by); err == nil {
 		key = tenancy.KeyOfID(id)
 	}
-	options = append(options, extauthz.WithNamed(all), extauthz.StripToken())
-	p.serve(t, extauthz.New(p.tables, extauthz.FixedKey(key), p.entries, metrics(t, p.registry), p.clock.Now, options...))
+	p.serve(t, extauthz.New(p.tables, extauthz.FixedKey(key), p.entries, metrics(t, p.registry), p.clock.Now, extauthz.WithNamed(all), extauthz.StripToken()))
 	return p
 }
 
@@ -148,7 +150,7 @@ func TestAskersDecideAlike(t *testing.T) {
 		{"an empty path", web, acmeWeb, "acme/orders", "GET", "", clerk, "no_rule"},
 		{"CONNECT", web, acmeWeb, "acme/orders", "CONNECT", "", clerk, "no_rule"},
 	} {
-		make := func() *authv3.CheckRequest {
+		req := func() *authv3.CheckRequest {
 			var authorization []string
 			if tc.token != "" {
 				authorization = append(authorization, tc.token)
@@ -156,10 +158,10 @@ func TestAskersDecideAlike(t *testing.T) {
 			return call(tc.svid, tc.caller, tc.service, tc.method, tc.path, authorization...)
 		}
 		for who, got := range map[string]string{
-			"the sidecar":                reason(sidecars[tc.service].check(t, make())),
-			"an asker with certificates": reason(named["whole"].check(t, make())),
-			"an asker with principals":   reason(named["many"].check(t, asPrincipal(make()))),
-			"an asker with XFCC":         reason(named["proxy"].check(t, asXFCC(make()))),
+			"the sidecar":                reason(sidecars[tc.service].check(t, req())),
+			"an asker with certificates": reason(named["whole"].check(t, req())),
+			"an asker with principals":   reason(named["many"].check(t, asPrincipal(req()))),
+			"an asker with XFCC":         reason(named["proxy"].check(t, asXFCC(req()))),
 		} {
 			if got != tc.reason {
 				t.Errorf("%s: %s gets %s, want %s", tc.name, who, got, tc.reason)
@@ -307,6 +309,47 @@ func TestNamedAskerSendsRubbish(t *testing.T) {
 			t.Errorf("%s: allowed", name)
 		}
 		if got := reason(p.check(t, good())); got != "allowed" {
+			t.Errorf("after %s: %s", name, got)
+		}
+	}
+}
+
+// raw sends bytes that no CheckRequest would be written as.
+type raw struct{}
+
+func (raw) Marshal(v any) ([]byte, error) {
+	b, ok := v.([]byte)
+	if !ok {
+		return nil, errors.New("no bytes")
+	}
+	return b, nil
+}
+
+func (raw) Unmarshal([]byte, any) error { return nil }
+
+func (raw) Name() string { return "proto" }
+
+// Bytes that are no CheckRequest are refused by gRPC, and harm nobody.
+func TestNamedAskerSendsNoRequest(t *testing.T) {
+	t.Parallel()
+	m, all := withAskers(t)
+	p := startNamed(t, m, all, "/run/many.sock")
+	good := asPrincipal(call(nil, acmeWeb, "acme/orders", "GET", "/orders/spoilt", "Bearer "+m.clerk()))
+	data, err := proto.Marshal(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, bytes := range map[string][]byte{
+		"invalid UTF-8 in the path":      []byte(strings.ReplaceAll(string(data), "spoilt", "sp\xffilt")),
+		"invalid UTF-8 in the principal": []byte(strings.ReplaceAll(string(data), "sa/web", "sa/w\xffb")),
+		"half a request":                 data[:len(data)/2],
+		"no protobuf":                    []byte("\x0a\xff\xff\xff\xff\x0f"),
+	} {
+		err := p.conn.Invoke(t.Context(), authv3.Authorization_Check_FullMethodName, bytes, nil, grpc.ForceCodec(raw{}))
+		if err == nil {
+			t.Errorf("%s: answered", name)
+		}
+		if got := reason(p.check(t, good)); got != "allowed" {
 			t.Errorf("after %s: %s", name, got)
 		}
 	}

@@ -22,7 +22,8 @@ type Entry struct {
 	Time time.Time
 	// Asker is the workload whose proxy asked, Service the destination as "tenant/service", empty if it is none of the asker's.
 	Asker identity.WorkloadID
-	// Named is the name of the asker that the Mesh names, where it was one.
+	// Named is the name of the asker that the Mesh names, where it was one; or by what it is known, where it asked about no
+	// tenant that its entry names.
 	Named   string
 	Service string
 	Allowed bool
@@ -47,7 +48,8 @@ func (v verdict) visible() identity.WorkloadID {
 
 func (v verdict) entry(now time.Time) Entry {
 	e := Entry{
-		ID: v.id, Time: now, Asker: v.asker.workload, Named: v.name, Allowed: v.decision.Allowed(), Reason: v.decision.Reason(), Rule: v.decision.Rule(),
+		ID: v.id, Time: now, Asker: v.asker.workload, Named: v.name,
+		Allowed: v.decision.Allowed(), Reason: v.decision.Reason(), Rule: v.decision.Rule(),
 		Caller: v.visible(), Generation: short(v.generation),
 	}
 	if name := v.service.Name(); name != "" {

@@ -194,6 +194,7 @@ func (s *Server) ask(t *authz.Table, v verdict, req *authv3.CheckRequest, now ti
 // ask about is refused as what is not there.
 func (s *Server) askNamed(v verdict, req *authv3.CheckRequest, now time.Time) verdict {
 	attrs := req.GetAttributes()
+	v.name = v.asker.key.String()
 	t, asker := s.namedTable(v.asker.key, attrs)
 	if t == nil {
 		v.decision = authz.NoDestination()

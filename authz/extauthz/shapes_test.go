@@ -44,7 +44,9 @@ func TestShapesOfOtherMeshes(t *testing.T) {
 		},
 		{
 			"Consul: a partition is a tenant", "11111111-2222-3333-4444-555555555555.consul", "/ap/{tenant}/ns/{namespace}/dc/dc1/svc/{serviceAccount}",
-			func(tenant, account string) string { return "/ap/" + tenant + "/ns/" + tenant + "/dc/dc1/svc/" + account },
+			func(tenant, account string) string {
+				return "/ap/" + tenant + "/ns/" + tenant + "/dc/dc1/svc/" + account
+			},
 			[]string{"/ns/acme/dc/dc1/svc/web", "/ap/acme/ns/default/dc/dc1/svc/web"},
 		},
 	} {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,10 +14,48 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/ringfence-mesh/ringfence/examples"
 	"github.com/ringfence-mesh/ringfence/internal/testca"
 )
 
 const gateway = "spiffe://cluster.local/ns/istio-system/sa/gateway"
+
+// What the documents show is accepted, with the warning that they speak of.
+func TestDocumentedAskers(t *testing.T) {
+	t.Parallel()
+	read := func(name string) string {
+		t.Helper()
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	_, block, _ := strings.Cut(read("../../docs/any-envoy.md"), "```yaml\n")
+	block, _, _ = strings.Cut(block, "```")
+	gatewayAskers := "  " + strings.ReplaceAll(strings.TrimSpace(read("../../examples/envoy-gateway/askers.yaml")), "\n", "\n  ")
+	for name, mesh := range map[string]string{
+		"docs/any-envoy.md":      block,
+		"examples/envoy-gateway": strings.TrimRight(read("../../examples/two-tenants/mesh.yaml"), "\n") + "\n" + gatewayAskers + "\n",
+		"examples/istio":         "",
+	} {
+		dir := "../../examples/istio/ringfence"
+		if mesh != "" {
+			dir = t.TempDir()
+			if err := os.CopyFS(dir, examples.TwoTenants()); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "mesh.yaml"), []byte(mesh), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var out bytes.Buffer
+		code := run(t.Context(), []string{"validate", dir}, process{out: &out, err: &out, lookupEnv: func(string) (string, bool) { return "", false }})
+		if code != exitDone || strings.Count(out.String(), "RF") != 1 || !strings.Contains(out.String(), "RF2501") {
+			t.Errorf("%s: exit code %d:\n%s", name, code, out.String())
+		}
+	}
+}
 
 // principal asks, as an Envoy that sends no certificate, whether globex's web may read an order of that service.
 func (d *decisionPoint) principal(c authv3.AuthorizationClient, service string) (int32, error) {

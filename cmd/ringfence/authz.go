@@ -179,8 +179,8 @@ const (
 	handshake      = 10 * time.Second
 )
 
-// askerTLS takes only who shows an SVID of the mesh, or one that roots of an asker's trust domain vouch for. TLS 1.2 is taken because Envoy's clients speak nothing newer unless
-// they are told to.
+// askerTLS takes only who shows an SVID of the mesh, or the certificate of an asker that the Mesh names. TLS 1.2 is taken
+// because Envoy's clients speak nothing newer unless they are told to.
 func askerTLS(p *pipeline.Pipeline, roots *askerRoots, pair *keyPair) *tls.Config {
 	own := controlplane.VerifyPeer(func() identity.Verifier { return p.Current().Verifier() }, time.Now)
 	return &tls.Config{
