@@ -27,6 +27,15 @@ func (t *Table) Asker(key tenancy.AskerKey) (AskerRef, bool) {
 	return AskerRef{table: t, key: key, asker: a}, ok
 }
 
+// Askers are all ways in which an asker of the Table is known, in no order.
+func (t *Table) Askers() []AskerRef {
+	refs := make([]AskerRef, 0, len(t.askers))
+	for key, a := range t.askers {
+		refs = append(refs, AskerRef{table: t, key: key, asker: a})
+	}
+	return refs
+}
+
 // addAskers makes the askers a part of the Table, and of its version.
 func (t *Table) addAskers(askers []tenancy.Asker) error {
 	if len(askers) == 0 {
@@ -47,6 +56,9 @@ func (t *Table) addAskers(askers []tenancy.Asker) error {
 	t.version = hex.EncodeToString(h.Sum(nil))
 	return nil
 }
+
+// Key is by what the asker is known.
+func (a AskerRef) Key() tenancy.AskerKey { return a.key }
 
 // Name is the asker's name in the Mesh.
 func (a AskerRef) Name() string { return a.asker.Name() }

@@ -11,8 +11,8 @@
 //     Envoy's principal or in x-forwarded-client-cert;
 //   - for whom: the one bearer token of the request.
 //
-// Headers of the request other than Authorization are never read, but for that one of an asker that is believed. The answer to a refused call names no tenant, service or
-// rule, and is the same for everything that could reveal one.
+// Headers of the request other than Authorization are never read, but for that one of an asker that is believed. The
+// answer to a refused call names no tenant, service or rule, and is the same for everything that could reveal one.
 //
 // Whatever cannot be read, is missing or goes wrong here is a refusal: 503 where the decision point itself is at fault.
 package extauthz
