@@ -26,7 +26,7 @@ type Peer struct {
 // ID is who the peer is.
 func (p Peer) ID() WorkloadID { return p.id }
 
-// NotAfter is the end of the certificate's validity: the proof does not outlive it.
+// NotAfter is the end of the proof: no certificate of the chain, the root's included, ends before.
 func (p Peer) NotAfter() time.Time { return p.notAfter }
 
 // IsZero reports whether nobody was proved.
@@ -59,10 +59,11 @@ func (v Verifier) VerifyLeaf(leafDER []byte, intermediates [][]byte, now time.Ti
 	if err != nil {
 		return Peer{}, err
 	}
-	if err := v.verify(leaf, uri, id.tenant.td, intermediates, now); err != nil {
+	until, err := v.verify(leaf, uri, id.tenant.td, intermediates, now)
+	if err != nil {
 		return Peer{}, err
 	}
-	return Peer{id: id, notAfter: leaf.NotAfter}, nil
+	return Peer{id: id, notAfter: until}, nil
 }
 
 // VerifyID proves, by the same rules, a certificate whose identity need not be a workload of this mesh, and says until
@@ -80,43 +81,61 @@ func (v Verifier) VerifyID(leafDER []byte, intermediates [][]byte, now time.Time
 	if err != nil {
 		return SPIFFEID{}, time.Time{}, err
 	}
-	if err := v.verify(leaf, uri, id.td, intermediates, now); err != nil {
+	until, err := v.verify(leaf, uri, id.td, intermediates, now)
+	if err != nil {
 		return SPIFFEID{}, time.Time{}, err
 	}
-	return id, leaf.NotAfter, nil
+	return id, until, nil
 }
 
-// verify proves that the roots of the trust domain vouch for the leaf, whose one URI SAN is uri.
-func (v Verifier) verify(leaf *x509.Certificate, uri string, td TrustDomain, intermediates [][]byte, now time.Time) error {
+// verify proves that the roots of the trust domain vouch for the leaf, whose one URI SAN is uri, and says until when.
+func (v Verifier) verify(leaf *x509.Certificate, uri string, td TrustDomain, intermediates [][]byte, now time.Time) (until time.Time, err error) {
 	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
-		return fmt.Errorf("%w: the key of %s may not sign", ErrInvalidID, uri)
+		return time.Time{}, fmt.Errorf("%w: the key of %s may not sign", ErrInvalidID, uri)
 	}
 	if now.IsZero() || now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-		return fmt.Errorf("%w: %s", ErrExpired, uri)
+		return time.Time{}, fmt.Errorf("%w: %s", ErrExpired, uri)
 	}
 	chain := []*x509.Certificate{leaf}
 	if len(intermediates) > maxIntermediates {
-		return fmt.Errorf("%w: more than %d intermediate certificates", ErrUntrusted, maxIntermediates)
+		return time.Time{}, fmt.Errorf("%w: more than %d intermediate certificates", ErrUntrusted, maxIntermediates)
 	}
 	for _, der := range intermediates {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
-			return fmt.Errorf("%w: intermediate: %w", ErrUntrusted, err)
+			return time.Time{}, fmt.Errorf("%w: intermediate: %w", ErrUntrusted, err)
 		}
 		chain = append(chain, c)
 	}
 	bundle, ok := v.bundles.Get(td)
 	if !ok {
-		return fmt.Errorf("%w: %s", ErrNoBundle, td)
+		return time.Time{}, fmt.Errorf("%w: %s", ErrNoBundle, td)
 	}
-	verified, _, err := x509svid.Verify(chain, source(bundle), x509svid.WithTime(now))
+	verified, chains, err := x509svid.Verify(chain, source(bundle), x509svid.WithTime(now))
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUntrusted, err)
+		return time.Time{}, fmt.Errorf("%w: %w", ErrUntrusted, err)
 	}
 	if verified.String() != uri {
-		return fmt.Errorf("%w: the certificate can be read as two identities", ErrInvalidID)
+		return time.Time{}, fmt.Errorf("%w: the certificate can be read as two identities", ErrInvalidID)
 	}
-	return nil
+	return lasting(chains), nil
+}
+
+// lasting is the end of the chain that holds longest; a chain holds until the first of its certificates ends.
+func lasting(chains [][]*x509.Certificate) time.Time {
+	var last time.Time
+	for _, chain := range chains {
+		end := chain[0].NotAfter
+		for _, c := range chain {
+			if c.NotAfter.Before(end) {
+				end = c.NotAfter
+			}
+		}
+		if end.After(last) {
+			last = end
+		}
+	}
+	return last
 }
 
 // source presents one bundle to go-spiffe as the only one there is.

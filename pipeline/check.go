@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/prove"
@@ -26,9 +27,15 @@ func (r Report) Clean() bool { return len(r.Problems) == 0 && r.Counterexample =
 // Check judges what a source holds as Run would, without keeping or publishing anything: every owner's newest documents
 // together. The error is of the source or of the bundles.
 func Check(ctx context.Context, s Source, bundles Bundles) (Report, error) {
-	files, found, _, err := s.Load(ctx)
+	_, r, err := Try(ctx, s, bundles)
+	return r, err
+}
+
+// Try is Check, and gives what Run would publish; nil where the Report is not clean.
+func Try(ctx context.Context, s Source, bundles Bundles) (*Generation, Report, error) {
+	files, found, revision, err := s.Load(ctx)
 	if err != nil {
-		return Report{}, err
+		return nil, Report{}, err
 	}
 	r := Report{Files: len(files)}
 	newest, problems := decode(files, found)
@@ -38,22 +45,23 @@ func Check(ctx context.Context, s Source, bundles Bundles) (Report, error) {
 	b := builder{bundles: bundles}
 	made, more := b.make(newest)
 	if b.trouble != nil {
-		return Report{}, b.trouble
+		return nil, Report{}, b.trouble
 	}
 	if r.Problems = v1alpha1.SortProblems(append(problems, more...)); len(r.Problems) > 0 {
-		return r, nil
+		return nil, r, nil
 	}
 	proof, counterexample := prove.Prove(made.model, made.parts(), made.tables())
 	if counterexample != nil {
 		r.Counterexample = counterexample
-		return r, nil //nolint:nilerr // what the prover finds is a finding, as problems are
+		return nil, r, nil //nolint:nilerr // what the prover finds is a finding, as problems are
 	}
-	if !proof.Covers(made.model, made.parts(), made.tables()) {
-		return r, errUnproved
+	g, err := newGeneration(1, revision, time.Time{}, made, proof)
+	if err != nil {
+		return nil, r, err
 	}
 	r.Warnings = made.model.Warnings()
 	count(&r, made)
-	return r, nil
+	return g, r, nil
 }
 
 func count(r *Report, made build) {

@@ -20,6 +20,7 @@ type Generation struct {
 	revision string
 	at       time.Time
 	model    *tenancy.Model
+	bundles  identity.Bundles
 	verifier identity.Verifier
 	tenants  map[identity.TenantID]*compiled
 	asked    map[tenancy.AskerKey][]identity.TenantID
@@ -44,7 +45,7 @@ func newGeneration(number uint64, revision string, at time.Time, b build, proof 
 	}
 	return &Generation{
 		number: number, label: strconv.FormatUint(number, 10), revision: revision, at: at, model: b.model, tenants: b.tenants, proof: proof,
-		verifier: identity.NewVerifier(b.model.Mapping(), b.bundles), asked: asked(b.model),
+		bundles: b.bundles, verifier: identity.NewVerifier(b.model.Mapping(), b.bundles), asked: asked(b.model),
 	}, nil
 }
 

@@ -341,16 +341,46 @@ func TestTroubleOutsideTheDocuments(t *testing.T) {
 		t.Errorf("got %+v", e)
 	}
 	s.fail(nil)
-	missing = "globex.demo.test"
-	widen(t, m, acmeOrders)
-	if e := m.Reload(t.Context()); e.Err == nil || e.Published {
-		t.Errorf("got %+v", e)
-	}
 	if diff := cmp.Diff(before, m.everything()); diff != "" {
 		t.Errorf("trouble changed what is served:\n%s", diff)
 	}
+	// A root that cannot be read for a while cuts nobody off, and stops nobody else's change.
+	missing = "globex.demo.test"
+	widen(t, m, acmeOrders)
+	if e := m.Reload(t.Context()); e.Err == nil || !e.Published || len(e.Problems) > 0 {
+		t.Errorf("got %+v", e)
+	}
+	after := m.everything()
+	if after["acme/orders"] == before["acme/orders"] || after["globex/orders"] != before["globex/orders"] {
+		t.Errorf("before %v, after %v", before, after)
+	}
 	missing = ""
-	expect(t, m, outcome{published: true})
+	expect(t, m, outcome{})
+}
+
+// TestALostRootCostsItsTenantOnly: at a first start there is nothing to keep, so a tenant without roots gets nothing, and
+// the others get theirs.
+func TestALostRootCostsItsTenantOnly(t *testing.T) {
+	t.Parallel()
+	lost := errors.New("root of globex is corrupt")
+	partial := func(domains ...identity.TrustDomain) (identity.Bundles, error) {
+		kept := slices.DeleteFunc(tenancytest.Bundles(t, domains...).All(), func(b identity.Bundle) bool { return b.TrustDomain().String() == "globex.demo.test" })
+		b, err := identity.NewBundles(kept...)
+		return b, errors.Join(lost, err)
+	}
+	files := newShelf(tenancytest.TwoTenantsFiles(t))
+	files.put("platform/more.yaml", `kind: Grant
+metadata: {name: globex-billing}
+spec: {tenant: globex, service: billing, to: {methods: [GET], paths: [/invoices]}, notAfter: "2036-01-01T00:00:00Z"}
+`)
+	m := mesh{Pipeline: pipeline.New(pipeline.Config{Source: files, Recorder: newEvents(), Bundles: partial}), t: t, shelf: files}
+	e := m.Reload(t.Context())
+	if !errors.Is(e.Err, lost) || !e.Published || !slices.Equal(e.Dropped, []string{"globex"}) || !slices.Equal(owners(e.Problems), []string{"globex"}) {
+		t.Errorf("got %+v", e)
+	}
+	if m.served("acme", "orders") == "" || m.served("platform", "billing") == "" || m.served("globex", "orders") != "" {
+		t.Errorf("served: %v", m.everything())
+	}
 }
 
 func TestRunFollowsTheSource(t *testing.T) {

@@ -77,6 +77,9 @@ func admitOwn(t *tenant) {
 // share makes the tenant a caller of the shared services that it has grants for, and these services imports of the tenant.
 // It is the only place where something of one tenant becomes reachable from another's handle.
 func share(platform, t *tenant, grants map[string][]Grant) {
+	if t.bundle.IsZero() {
+		return // nobody of that tenant could be believed
+	}
 	var ids []identity.WorkloadID
 	for _, w := range t.workloads {
 		ids = append(ids, w.id)

@@ -20,6 +20,7 @@ func Build(in Input) (*Model, []v1alpha1.Problem) {
 	b.readTenants()
 	b.refuseStrangers()
 	b.readServices()
+	b.requireRoots()
 	b.readAskers()
 	b.shareLoopback()
 	b.claimAddresses()
@@ -85,7 +86,8 @@ type draft struct {
 type draftService struct {
 	service
 	doc    *v1alpha1.Service
-	broken bool // it has problems, so nothing follows from what it does not say
+	listed []netip.AddrPort // the endpoints in the order of the document
+	broken bool             // it has problems, so nothing follows from what it does not say
 }
 
 func (b *builder) report(p v1alpha1.Problem) { b.problems = append(b.problems, p) }
@@ -126,7 +128,8 @@ func (b *builder) sortDocuments() {
 		if name := h.Name(); name.IsSet() {
 			k := key{h.Owner(), h.Kind.Value, name.Value}
 			if at, dup := first[k]; dup {
-				b.reportAt(name.Pos, v1alpha1.CodeDuplicateDocument, "", "%s %s is written twice, first at %s", k.kind, v1alpha1.Quote(k.name), at)
+				b.reportAt(name.Pos, v1alpha1.CodeDuplicateDocument, "",
+					"%s %s is written twice, first at %s", k.kind, v1alpha1.Quote(k.name), at)
 				continue
 			}
 			first[k] = name.Pos

@@ -159,6 +159,6 @@ func (d digester) issuer(i identity.TokenIssuer) {
 	list(d, c.Tenants, d.tenant)
 	d.text(c.TenantClaim)
 	d.text(c.RolesClaim)
-	d.number(uint64(c.MaxLifetime))
+	d.text(c.MaxLifetime.String())
 	d.text(string(c.JWKS))
 }

@@ -17,7 +17,8 @@ func (b *builder) readPolicies() {
 		d := b.draft[owner]
 		s := b.ownService(d, owner, doc.Spec.Service, "a policy")
 		if s != nil && !s.broken && s.port.Number == 0 {
-			b.reportAt(doc.Spec.Service.Pos, v1alpha1.CodeNoPorts, "", "service %s has no ports, so nobody calls it", v1alpha1.Quote(doc.Spec.Service.Value))
+			b.reportAt(doc.Spec.Service.Pos, v1alpha1.CodeNoPorts, "",
+				"service %s has no ports, so nobody calls it", v1alpha1.Quote(doc.Spec.Service.Value))
 		}
 		names := make([]v1alpha1.String, len(doc.Spec.Rules))
 		for i, r := range doc.Spec.Rules {
@@ -80,7 +81,8 @@ func (b *builder) ownService(d *draft, owner string, name v1alpha1.String, who s
 	case !identity.ValidName(name.Value):
 		b.name(name, "a service")
 	default:
-		b.reportAt(name.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(name.Value, keys(d.services)), "there is no service %s", v1alpha1.Quote(name.Value))
+		b.reportAt(name.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(name.Value, keys(d.services)),
+			"there is no service %s", v1alpha1.Quote(name.Value))
 	}
 	return nil
 }
@@ -94,7 +96,8 @@ func (b *builder) readGrants() {
 		}
 		s := b.ownService(platform, v1alpha1.PlatformOwner, doc.Spec.Service, "a grant")
 		if s != nil && !s.broken && s.port.Number == 0 {
-			b.reportAt(doc.Spec.Service.Pos, v1alpha1.CodeNoPorts, "", "service %s has no ports, so nobody calls it", v1alpha1.Quote(doc.Spec.Service.Value))
+			b.reportAt(doc.Spec.Service.Pos, v1alpha1.CodeNoPorts, "",
+				"service %s has no ports, so nobody calls it", v1alpha1.Quote(doc.Spec.Service.Value))
 		}
 		grant := Grant{Name: doc.Metadata.Name.Value, NotAfter: doc.Spec.NotAfter.Value}
 		grant.Methods, grant.Paths = b.to(doc.Spec.To)
@@ -118,7 +121,8 @@ func (b *builder) tenant(name v1alpha1.String) *draft {
 				known = append(known, n)
 			}
 		}
-		b.reportAt(name.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(name.Value, known), "there is no tenant %s", v1alpha1.Quote(name.Value))
+		b.reportAt(name.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(name.Value, known),
+			"there is no tenant %s", v1alpha1.Quote(name.Value))
 		return nil
 	}
 	return d

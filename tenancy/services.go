@@ -145,6 +145,7 @@ func (b *builder) readEndpoints(s *draftService) {
 			s.endpoints = append(s.endpoints, ap)
 		}
 	}
+	s.listed = slices.Clone(s.endpoints)
 	slices.SortFunc(s.endpoints, netip.AddrPort.Compare)
 }
 
@@ -152,10 +153,11 @@ func (b *builder) readEndpoints(s *draftService) {
 func (b *builder) address(text v1alpha1.String) (netip.Addr, bool) {
 	addr, err := netip.ParseAddr(text.Value)
 	if err != nil {
-		b.reportAt(text.Pos, v1alpha1.CodeAddress, "write for example 10.0.0.7", "an endpoint is an IP address, not %s", v1alpha1.Quote(text.Value))
+		b.reportAt(text.Pos, v1alpha1.CodeAddress, "write for example 10.0.0.7",
+			"an endpoint is an IP address, not %s", v1alpha1.Quote(text.Value))
 		return netip.Addr{}, false
 	}
-	what := ""
+	var what string
 	switch {
 	case addr.Zone() != "":
 		what = "an address with a zone"

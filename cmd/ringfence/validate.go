@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"time"
@@ -26,19 +27,9 @@ there are problems.`,
 	}
 	format := addOutput(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if info, err := os.Stat(args[0]); err != nil || !info.IsDir() {
-			return usage("%s is not a directory that can be read", args[0])
-		}
-		roots, err := issuer.OpenMemory(issuer.Options{})
+		_, report, err := try(cmd.Context(), args[0])
 		if err != nil {
-			return fmt.Errorf("throw-away roots: %w", err)
-		}
-		bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) {
-			return roots.Bundles(time.Now(), domains...)
-		}
-		report, err := pipeline.Check(cmd.Context(), source.NewDirectory(args[0], zap.NewNop()), bundles)
-		if err != nil {
-			return fmt.Errorf("cannot judge %s: %w", args[0], err)
+			return err
 		}
 		if *format == outputJSON {
 			err = printJSON(p.out, newValidation(report))
@@ -51,6 +42,25 @@ there are problems.`,
 		return err
 	}
 	return cmd
+}
+
+// try makes of a directory what "ringfence serve" would publish, with roots that are thrown away.
+func try(ctx context.Context, dir string) (*pipeline.Generation, pipeline.Report, error) {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return nil, pipeline.Report{}, usage("%s is not a directory that can be read", dir)
+	}
+	roots, err := issuer.OpenMemory(issuer.Options{})
+	if err != nil {
+		return nil, pipeline.Report{}, fmt.Errorf("throw-away roots: %w", err)
+	}
+	bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) {
+		return roots.Bundles(time.Now(), domains...)
+	}
+	g, report, err := pipeline.Try(ctx, source.NewDirectory(dir, zap.NewNop()), bundles)
+	if err != nil {
+		return nil, report, fmt.Errorf("cannot judge %s: %w", dir, err)
+	}
+	return g, report, nil
 }
 
 // validation is a report as programs read it.

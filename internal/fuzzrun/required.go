@@ -23,7 +23,7 @@ func required() []requirement {
 		{"CheckRequests", "authz/extauthz", "FuzzCheck"},
 		{"x-forwarded-client-cert headers", "authz/extauthz", "FuzzXFCC"},
 		{"discovery requests", "xds/delta", "FuzzConversation"},
-		{"the agent's cache", "agent", "FuzzCache"},
+		{"the agent's cache", "agent", "FuzzState"},
 	}
 }
 
