@@ -89,7 +89,9 @@ func (v Verifier) VerifyID(leafDER []byte, intermediates [][]byte, now time.Time
 }
 
 // verify proves that the roots of the trust domain vouch for the leaf, whose one URI SAN is uri, and says until when.
-func (v Verifier) verify(leaf *x509.Certificate, uri string, td TrustDomain, intermediates [][]byte, now time.Time) (until time.Time, err error) {
+func (v Verifier) verify(
+	leaf *x509.Certificate, uri string, td TrustDomain, intermediates [][]byte, now time.Time,
+) (until time.Time, err error) {
 	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
 		return time.Time{}, fmt.Errorf("%w: the key of %s may not sign", ErrInvalidID, uri)
 	}
