@@ -12,6 +12,7 @@ export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 2m
 BENCHTIME ?= 1s
+CHANGES ?= 300
 CONFIG ?= examples/two-tenants
 GOLANGCI := .cache/tools/golangci-lint
 COVERED := identity tenancy authz
@@ -89,7 +90,10 @@ test-long: ## The tests with the race detector (needs a C compiler) and many mor
 bench: ## Benchmarks (BENCHTIME=1s); docs/performance.md says what they mean
 	@$(call say,benchmarks)
 	@$(envoy); go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m \
-	  $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r dirname | sort -u)
+	  $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r dirname | sort -u | grep -v '^./e2e')
+	@$(call say,benchmarks on real Envoys)
+	@$(envoy); go test -run '^$$' -bench Change -benchtime $(CHANGES)x -timeout 60m ./e2e
+	@$(envoy); go test -run '^$$' -bench Idle -benchtime 4x -timeout 60m ./e2e
 
 ##@ Write it
 

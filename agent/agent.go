@@ -188,7 +188,7 @@ var (
 	ErrNotIdentified   = errors.New("the workload has no SVID yet")
 	ErrExpired         = errors.New("the SVID has expired")
 	ErrNoConfiguration = errors.New("there is no configuration yet")
-	ErrEnvoyBehind     = errors.New("Envoy has not acknowledged the configuration yet")
+	ErrEnvoyBehind     = errors.New("the configuration is not acknowledged by Envoy yet")
 )
 
 // Status says where the agent stands.

@@ -66,7 +66,7 @@ func newJudge(own svid, platform identity.Bundle) (judge, error) {
 
 // resource takes one of Envoy's resources.
 func (j judge) resource(r xds.Resource) error {
-	return prove.Relayed(j.workload, j.mapping, j.pinned, r) //nolint:wrapcheck // says what is refused
+	return prove.Relayed(j.workload, j.mapping, j.pinned, r)
 }
 
 // table takes the workload's own table, under its own name.

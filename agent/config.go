@@ -79,5 +79,5 @@ func trustDomainOf(id string) (identity.TrustDomain, error) {
 		return identity.TrustDomain{}, fmt.Errorf("%w: %q", identity.ErrInvalidID, id)
 	}
 	name, _, _ := strings.Cut(rest, "/")
-	return identity.ParseTrustDomain(name) //nolint:wrapcheck // says what is wrong
+	return identity.ParseTrustDomain(name)
 }

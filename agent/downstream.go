@@ -24,7 +24,7 @@ const (
 	window          = 1 << 20 // fixed: no pings to measure a Unix socket
 )
 
-var errReplaced = errors.New("Envoy has opened another stream")
+var errReplaced = errors.New("another stream of Envoy took over")
 
 // downstream is the server on the agent's Unix socket: discovery, secrets and decisions for the one Envoy.
 type downstream struct {
@@ -119,7 +119,7 @@ func (d *downstream) DeltaAggregatedResources(stream discovery.AggregatedDiscove
 	if errors.Is(err, errReplaced) {
 		return status.Error(codes.Aborted, err.Error())
 	}
-	return err //nolint:wrapcheck // ends the stream
+	return err
 }
 
 // envoyStream watches one stream.

@@ -90,7 +90,7 @@ func (a *Agent) join(ctx context.Context, key *ecdsa.PrivateKey) (svid, error) {
 	defer func() { _ = conn.Close() }() // nothing is under way any more
 	resp, err := agentv1alpha1.NewIssuerClient(conn).Issue(ctx, &agentv1alpha1.IssueRequest{Csr: csr, JoinToken: a.config.JoinToken})
 	if err != nil {
-		return svid{}, err //nolint:wrapcheck // the code decides
+		return svid{}, err
 	}
 	stored := storedIdentity{Workload: a.config.ID, PlatformTrustDomain: resp.GetPlatformTrustDomain()}
 	for _, r := range resp.GetMapping() {

@@ -18,7 +18,7 @@ func (c credentialed) Accept() (net.Conn, error) {
 	for {
 		conn, err := c.Listener.Accept()
 		if err != nil {
-			return nil, err //nolint:wrapcheck // gRPC looks at the error
+			return nil, err
 		}
 		if uid, err := peerUID(conn); err == nil && uid == os.Geteuid() {
 			return conn, nil
@@ -35,7 +35,7 @@ func peerUID(conn net.Conn) (int, error) {
 	}
 	raw, err := unix.SyscallConn()
 	if err != nil {
-		return 0, err //nolint:wrapcheck // only its presence counts
+		return 0, err
 	}
 	var (
 		cred    *syscall.Ucred
@@ -44,10 +44,10 @@ func peerUID(conn net.Conn) (int, error) {
 	if err := raw.Control(func(fd uintptr) {
 		cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	}); err != nil {
-		return 0, err //nolint:wrapcheck // only its presence counts
+		return 0, err
 	}
 	if credErr != nil {
-		return 0, credErr //nolint:wrapcheck // only its presence counts
+		return 0, credErr
 	}
 	return int(cred.Uid), nil
 }

@@ -46,6 +46,7 @@ type relay struct {
 	received map[delta.Key]arrived
 	bytes    int
 	arriving table
+	heard    bool // on this stream the control plane has said which table it has
 	gone     bool // the control plane took the table away on this stream
 	letters  []*letter
 
@@ -110,7 +111,7 @@ func (r *relay) expire() {
 // connected begins a stream: everything is asked for, and what Envoy has acknowledged is named. What the control plane
 // then believes that the agent has is what the agent starts from, so both count alike.
 func (r *relay) connected(send func(*discovery.DeltaDiscoveryRequest)) {
-	r.send, r.letters, r.gone = send, nil, false
+	r.send, r.letters, r.heard, r.gone = send, nil, false, false
 	r.received, r.bytes, r.arriving = map[delta.Key]arrived{}, 0, table{}
 	has := map[string]map[string]string{}
 	for _, typeURL := range upstreamTypes() {
@@ -175,6 +176,7 @@ func (r *relay) response(resp *discovery.DeltaDiscoveryResponse) {
 		r.answer(l, err.Error())
 		return
 	}
+	r.heard = r.heard || l.typeURL == xds.TableType
 	r.letters = append(r.letters, l)
 }
 
@@ -232,7 +234,9 @@ func (r *relay) commit() {
 	if !ok || r.miscalled(c) {
 		return
 	}
-	r.newest = c.table
+	if r.heard { // else a new stream that says nothing would take back what the one before has brought
+		r.newest = c.table
+	}
 	if c.snapshot.Version() == r.committed.snapshot.Version() && c.table.version() == r.committed.table.version() {
 		r.decide()
 		return

@@ -13,7 +13,8 @@ import (
 func (r *relay) report(now delta.Report) {
 	for k, refusal := range now.Refused {
 		if r.envoy.Refused[k].Version != refusal.Version {
-			r.log.Error("Envoy refused a resource", zap.String("type", k.TypeURL), zap.String("name", k.Name), zap.String("text", refusal.Text))
+			r.log.Error("Envoy refused a resource",
+				zap.String("type", k.TypeURL), zap.String("name", k.Name), zap.String("text", refusal.Text))
 		}
 	}
 	r.envoy, r.quiet = now, false

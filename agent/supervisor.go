@@ -73,7 +73,8 @@ func (s *supervisor) run(ctx context.Context) {
 			backoff = restartFirst
 		}
 		s.restarts.Add(1)
-		s.log.Warn("Envoy ended, starting it again", zap.String("exit", exitText(err)), zap.Duration("after", time.Since(start)), zap.Duration("in", backoff))
+		s.log.Warn("Envoy ended, starting it again",
+			zap.String("exit", exitText(err)), zap.Duration("after", time.Since(start)), zap.Duration("in", backoff))
 		select {
 		case <-ctx.Done():
 			return
@@ -99,7 +100,7 @@ func (s *supervisor) once(ctx context.Context) error {
 	s.pid.Store(int64(cmd.Process.Pid))
 	defer s.pid.Store(0)
 	s.relay(output)
-	return cmd.Wait() //nolint:wrapcheck // its text goes to the log as it is
+	return cmd.Wait()
 }
 
 // relay copies Envoy's lines into the log until Envoy closes its output.

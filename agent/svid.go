@@ -62,7 +62,7 @@ func (s storedIdentity) mapping() (identity.Mapping, error) {
 	for _, r := range s.Mapping {
 		rules = append(rules, identity.MappingRule{TrustDomain: r.TrustDomain, Path: r.Path})
 	}
-	return identity.NewMapping(platform, rules) //nolint:wrapcheck // says what is wrong
+	return identity.NewMapping(platform, rules)
 }
 
 // newSVID checks that the parts belong together and to the workload. now must lie within the validity.
@@ -173,7 +173,11 @@ func (s svid) save(d *stateDir) error {
 		return fmt.Errorf("%s: %w", identityFile, err)
 	}
 	// svid.pem last: a crash in between leaves "not joined".
-	return errors.Join(d.write(bundleFile, s.bundle.PEM()), d.write(identityFile, append(text, '\n')), d.write(svidFile, encodePEM(s.cert.Certificate)))
+	err = errors.Join(d.write(bundleFile, s.bundle.PEM()), d.write(identityFile, append(text, '\n')))
+	if err != nil {
+		return err
+	}
+	return d.write(svidFile, encodePEM(s.cert.Certificate))
 }
 
 // loadKey gives the workload's private key, which is made here and never leaves the host.

@@ -81,17 +81,17 @@ func (u *upstream) once(agent context.Context) (heard bool, err error) {
 		out.push(req)
 	}
 	if !u.tell(ctx, event{connected: send}) {
-		return false, ctx.Err() //nolint:wrapcheck // we are told to stop
+		return false, ctx.Err()
 	}
 	defer u.tell(agent, event{disconnected: true})
 	for {
 		resp, err := stream.Recv()
 		if err != nil {
-			return heard, err //nolint:wrapcheck // a gRPC status
+			return heard, err
 		}
 		heard = true
 		if !u.tell(ctx, event{response: resp}) {
-			return heard, ctx.Err() //nolint:wrapcheck // we are told to stop
+			return heard, ctx.Err()
 		}
 	}
 }

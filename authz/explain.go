@@ -90,7 +90,7 @@ func failedStep(in *Input, r Reason) int {
 	case UnknownDestination:
 		return stepDestination
 	case CrossTenant, GrantMissing, GrantExpired:
-		if in.Caller.peer.IsZero() { // told from the roots alone: who holds such a certificate is never proved here
+		if in.Caller.ID().IsZero() { // told from the roots alone: who holds such a certificate is never proved here
 			return stepCaller
 		}
 		return stepTenant
@@ -104,10 +104,14 @@ func failedStep(in *Input, r Reason) int {
 }
 
 func passedText(step int, t *Table, in *Input) string {
-	tenant := in.Caller.peer.ID().Tenant()
+	tenant := in.Caller.ID().Tenant()
 	switch step {
 	case stepCaller:
-		return fmt.Sprintf("%s is proved, a workload of %s", in.Caller.peer.ID(), tenant)
+		how := "is proved"
+		if in.Caller.peer.IsZero() {
+			how = "is asserted by the asker"
+		}
+		return fmt.Sprintf("%s %s, a workload of %s", in.Caller.ID(), how, tenant)
 	case stepDestination:
 		return fmt.Sprintf("%s/%s is a service, port %s", t.tenant, in.Service.Name(), in.Service.Port())
 	case stepTenant:

@@ -17,7 +17,6 @@ import (
 )
 
 var (
-	clerk   = demo.Token{Issuer: "acme", Roles: []string{"clerk"}}
 	manager = demo.Token{Issuer: "acme", Roles: []string{"manager"}}
 	allowed = demo.Want{Status: 200, Layer: demo.LayerNone}
 )
@@ -171,7 +170,7 @@ func openStream(t testing.TB, m *demo.Mesh, c demo.Call) *stream {
 	t.Helper()
 	session := open(t, m, c)
 	ctx, cancel := context.WithCancel(t.Context())
-	response, err := session.Stream(ctx, c)
+	response, err := session.Stream(ctx, c) //nolint:bodyclose // closed by the reader below
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	binary = filepath.Join(dir, "ringfence")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "github.com/ringfence-mesh/ringfence/cmd/ringfence") //nolint:noctx // bounded by the tests' own timeout
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "github.com/ringfence-mesh/ringfence/cmd/ringfence")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build:", err)
@@ -57,7 +57,7 @@ type process struct {
 
 func startProcess(t testing.TB, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), done: make(chan struct{}), output: &lockedBuffer{}} //nolint:noctx // killed below
+	p := &process{cmd: exec.Command(binary, args...), done: make(chan struct{}), output: &lockedBuffer{}}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	if err := p.cmd.Start(); err != nil {
@@ -349,6 +349,20 @@ func TestFailClosedAndGoOn(t *testing.T) {
 		}
 		write(t, path, strings.Replace(string(data), "methods: [GET]", "methods: [GET, DELETE]", 1))
 		eventually(t, 15*time.Second, "the new rule holds", func(ctx context.Context) bool { return a.call(ctx, http.MethodDelete) == 200 })
+	})
+
+	t.Run("proxy list says where the sidecars stand", func(t *testing.T) {
+		list := func(ctx context.Context) string {
+			out, _ := exec.CommandContext(ctx, binary, "proxy", "list", "--state", a.planeState(), "--tenant", "globex").Output()
+			return string(out)
+		}
+		eventually(t, 10*time.Second, "both are in sync", func(ctx context.Context) bool { return strings.Count(list(ctx), "in sync") == 2 })
+		a.agents["web"].stop(t, syscall.SIGTERM)
+		eventually(t, 10*time.Second, "one is not connected", func(ctx context.Context) bool {
+			return strings.Contains(list(ctx), globexID("web")+"     not connected")
+		})
+		a.startAgent("web", false)
+		eventually(t, 10*time.Second, "both are in sync again", func(ctx context.Context) bool { return strings.Count(list(ctx), "in sync") == 2 })
 	})
 
 	t.Run("a bad file is named, and the last good one stays", func(t *testing.T) {

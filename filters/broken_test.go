@@ -31,8 +31,6 @@ import (
 )
 
 // broken is, for each setting, what a mistake or a hostile control plane could make of it.
-//
-//nolint:lll // one row for each way to break it
 func broken() map[string]map[string]edit {
 	prefix := &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://acme.demo.test/"}}
 	regex := &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: ".*"}}}

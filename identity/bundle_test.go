@@ -58,7 +58,7 @@ func TestBundleRefuses(t *testing.T) {
 	td := identity.MustTrustDomain("acme.demo.test")
 	ca := testca.Constrained(t, "acme.demo.test")
 	leaf := ca.SVID(acmeWeb)
-	for name, make := range map[string]func() (identity.Bundle, error){
+	for name, bundle := range map[string]func() (identity.Bundle, error){
 		"no trust domain": func() (identity.Bundle, error) { return identity.NewBundle(identity.TrustDomain{}, ca.Cert.Raw) },
 		"no root":         func() (identity.Bundle, error) { return identity.NewBundle(td) },
 		"garbage":         func() (identity.Bundle, error) { return identity.NewBundle(td, []byte("x")) },
@@ -71,7 +71,7 @@ func TestBundleRefuses(t *testing.T) {
 		},
 		"no PEM": func() (identity.Bundle, error) { return identity.ParseBundlePEM(td, nil) },
 	} {
-		if b, err := make(); err == nil || !b.IsZero() {
+		if b, err := bundle(); err == nil || !b.IsZero() {
 			t.Errorf("%s was accepted", name)
 		}
 	}

@@ -123,13 +123,7 @@ func (m Mapping) Parse(uri string) (WorkloadID, error) {
 	if m.m == nil {
 		return WorkloadID{}, ErrUnmapped
 	}
-	vars, ok := bindings{}, false
-	if td == m.m.platform {
-		ok = vars.match(platformPath, segments)
-		vars.tenant = PlatformName
-	} else {
-		vars, ok = m.m.match(td, segments)
-	}
+	vars, ok := m.m.match(td, segments)
 	if !ok || (vars.tenant == PlatformName) != (td == m.m.platform) {
 		return WorkloadID{}, fmt.Errorf("%w: %s", ErrUnmapped, clip(uri))
 	}
@@ -138,6 +132,10 @@ func (m Mapping) Parse(uri string) (WorkloadID, error) {
 }
 
 func (m *mapping) match(td TrustDomain, segments []string) (bindings, bool) {
+	if td == m.platform {
+		b := bindings{tenant: PlatformName}
+		return b, b.match(platformPath, segments)
+	}
 	labels := strings.Split(td.name, ".")
 	for _, r := range m.rules {
 		var b bindings

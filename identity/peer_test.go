@@ -39,6 +39,19 @@ func bundles(t testing.TB, bs ...identity.Bundle) identity.Bundles {
 	return all
 }
 
+// A peer that is remembered until NotAfter must not outlive the roots that prove it.
+func TestPeerEndsWithItsChain(t *testing.T) {
+	t.Parallel()
+	tr := newTrust(t)
+	p, err := tr.verifier.VerifyLeaf(tr.acme.SVID(acmeWeb, testca.ValidFor(-time.Hour, 100*time.Hour)).Cert.Raw, nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if root := tr.acme.Cert.NotAfter; !p.NotAfter().Equal(root) {
+		t.Errorf("proved until %v, and its root ends at %v", p.NotAfter(), root)
+	}
+}
+
 func TestVerifyLeaf(t *testing.T) {
 	t.Parallel()
 	tr := newTrust(t)

@@ -63,11 +63,32 @@ func (b *builder) make(s selection) (build, []v1alpha1.Problem) {
 func (b *builder) input(s selection) tenancy.Input {
 	docs, files := s.input()
 	in := tenancy.Input{Documents: docs, Files: files}
-	in.Bundles, b.trouble = b.bundles(tenancy.TrustDomains(docs)...)
+	domains := tenancy.TrustDomains(docs)
+	in.Bundles, b.trouble = b.bundles(domains...)
 	if b.previous != nil {
 		in.Previous = b.previous.model
+		in.Bundles = b.keep(in.Bundles, domains)
 	}
 	return in
+}
+
+// keep adds the roots that the generation before had and that cannot be had now: a root that cannot be read for a while
+// must not cut off a tenant that runs.
+func (b *builder) keep(now identity.Bundles, domains []identity.TrustDomain) identity.Bundles {
+	all := now.All()
+	for _, td := range domains {
+		if _, has := now.Get(td); has {
+			continue
+		}
+		if old, had := b.previous.bundles.Get(td); had {
+			all = append(all, old)
+		}
+	}
+	kept, err := identity.NewBundles(all...)
+	if err != nil {
+		return now // each trust domain stands once in it, so this cannot be
+	}
+	return kept
 }
 
 // compile does the work of the tenants whose digest is not the one before.

@@ -15,6 +15,8 @@ type Report struct {
 	// Problems are all of them, sorted. Without any, and without a Counterexample, Run accepts everything as it is.
 	Problems       []v1alpha1.Problem
 	Counterexample *prove.Counterexample
+	// Warnings are what is accepted, and weaker or emptier than it looks. There are none beside problems.
+	Warnings []v1alpha1.Problem
 	// What was read and what it makes. The last three are 0 where there are problems.
 	Files, Tenants, Services, Workloads int
 }
@@ -25,15 +27,15 @@ func (r Report) Clean() bool { return len(r.Problems) == 0 && r.Counterexample =
 // Check judges what a source holds as Run would, without keeping or publishing anything: every owner's newest documents
 // together. The error is of the source or of the bundles.
 func Check(ctx context.Context, s Source, bundles Bundles) (Report, error) {
-	r, _, err := Preview(ctx, s, bundles)
+	_, r, err := Try(ctx, s, bundles)
 	return r, err
 }
 
-// Preview is Check with the Generation that Run would publish; it is nil where the Report is not clean.
-func Preview(ctx context.Context, s Source, bundles Bundles) (Report, *Generation, error) {
+// Try is Check, and gives what Run would publish; nil where the Report is not clean.
+func Try(ctx context.Context, s Source, bundles Bundles) (*Generation, Report, error) {
 	files, found, revision, err := s.Load(ctx)
 	if err != nil {
-		return Report{}, nil, err
+		return nil, Report{}, err
 	}
 	r := Report{Files: len(files)}
 	newest, problems := decode(files, found)
@@ -43,22 +45,23 @@ func Preview(ctx context.Context, s Source, bundles Bundles) (Report, *Generatio
 	b := builder{bundles: bundles}
 	made, more := b.make(newest)
 	if b.trouble != nil {
-		return Report{}, nil, b.trouble
+		return nil, Report{}, b.trouble
 	}
 	if r.Problems = v1alpha1.SortProblems(append(problems, more...)); len(r.Problems) > 0 {
-		return r, nil, nil
+		return nil, r, nil
 	}
 	proof, counterexample := prove.Prove(made.model, made.parts(), made.tables())
 	if counterexample != nil {
 		r.Counterexample = counterexample
-		return r, nil, nil //nolint:nilerr // what the prover finds is a finding, as problems are
+		return nil, r, nil //nolint:nilerr // what the prover finds is a finding, as problems are
 	}
 	g, err := newGeneration(1, revision, time.Time{}, made, proof)
 	if err != nil {
-		return r, nil, err
+		return nil, r, err
 	}
+	r.Warnings = made.model.Warnings()
 	count(&r, made)
-	return r, g, nil
+	return g, r, nil
 }
 
 func count(r *Report, made build) {

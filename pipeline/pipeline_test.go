@@ -3,8 +3,10 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -252,6 +254,36 @@ func TestATenantCannotHoldUpThePlatform(t *testing.T) {
 	}
 }
 
+// What a tenant writes is small, and what it makes may not be: each rule names each caller, and each workload has a table.
+func TestATenantThatIsTooMuchCostsItselfOnly(t *testing.T) {
+	t.Parallel()
+	const head = "apiVersion: ringfence.dev/v1alpha1\n"
+	many := func(n int, line string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, line, i)
+		}
+		return b.String()
+	}
+	everybody := "    - {name: r%d, from: {services: [crowd]}, to: {methods: [GET], paths: [/x]}}\n"
+	policy := head + "kind: AccessPolicy\nmetadata: {name: crowd}\nspec:\n  service: orders\n  rules:\n"
+	crowd := func(accounts int) string {
+		return head + "kind: Service\nmetadata: {name: crowd}\nspec:\n  namespace: acme\n  serviceAccounts:\n" + many(accounts, "    - a%d\n")
+	}
+	for name, file := range map[string]string{
+		"more than can be compiled":                crowd(1500) + "---\n" + policy + many(10_000, everybody),
+		"more accounts than a proxy takes callers": crowd(45_000) + "---\n" + policy + many(1, everybody),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := started(t)
+			m.shelf.put("tenants/acme/crowd.yaml", file)
+			widen(t, m, globexOrders)
+			expect(t, m, outcome{published: true, blamed: []string{"acme"}, stale: []string{"acme"}})
+		})
+	}
+}
+
 func TestProblemsOfTheSourceCountAsTheirOwners(t *testing.T) {
 	t.Parallel()
 	m := started(t)
@@ -341,16 +373,46 @@ func TestTroubleOutsideTheDocuments(t *testing.T) {
 		t.Errorf("got %+v", e)
 	}
 	s.fail(nil)
-	missing = "globex.demo.test"
-	widen(t, m, acmeOrders)
-	if e := m.Reload(t.Context()); e.Err == nil || e.Published {
-		t.Errorf("got %+v", e)
-	}
 	if diff := cmp.Diff(before, m.everything()); diff != "" {
 		t.Errorf("trouble changed what is served:\n%s", diff)
 	}
+	// A root that cannot be read for a while cuts nobody off, and stops nobody else's change.
+	missing = "globex.demo.test"
+	widen(t, m, acmeOrders)
+	if e := m.Reload(t.Context()); e.Err == nil || !e.Published || len(e.Problems) > 0 {
+		t.Errorf("got %+v", e)
+	}
+	after := m.everything()
+	if after["acme/orders"] == before["acme/orders"] || after["globex/orders"] != before["globex/orders"] {
+		t.Errorf("before %v, after %v", before, after)
+	}
 	missing = ""
-	expect(t, m, outcome{published: true})
+	expect(t, m, outcome{})
+}
+
+// TestALostRootCostsItsTenantOnly: at a first start there is nothing to keep, so a tenant without roots gets nothing, and
+// the others get theirs.
+func TestALostRootCostsItsTenantOnly(t *testing.T) {
+	t.Parallel()
+	lost := errors.New("root of globex is corrupt")
+	partial := func(domains ...identity.TrustDomain) (identity.Bundles, error) {
+		kept := slices.DeleteFunc(tenancytest.Bundles(t, domains...).All(), func(b identity.Bundle) bool { return b.TrustDomain().String() == "globex.demo.test" })
+		b, err := identity.NewBundles(kept...)
+		return b, errors.Join(lost, err)
+	}
+	files := newShelf(tenancytest.TwoTenantsFiles(t))
+	files.put("platform/more.yaml", `kind: Grant
+metadata: {name: globex-billing}
+spec: {tenant: globex, service: billing, to: {methods: [GET], paths: [/invoices]}, notAfter: "2036-01-01T00:00:00Z"}
+`)
+	m := mesh{Pipeline: pipeline.New(pipeline.Config{Source: files, Recorder: newEvents(), Bundles: partial}), t: t, shelf: files}
+	e := m.Reload(t.Context())
+	if !errors.Is(e.Err, lost) || !e.Published || !slices.Equal(e.Dropped, []string{"globex"}) || !slices.Equal(owners(e.Problems), []string{"globex"}) {
+		t.Errorf("got %+v", e)
+	}
+	if m.served("acme", "orders") == "" || m.served("platform", "billing") == "" || m.served("globex", "orders") != "" {
+		t.Errorf("served: %v", m.everything())
+	}
 }
 
 func TestRunFollowsTheSource(t *testing.T) {

@@ -59,10 +59,8 @@ func (b *builder) wishes(claims map[netip.AddrPort][]claim, s *draftService) {
 			claims[ap] = append(claims[ap], claim{h, at})
 		}
 	}
-	for _, e := range s.doc.Spec.Endpoints {
-		if addr, err := netip.ParseAddr(e.Address.Value); err == nil {
-			add(netip.AddrPortFrom(addr, uint16(e.Port.Value)), e.Pos)
-		}
+	for i, ap := range s.listed {
+		add(ap, s.doc.Spec.Endpoints[i].Pos)
 	}
 	if !slices.ContainsFunc(s.endpoints, func(ap netip.AddrPort) bool { return ap.Addr().IsLoopback() }) {
 		return

@@ -35,6 +35,8 @@ func (b *builder) assemble() *Model {
 			share(platform, t, b.draft[id.Name()].grants)
 		}
 	}
+	m.askers = b.shareAskers(m)
+	m.warnings = v1alpha1.SortProblems(b.warnings)
 	for _, t := range m.tenants {
 		t.digest = digest(t)
 	}
@@ -75,6 +77,9 @@ func admitOwn(t *tenant) {
 // share makes the tenant a caller of the shared services that it has grants for, and these services imports of the tenant.
 // It is the only place where something of one tenant becomes reachable from another's handle.
 func share(platform, t *tenant, grants map[string][]Grant) {
+	if t.bundle.IsZero() {
+		return // nobody of that tenant could be believed
+	}
 	var ids []identity.WorkloadID
 	for _, w := range t.workloads {
 		ids = append(ids, w.id)

@@ -20,6 +20,8 @@ func Build(in Input) (*Model, []v1alpha1.Problem) {
 	b.readTenants()
 	b.refuseStrangers()
 	b.readServices()
+	b.requireRoots()
+	b.readAskers()
 	b.shareLoopback()
 	b.claimAddresses()
 	b.readIssuers()
@@ -62,6 +64,8 @@ type builder struct {
 	problems []v1alpha1.Problem
 	mapping  identity.Mapping
 	draft    map[string]*draft // by owner
+	askers   []draftAsker
+	warnings []v1alpha1.Problem
 	claims   map[netip.AddrPort]holder
 }
 
@@ -73,6 +77,8 @@ type draft struct {
 	namespaces map[string]bool
 	bundle     identity.Bundle
 	services   map[string]*draftService
+	accounts   int // of all services
+	ruled      int // bytes of all rules, with every caller of each
 	rules      map[string][]Rule
 	issuers    []identity.TokenIssuer
 	grants     map[string][]Grant // on shared services, by service
@@ -82,13 +88,19 @@ type draft struct {
 type draftService struct {
 	service
 	doc    *v1alpha1.Service
-	broken bool // it has problems, so nothing follows from what it does not say
+	listed []netip.AddrPort // the endpoints in the order of the document
+	broken bool             // it has problems, so nothing follows from what it does not say
 }
 
 func (b *builder) report(p v1alpha1.Problem) { b.problems = append(b.problems, p) }
 
 func (b *builder) reportAt(at v1alpha1.Pos, code v1alpha1.Code, hint, format string, args ...any) {
 	b.report(at.Problem(code, hint, format, args...))
+}
+
+// warnAt says what is accepted, and weaker or emptier than it looks.
+func (b *builder) warnAt(at v1alpha1.Pos, code v1alpha1.Code, hint, format string, args ...any) {
+	b.warnings = append(b.warnings, at.Problem(code, hint, format, args...))
 }
 
 // tenantKinds are the kinds that a tenant may write; all others are the platform's.
@@ -118,7 +130,8 @@ func (b *builder) sortDocuments() {
 		if name := h.Name(); name.IsSet() {
 			k := key{h.Owner(), h.Kind.Value, name.Value}
 			if at, dup := first[k]; dup {
-				b.reportAt(name.Pos, v1alpha1.CodeDuplicateDocument, "", "%s %s is written twice, first at %s", k.kind, v1alpha1.Quote(k.name), at)
+				b.reportAt(name.Pos, v1alpha1.CodeDuplicateDocument, "",
+					"%s %s is written twice, first at %s", k.kind, v1alpha1.Quote(k.name), at)
 				continue
 			}
 			first[k] = name.Pos

@@ -126,13 +126,15 @@ func (b *builder) issuerURL(s v1alpha1.String) {
 func (b *builder) keySet(doc *v1alpha1.TokenIssuer) []byte {
 	file := doc.Spec.JWKS.File
 	if file.Value == "" || path.IsAbs(file.Value) || path.Clean(file.Value) != file.Value || strings.HasPrefix(file.Value, "..") || strings.Contains(file.Value, `\`) {
-		b.reportAt(file.Pos, v1alpha1.CodeUnknownReference, "", "a key set is a file beside its document, not %s", v1alpha1.Quote(file.Value))
+		b.reportAt(file.Pos, v1alpha1.CodeUnknownReference, "",
+			"a key set is a file beside its document, not %s", v1alpha1.Quote(file.Value))
 		return nil
 	}
 	at := path.Join(path.Dir(file.Pos.File()), file.Value)
 	data, ok := b.in.Files[at]
 	if !ok {
-		b.reportAt(file.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(at, keys(b.in.Files)), "there is no file %s", v1alpha1.Quote(at))
+		b.reportAt(file.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(at, keys(b.in.Files)),
+			"there is no file %s", v1alpha1.Quote(at))
 	}
 	return data
 }

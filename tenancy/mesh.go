@@ -60,7 +60,10 @@ func (b *builder) readTenants() {
 	if !b.mapping.IsZero() {
 		d := b.draft[v1alpha1.PlatformOwner]
 		d.id, _ = b.mapping.TenantID(identity.PlatformName) // a Mapping always has a platform
-		b.roots(d, ofKind[*v1alpha1.Mesh](b, v1alpha1.PlatformOwner)[0].Spec.PlatformTrustDomain.Pos)
+		if b.roots(d); d.bundle.IsZero() {
+			at := ofKind[*v1alpha1.Mesh](b, v1alpha1.PlatformOwner)[0].Spec.PlatformTrustDomain.Pos
+			b.reportAt(at, v1alpha1.CodeNoBundle, "", noRoots, d.id.TrustDomain())
+		}
 	}
 	namespaces := map[string]v1alpha1.Pos{}
 	for _, doc := range ofKind[*v1alpha1.Tenant](b, v1alpha1.PlatformOwner) {
@@ -85,7 +88,7 @@ func (b *builder) readTenants() {
 			continue
 		}
 		d.id = id
-		b.roots(d, name.Pos)
+		b.roots(d)
 	}
 }
 
@@ -96,11 +99,22 @@ func newDraft(doc *v1alpha1.Tenant) *draft {
 	}
 }
 
-// roots gives the draft the roots of its trust domain.
-func (b *builder) roots(d *draft, at v1alpha1.Pos) {
-	var ok bool
-	if d.bundle, ok = b.in.Bundles.Get(d.id.TrustDomain()); !ok {
-		b.reportAt(at, v1alpha1.CodeNoBundle, "", "there are no roots for the trust domain %s", d.id.TrustDomain())
+const noRoots = "there are no roots for the trust domain %s"
+
+// roots gives the draft the roots of its trust domain, where there are any.
+func (b *builder) roots(d *draft) { d.bundle, _ = b.in.Bundles.Get(d.id.TrustDomain()) }
+
+// requireRoots refuses the services of a tenant that has no roots: nobody could believe its workloads. The problem is that
+// tenant's, though no document of its can mend it, so that its lost root stops nobody else.
+func (b *builder) requireRoots() {
+	for _, owner := range keys(b.draft) {
+		d := b.draft[owner]
+		if d.doc == nil || d.id.IsZero() || len(d.services) == 0 || !d.bundle.IsZero() {
+			continue
+		}
+		p := d.doc.Metadata.Name.Pos.Problem(v1alpha1.CodeNoBundle, "", noRoots, d.id.TrustDomain())
+		p.Owner = owner
+		b.report(p)
 	}
 }
 

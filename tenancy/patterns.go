@@ -54,7 +54,8 @@ func checkSegment(s string) error {
 		switch {
 		case c == '*':
 			return fmt.Errorf("%w: * is a whole segment", ErrPattern)
-		case isAlphanumeric(c) || strings.IndexByte("-._~!$&'()+,=:@", c) >= 0: // pchar of RFC 3986, without %, * and ; (authz refuses calls that have it)
+		case isAlphanumeric(c) || strings.IndexByte("-._~!$&'()+,=:@", c) >= 0:
+			// pchar of RFC 3986, without %, * and ; (authz refuses calls that have it)
 		default:
 			return fmt.Errorf("%w: %q cannot stand in it", ErrPattern, rune(c))
 		}

@@ -17,20 +17,42 @@ func (b *builder) readPolicies() {
 		d := b.draft[owner]
 		s := b.ownService(d, owner, doc.Spec.Service, "a policy")
 		if s != nil && !s.broken && s.port.Number == 0 {
-			b.reportAt(doc.Spec.Service.Pos, v1alpha1.CodeNoPorts, "", "service %s has no ports, so nobody calls it", v1alpha1.Quote(doc.Spec.Service.Value))
+			b.reportAt(doc.Spec.Service.Pos, v1alpha1.CodeNoPorts, "",
+				"service %s has no ports, so nobody calls it", v1alpha1.Quote(doc.Spec.Service.Value))
 		}
 		names := make([]v1alpha1.String, len(doc.Spec.Rules))
 		for i, r := range doc.Spec.Rules {
 			names[i] = r.Name
 			b.name(r.Name, "the name of a rule")
+			if d.ruled > maxRuleBytes {
+				continue // reported
+			}
 			rule := Rule{Name: r.Name.Value, Policy: doc.Metadata.Name.Value, Pos: r.Pos.String()}
 			rule.From = b.from(d, owner, r.From)
 			rule.Roles = b.roles(s, r.From.Roles)
 			rule.Methods, rule.Paths = b.to(r.To)
+			if d.ruled += rule.bytes(); d.ruled > maxRuleBytes {
+				b.reportAt(r.Pos, v1alpha1.CodeTooMuch, "", "with this rule the rules and their callers are more than %d MiB", maxRuleBytes>>20)
+				continue
+			}
 			d.rules[doc.Spec.Service.Value] = append(d.rules[doc.Spec.Service.Value], rule)
 		}
 		b.unique(names, "rule")
 	}
+}
+
+// bytes is about what the rule comes to in a table.
+func (r Rule) bytes() int {
+	n := len(r.Name) + len(r.Policy) + len(r.Pos)
+	for _, id := range r.From {
+		n += len(id.String())
+	}
+	for _, texts := range [][]string{r.Roles, r.Methods, r.Paths} {
+		for _, t := range texts {
+			n += len(t)
+		}
+	}
+	return n
 }
 
 // from are the workloads that a rule names: those of the services, or all of the owner's.
@@ -80,7 +102,8 @@ func (b *builder) ownService(d *draft, owner string, name v1alpha1.String, who s
 	case !identity.ValidName(name.Value):
 		b.name(name, "a service")
 	default:
-		b.reportAt(name.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(name.Value, keys(d.services)), "there is no service %s", v1alpha1.Quote(name.Value))
+		b.reportAt(name.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(name.Value, keys(d.services)),
+			"there is no service %s", v1alpha1.Quote(name.Value))
 	}
 	return nil
 }
@@ -94,7 +117,8 @@ func (b *builder) readGrants() {
 		}
 		s := b.ownService(platform, v1alpha1.PlatformOwner, doc.Spec.Service, "a grant")
 		if s != nil && !s.broken && s.port.Number == 0 {
-			b.reportAt(doc.Spec.Service.Pos, v1alpha1.CodeNoPorts, "", "service %s has no ports, so nobody calls it", v1alpha1.Quote(doc.Spec.Service.Value))
+			b.reportAt(doc.Spec.Service.Pos, v1alpha1.CodeNoPorts, "",
+				"service %s has no ports, so nobody calls it", v1alpha1.Quote(doc.Spec.Service.Value))
 		}
 		grant := Grant{Name: doc.Metadata.Name.Value, NotAfter: doc.Spec.NotAfter.Value}
 		grant.Methods, grant.Paths = b.to(doc.Spec.To)
@@ -118,7 +142,8 @@ func (b *builder) tenant(name v1alpha1.String) *draft {
 				known = append(known, n)
 			}
 		}
-		b.reportAt(name.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(name.Value, known), "there is no tenant %s", v1alpha1.Quote(name.Value))
+		b.reportAt(name.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(name.Value, known),
+			"there is no tenant %s", v1alpha1.Quote(name.Value))
 		return nil
 	}
 	return d

@@ -88,98 +88,169 @@ func TestProblems(t *testing.T) {
 		{"none", edits{}, nil, ""},
 
 		{"no Mesh", edits{mesh: "# nothing\n"}, []string{"platform RF2001 mesh.yaml:0:0"}, "there is no Mesh"},
-		{"two of them", edits{platform: "kind: Mesh\nmetadata: {name: other}\nspec: {identities: [{trustDomain: \"{tenant}.x\", path: \"/{serviceAccount}\"}], platformTrustDomain: p}\n"},
-			[]string{"platform RF2001 platform/extra.yaml:1:7"}, "another Mesh at mesh.yaml:3:7"},
+		{
+			"two of them",
+			edits{platform: "kind: Mesh\nmetadata: {name: other}\nspec: {identities: [{trustDomain: \"{tenant}.x\", path: \"/{serviceAccount}\"}], platformTrustDomain: p}\n"},
+			[]string{"platform RF2001 platform/extra.yaml:1:7"},
+			"another Mesh at mesh.yaml:3:7",
+		},
 		{"platform trust domain", edits{mesh + ": platform.demo.test": "Platform.demo.test"}, []string{"platform RF2008 mesh.yaml:12:24"}, "lower-case"},
 		{"rules without tenant", edits{mesh + ": {tenant}.demo.test": "demo.test"}, []string{"platform RF2008 mesh.yaml:9:7"}, "{tenant}"},
-		{"several wrong rules", edits{mesh + ": {tenant}.demo.test\"\n      path: /ns/{namespace}/sa/{serviceAccount}": "{tenant}.demo.test\"\n      path: x\n    - {trustDomain: a, path: /b}"},
-			[]string{"platform RF2008 mesh.yaml:9:7", "platform RF2008 mesh.yaml:11:7"}, ""},
-		{"a tenant in the platform's trust domain", edits{mesh + ": \"{tenant}.demo.test\"": "\"{tenant}.demo\"", mesh + ": platform.demo.test": "acme.demo"},
-			[]string{"platform RF2009 platform/tenants.yaml:5:18"}, "platform's trust domain"},
-		{"a name too long for a trust domain", edits{mesh + ": \"{tenant}.demo.test\"": "\"{tenant}." + strings.Repeat("a123456789.", 23) + "test\""},
-			[]string{"platform RF2009 platform/tenants.yaml:5:18", "platform RF2009 platform/tenants.yaml:12:18"}, "255"},
+		{
+			"several wrong rules",
+			edits{mesh + ": {tenant}.demo.test\"\n      path: /ns/{namespace}/sa/{serviceAccount}": "{tenant}.demo.test\"\n      path: x\n    - {trustDomain: a, path: /b}"},
+			[]string{"platform RF2008 mesh.yaml:9:7", "platform RF2008 mesh.yaml:11:7"},
+			"",
+		},
+		{
+			"a tenant in the platform's trust domain",
+			edits{mesh + ": \"{tenant}.demo.test\"": "\"{tenant}.demo\"", mesh + ": platform.demo.test": "acme.demo"},
+			[]string{"platform RF2009 platform/tenants.yaml:5:18"},
+			"platform's trust domain",
+		},
+		{
+			"a name too long for a trust domain",
+			edits{mesh + ": \"{tenant}.demo.test\"": "\"{tenant}." + strings.Repeat("a123456789.", 23) + "test\""},
+			[]string{"platform RF2009 platform/tenants.yaml:5:18", "platform RF2009 platform/tenants.yaml:12:18"},
+			"255",
+		},
 
 		{"document twice", edits{extra: service("web", "")}, []string{"acme RF2002 tenants/acme/web.yaml:4:18"}, `Service "web" is written twice, first at tenants/acme/extra.yaml:2:18`},
 		{"the same name at two owners", edits{"tenants/globex/extra.yaml": strings.ReplaceAll(service("billing", ""), "acme", "globex")}, nil, ""},
 		{"name", edits{web + ": {name: web}": "{name: We_b}"}, []string{"acme RF2003 tenants/acme/web.yaml:4:18", "acme RF2007 tenants/acme/orders.yaml:20:25", "acme RF2007 tenants/acme/orders.yaml:23:25"}, ""},
 		{"tenant called platform", edits{tenants + ": {name: globex}": "{name: platform}"}, []string{
 			"platform RF2004 platform/tenants.yaml:12:18", "platform RF2007 platform/token-issuers.yaml:22:13",
-			"globex RF2006 tenants/globex/orders.yaml:2:1"}, ""},
+			"globex RF2006 tenants/globex/orders.yaml:2:1",
+		}, ""},
 		{"directory of no tenant", edits{"tenants/initech/a.yaml": service("web", ""), "tenants/initech/b.yaml": service("web2", "")}, []string{"initech RF2006 tenants/initech/a.yaml:1:1"}, "no Tenant document"},
 		{"directory with a bad name", edits{"tenants/Acme/a.yaml": service("web", "")}, []string{"Acme RF2006 tenants/Acme/a.yaml:1:1"}, ""},
 		{"tenant with a bad name", edits{tenants + ": {name: globex}": "{name: Globex}"}, []string{
-			"platform RF2003 platform/tenants.yaml:12:18", "platform RF2007 platform/token-issuers.yaml:22:13", "globex RF2006 tenants/globex/orders.yaml:2:1"}, ""},
+			"platform RF2003 platform/tenants.yaml:12:18", "platform RF2007 platform/token-issuers.yaml:22:13", "globex RF2006 tenants/globex/orders.yaml:2:1",
+		}, ""},
 
-		{"the platform's kinds", edits{extra: "kind: Grant\nmetadata: {name: g}\nspec: {tenant: acme, service: billing, to: {methods: [GET], paths: [/**]}, notAfter: \"2036-01-01T00:00:00Z\"}\n---\n" +
-			"kind: Tenant\nmetadata: {name: evil}\nspec: {namespaces: [globex]}\n---\nkind: Mesh\nmetadata: {name: demo}\nspec: {identities: [{trustDomain: a, path: /b}], platformTrustDomain: p}\n---\n" +
-			"kind: TokenIssuer\nmetadata: {name: i}\nspec: {issuer: \"https://i\", jwks: {file: f}, audiences: [a], tenants: [globex]}\n"},
-			[]string{"acme RF2005 tenants/acme/extra.yaml:1:7", "acme RF2005 tenants/acme/extra.yaml:5:7", "acme RF2005 tenants/acme/extra.yaml:9:7", "acme RF2005 tenants/acme/extra.yaml:13:7"}, "kind Grant is the platform's to write"},
+		{
+			"the platform's kinds",
+			edits{extra: "kind: Grant\nmetadata: {name: g}\nspec: {tenant: acme, service: billing, to: {methods: [GET], paths: [/**]}, notAfter: \"2036-01-01T00:00:00Z\"}\n---\n" +
+				"kind: Tenant\nmetadata: {name: evil}\nspec: {namespaces: [globex]}\n---\nkind: Mesh\nmetadata: {name: demo}\nspec: {identities: [{trustDomain: a, path: /b}], platformTrustDomain: p}\n---\n" +
+				"kind: TokenIssuer\nmetadata: {name: i}\nspec: {issuer: \"https://i\", jwks: {file: f}, audiences: [a], tenants: [globex]}\n"},
+			[]string{"acme RF2005 tenants/acme/extra.yaml:1:7", "acme RF2005 tenants/acme/extra.yaml:5:7", "acme RF2005 tenants/acme/extra.yaml:9:7", "acme RF2005 tenants/acme/extra.yaml:13:7"},
+			"kind Grant is the platform's to write",
+		},
 		{"another tenant's namespace", edits{web + ": namespace: acme": "namespace: globex"}, []string{"acme RF2005 tenants/acme/web.yaml:6:14"}, `namespace "globex" is none of this tenant's`},
 		{"a namespace of nobody gets the same answer", edits{web + ": namespace: acme": "namespace: glob"}, []string{"acme RF2005 tenants/acme/web.yaml:6:14"}, `namespace "glob" is none of this tenant's`},
 		{"namespace mistyped", edits{web + ": namespace: acme": "namespace: acmee"}, []string{"acme RF2005 tenants/acme/web.yaml:6:14"}, `did you mean "acme"?`},
 		{"the platform's namespace", edits{web + ": namespace: acme": "namespace: platform"}, []string{"acme RF2004 tenants/acme/web.yaml:6:14"}, ""},
 		{"the control plane's namespace", edits{web + ": namespace: acme": "namespace: ringfence-system", billing + ": namespace: platform": "namespace: ringfence-system", tenants + ": [acme]": "[acme, ringfence-system, platform]"}, []string{
-			"platform RF2004 platform/billing.yaml:6:14", "platform RF2004 platform/tenants.yaml:8:22", "platform RF2004 platform/tenants.yaml:8:40", "acme RF2004 tenants/acme/web.yaml:6:14"}, ""},
+			"platform RF2004 platform/billing.yaml:6:14", "platform RF2004 platform/tenants.yaml:8:22", "platform RF2004 platform/tenants.yaml:8:40", "acme RF2004 tenants/acme/web.yaml:6:14",
+		}, ""},
 		{"namespace of two tenants", edits{tenants + ": [globex]": "[globex, acme, globex]"}, []string{"platform RF2010 platform/tenants.yaml:14:24", "platform RF2018 platform/tenants.yaml:14:30"}, "already, at platform/tenants.yaml:8:16"},
 		{"a shared service in a tenant's namespace", edits{billing + ": namespace: platform": "namespace: acme"}, []string{"platform RF2010 platform/billing.yaml:6:14"}, ""},
 		{"names outside the grammar", edits{web + ": namespace: acme": "namespace: a_b", web + ": [web]": "[Web, web, web]", tenants + ": [globex]": "[\"\"]"}, []string{
 			"platform RF2003 platform/tenants.yaml:14:16", "acme RF2003 tenants/acme/web.yaml:6:14", "acme RF2003 tenants/acme/web.yaml:7:21", "acme RF2018 tenants/acme/web.yaml:7:31",
-			"globex RF2005 tenants/globex/orders.yaml:6:14", "globex RF2005 tenants/globex/web.yaml:5:14"}, ""},
-		{"two accounts of one identity", edits{mesh + ": /ns/{namespace}/sa/{serviceAccount}": "/sa/{serviceAccount}", tenants + ": [acme]": "[acme, acme2]", extra: strings.Replace(service("web2", ""), "acme\n  serviceAccounts: [web2]", "acme2\n  serviceAccounts: [web]", 1)},
-			[]string{"acme RF2009 tenants/acme/extra.yaml:4:14"}, "same SPIFFE ID"},
+			"globex RF2005 tenants/globex/orders.yaml:6:14", "globex RF2005 tenants/globex/web.yaml:5:14",
+		}, ""},
+		{
+			"two accounts of one identity",
+			edits{mesh + ": /ns/{namespace}/sa/{serviceAccount}": "/sa/{serviceAccount}", tenants + ": [acme]": "[acme, acme2]", extra: strings.Replace(service("web2", ""), "acme\n  serviceAccounts: [web2]", "acme2\n  serviceAccounts: [web]", 1)},
+			[]string{"acme RF2009 tenants/acme/extra.yaml:4:14"},
+			"same SPIFFE ID",
+		},
 		{"a path that is too long", edits{mesh + ": /ns/{namespace}": "/" + strings.Repeat("a", 1024) + "/{namespace}"}, []string{"platform RF2008 mesh.yaml:10:13"}, "1024"},
 		{"rules that read an identity otherwise", edits{mesh + ": /ns/{namespace}/sa/{serviceAccount}": "/a/{namespace}/{serviceAccount}\n    - {trustDomain: \"{tenant}.demo.test\", path: \"/b/{serviceAccount}\"}"}, nil, ""},
 
 		{"port numbers", edits{web + ": 20182": "0", orders + ": port: 8080": "port: 65536", orders + ": port: 20081": "port: -1", orders + ": appPort: 20281": "appPort: 99999999999"}, []string{
-			"acme RF2012 tenants/acme/orders.yaml:8:30", "acme RF2012 tenants/acme/orders.yaml:8:62", "acme RF2012 tenants/acme/orders.yaml:9:42", "acme RF2012 tenants/acme/web.yaml:8:20"}, "1 to 65535"},
+			"acme RF2012 tenants/acme/orders.yaml:8:30", "acme RF2012 tenants/acme/orders.yaml:8:62", "acme RF2012 tenants/acme/orders.yaml:9:42", "acme RF2012 tenants/acme/web.yaml:8:20",
+		}, "1 to 65535"},
 		{"several ports", edits{orders + ": appPort: 20281}": "appPort: 20281}, {name: b, port: 1, protocol: HTTP, appPort: 2}"}, []string{"acme RF1013 tenants/acme/orders.yaml:8:69"}, "not built yet"},
-		{"addresses", edits{extra: service("extra", called(`{address: localhost, port: 1}, {address: 0.0.0.0, port: 1}, {address: 0.1.2.3, port: 1}, {address: "::", port: 1}, {address: 224.0.0.1, port: 1}, {address: "ff02::1", port: 1}, {address: 169.254.169.254, port: 1}, {address: "fe80::1", port: 1}, {address: "fe80::1%eth0", port: 1}, {address: "::ffff:127.0.0.1", port: 1}, {address: 255.255.255.255, port: 1}, {address: "[::1]", port: 1}, {address: 10.0.0.1/8, port: 1}, {address: "10.0.0.1:80", port: 1}`))},
+		{
+			"addresses",
+			edits{extra: service("extra", called(`{address: localhost, port: 1}, {address: 0.0.0.0, port: 1}, {address: 0.1.2.3, port: 1}, {address: "::", port: 1}, {address: 224.0.0.1, port: 1}, {address: "ff02::1", port: 1}, {address: 169.254.169.254, port: 1}, {address: "fe80::1", port: 1}, {address: "fe80::1%eth0", port: 1}, {address: "::ffff:127.0.0.1", port: 1}, {address: 255.255.255.255, port: 1}, {address: "[::1]", port: 1}, {address: 10.0.0.1/8, port: 1}, {address: "10.0.0.1:80", port: 1}`))},
 			[]string{
 				"acme RF2013 tenants/acme/extra.yaml:7:25", "acme RF2013 tenants/acme/extra.yaml:7:56", "acme RF2013 tenants/acme/extra.yaml:7:85", "acme RF2013 tenants/acme/extra.yaml:7:114",
 				"acme RF2013 tenants/acme/extra.yaml:7:140", "acme RF2013 tenants/acme/extra.yaml:7:171", "acme RF2013 tenants/acme/extra.yaml:7:202", "acme RF2013 tenants/acme/extra.yaml:7:239",
 				"acme RF2013 tenants/acme/extra.yaml:7:270", "acme RF2013 tenants/acme/extra.yaml:7:306", "acme RF2013 tenants/acme/extra.yaml:7:346", "acme RF2013 tenants/acme/extra.yaml:7:383",
 				"acme RF2013 tenants/acme/extra.yaml:7:412", "acme RF2013 tenants/acme/extra.yaml:7:444",
-			}, "10.0.0.7"},
-		{"endpoint twice, and of another port", edits{extra: service("extra", called("{address: 10.0.0.1, port: 1}, {address: 10.0.0.1, port: 1}, {address: 10.0.0.2, port: 2}"))},
-			[]string{"acme RF2018 tenants/acme/extra.yaml:7:45", "acme RF2015 tenants/acme/extra.yaml:7:101"}, ""},
+			},
+			"10.0.0.7",
+		},
+		{
+			"endpoint twice, and of another port",
+			edits{extra: service("extra", called("{address: 10.0.0.1, port: 1}, {address: 10.0.0.1, port: 1}, {address: 10.0.0.2, port: 2}"))},
+			[]string{"acme RF2018 tenants/acme/extra.yaml:7:45", "acme RF2015 tenants/acme/extra.yaml:7:101"},
+			"",
+		},
 		{"port without endpoints", edits{orders + ": endpoints: [{address: 127.0.0.1, port: 20081}]": "# none"}, []string{"acme RF2016 tenants/acme/orders.yaml:8:11"}, "has endpoints"},
 		{"endpoints without port", edits{extra: service("extra", "  endpoints: [{address: 10.0.0.1, port: 1}]\n")}, []string{"acme RF2016 tenants/acme/extra.yaml:6:15"}, "has a port"},
 		{"name of a port", edits{orders + ": {name: http": "{name: HTTP"}, []string{"acme RF2003 tenants/acme/orders.yaml:8:18"}, ""},
-		{"ports of one service", edits{extra: service("extra", called("{address: 127.0.0.1, port: 7000}")+"  outbound: {port: 7000}\n")},
-			[]string{"acme RF2015 tenants/acme/extra.yaml:6:61", "acme RF2015 tenants/acme/extra.yaml:8:20"}, "port 7000 is also the endpoint of service extra"},
-		{"ports of one workload", edits{extra: strings.Replace(service("extra", called("{address: 10.0.0.1, port: 7001}, {address: 10.0.0.2, port: 7001}")+"  outbound: {port: 20182}\n"), "[extra]", "[extra, web]", 1)},
-			[]string{"acme RF2015 tenants/acme/web.yaml:8:20"}, "outbound port of service extra"},
+		{
+			"ports of one service",
+			edits{extra: service("extra", called("{address: 127.0.0.1, port: 7000}")+"  outbound: {port: 7000}\n")},
+			[]string{"acme RF2015 tenants/acme/extra.yaml:6:61", "acme RF2015 tenants/acme/extra.yaml:8:20"},
+			"port 7000 is also the endpoint of service extra",
+		},
+		{
+			"ports of one workload",
+			edits{extra: strings.Replace(service("extra", called("{address: 10.0.0.1, port: 7001}, {address: 10.0.0.2, port: 7001}")+"  outbound: {port: 20182}\n"), "[extra]", "[extra, web]", 1)},
+			[]string{"acme RF2015 tenants/acme/web.yaml:8:20"},
+			"outbound port of service extra",
+		},
 		{"one application port beyond loopback", edits{extra: service("extra", called("{address: 10.0.0.1, port: 7000}"))}, nil, ""},
 		{"token without ports", edits{web + ": [web]": "[web]\n  token: required"}, []string{"acme RF2017 tenants/acme/web.yaml:8:10"}, "no effect"},
 		{"forwardToken at an own service", edits{orders + ": token: required": "token: required\n  forwardToken: false"}, []string{"acme RF2017 tenants/acme/orders.yaml:8:17"}, "shared services"},
 		{"forwardToken without token", edits{billing + ": token: optional": "forwardToken: true"}, []string{"platform RF2017 platform/billing.yaml:10:17"}, ""},
 
-		{"address of another tenant", edits{extra: service("extra", called("{address: 127.0.0.1, port: 20083}"))},
-			[]string{"acme RF2014 tenants/acme/extra.yaml:7:15", "globex RF2014 tenants/globex/orders.yaml:10:15"}, "claimed by another service"},
+		{
+			"address of another tenant",
+			edits{extra: service("extra", called("{address: 127.0.0.1, port: 20083}"))},
+			[]string{"acme RF2014 tenants/acme/extra.yaml:7:15", "globex RF2014 tenants/globex/orders.yaml:10:15"},
+			"claimed by another service",
+		},
 		{"address of the platform", edits{extra: service("extra", called("{address: 127.0.0.1, port: 20080}"))}, []string{"acme RF2014 tenants/acme/extra.yaml:7:15"}, ""},
-		{"application port of another tenant on one machine", edits{orders + ": appPort: 20281": "appPort: 20283"},
-			[]string{"acme RF2014 tenants/acme/orders.yaml:8:61", "globex RF2014 tenants/globex/orders.yaml:9:61"}, ""},
-		{"outbound port of another tenant on one machine", edits{orders + ": port: 20181": "port: 20283"},
-			[]string{"acme RF2014 tenants/acme/orders.yaml:10:20", "globex RF2014 tenants/globex/orders.yaml:9:61"}, ""},
-		{"address of two of the platform's", edits{platform: strings.ReplaceAll(service("extra", called("{address: 127.0.0.1, port: 20080}")), "namespace: acme", "namespace: platform")},
-			[]string{"platform RF2014 platform/billing.yaml:12:15", "platform RF2014 platform/extra.yaml:7:15"}, ""},
+		{
+			"application port of another tenant on one machine",
+			edits{orders + ": appPort: 20281": "appPort: 20283"},
+			[]string{"acme RF2014 tenants/acme/orders.yaml:8:61", "globex RF2014 tenants/globex/orders.yaml:9:61"},
+			"",
+		},
+		{
+			"outbound port of another tenant on one machine",
+			edits{orders + ": port: 20181": "port: 20283"},
+			[]string{"acme RF2014 tenants/acme/orders.yaml:10:20", "globex RF2014 tenants/globex/orders.yaml:9:61"},
+			"",
+		},
+		{
+			"address of two of the platform's",
+			edits{platform: strings.ReplaceAll(service("extra", called("{address: 127.0.0.1, port: 20080}")), "namespace: acme", "namespace: platform")},
+			[]string{"platform RF2014 platform/billing.yaml:12:15", "platform RF2014 platform/extra.yaml:7:15"},
+			"",
+		},
 
 		{"issuer's URL", edits{issuers + ": https://idp.acme.example.com ": "http://idp.acme.example.com "}, []string{"platform RF2023 platform/token-issuers.yaml:8:11"}, "https URL"},
 		{"issuer's URL with more", edits{issuers + ": https://idp.acme.example.com ": "\"https://u@idp.example.com?x#\" "}, []string{"platform RF2023 platform/token-issuers.yaml:8:11"}, ""},
 		{"issuer without host", edits{issuers + ": https://idp.acme.example.com ": "\"https://:443/x\" "}, []string{"platform RF2023 platform/token-issuers.yaml:8:11"}, ""},
-		{"issuer twice for a tenant", edits{issuers + ": https://idp.globex.example.com": "https://idp.acme.example.com", issuers + ": tenants: [globex]": "tenants: [globex, acme]"},
-			[]string{"platform RF2024 platform/token-issuers.yaml:19:11"}, "speaks of tenant acme too"},
+		{
+			"issuer twice for a tenant",
+			edits{issuers + ": https://idp.globex.example.com": "https://idp.acme.example.com", issuers + ": tenants: [globex]": "tenants: [globex, acme]"},
+			[]string{"platform RF2024 platform/token-issuers.yaml:19:11"},
+			"speaks of tenant acme too",
+		},
 		{"issuer twice for different tenants", edits{issuers + ": https://idp.globex.example.com": "https://idp.acme.example.com"}, nil, ""},
 		{"tenants of an issuer", edits{issuers + ": tenants: [acme]": "tenants: [acme, acmee, acme, platform]"}, []string{
-			"platform RF2007 platform/token-issuers.yaml:11:19", "platform RF2018 platform/token-issuers.yaml:11:26", "platform RF2004 platform/token-issuers.yaml:11:32"}, `did you mean "acme"?`},
+			"platform RF2007 platform/token-issuers.yaml:11:19", "platform RF2018 platform/token-issuers.yaml:11:26", "platform RF2004 platform/token-issuers.yaml:11:32",
+		}, `did you mean "acme"?`},
 		{"no such file", edits{issuers + ": acme-jwks.json": "acme-jwk.json"}, []string{"platform RF2007 platform/token-issuers.yaml:9:16"}, `did you mean "platform/acme-jwks.json"?`},
-		{"file elsewhere", edits{issuers + ": acme-jwks.json": "../tenants/acme/keys.json", issuers + ": globex-jwks.json": "/etc/passwd", "tenants/acme/keys.json": "{}"},
-			[]string{"platform RF2007 platform/token-issuers.yaml:9:16", "platform RF2007 platform/token-issuers.yaml:20:16"}, "beside its document"},
+		{
+			"file elsewhere",
+			edits{issuers + ": acme-jwks.json": "../tenants/acme/keys.json", issuers + ": globex-jwks.json": "/etc/passwd", "tenants/acme/keys.json": "{}"},
+			[]string{"platform RF2007 platform/token-issuers.yaml:9:16", "platform RF2007 platform/token-issuers.yaml:20:16"},
+			"beside its document",
+		},
 		{"private key", edits{"platform/acme-jwks.json: \"kty\": \"EC\",": "\"kty\": \"EC\", \"d\": \"AAAA\","}, []string{"platform RF2025 platform/token-issuers.yaml:9:16"}, "private"},
 		{"symmetric key", edits{"platform/acme-jwks.json": `{"keys": [{"kty": "oct", "k": "AAAA"}]}`}, []string{"platform RF2025 platform/token-issuers.yaml:9:16"}, ""},
 		{"no key set", edits{"platform/acme-jwks.json": "no"}, []string{"platform RF2025 platform/token-issuers.yaml:9:16"}, ""},
 		{"claims", edits{issuers + ": {tenant: tenant, roles: roles}": "{tenant: \"a b\", roles: \"\"}", issuers + ": [orders-api]": "[\"a b\", x, x]"}, []string{
-			"platform RF2026 platform/token-issuers.yaml:10:15", "platform RF2018 platform/token-issuers.yaml:10:25", "platform RF2026 platform/token-issuers.yaml:12:20", "platform RF2026 platform/token-issuers.yaml:12:34"}, ""},
+			"platform RF2026 platform/token-issuers.yaml:10:15", "platform RF2018 platform/token-issuers.yaml:10:25", "platform RF2026 platform/token-issuers.yaml:12:20", "platform RF2026 platform/token-issuers.yaml:12:34",
+		}, ""},
 		{"one claim for both", edits{issuers + ": {tenant: tenant, roles: roles}": "{tenant: roles}"}, []string{"platform RF2026 platform/token-issuers.yaml:12:11"}, ""},
 		{"lifetimes", edits{issuers + ": 15m\n---": "25h\n---", issuers + ": maxLifetime: 15m": "maxLifetime: -1s"}, []string{"platform RF2026 platform/token-issuers.yaml:13:16", "platform RF2026 platform/token-issuers.yaml:24:16"}, "24h"},
 		{"what need not be written", edits{issuers + ": claims: {tenant: tenant, roles: roles}\n  maxLifetime: 15m": "# defaults"}, nil, ""},
@@ -195,14 +266,17 @@ func TestProblems(t *testing.T) {
 		{"rule from what is no name", edits{orders + ": {services: [web], roles: [manager]}": "{services: [\"*\"]}"}, []string{"acme RF2003 tenants/acme/orders.yaml:23:25"}, ""},
 		{"rule twice", edits{orders + ": managers-order": "web-reads"}, []string{"acme RF2018 tenants/acme/orders.yaml:22:13"}, ""},
 		{"names of rules and roles", edits{orders + ": name: managers-order": "name: Managers", orders + ": roles: [clerk, manager]": "roles: [Clerk, manager, manager]"}, []string{
-			"acme RF2003 tenants/acme/orders.yaml:20:39", "acme RF2018 tenants/acme/orders.yaml:20:55", "acme RF2003 tenants/acme/orders.yaml:22:13"}, ""},
+			"acme RF2003 tenants/acme/orders.yaml:20:39", "acme RF2018 tenants/acme/orders.yaml:20:55", "acme RF2003 tenants/acme/orders.yaml:22:13",
+		}, ""},
 		{"roles without token", edits{orders + ": token: required": "token: none"}, []string{"acme RF2021 tenants/acme/orders.yaml:20:39", "acme RF2021 tenants/acme/orders.yaml:23:39"}, "token: optional"},
 		{"methods", edits{orders + ": methods: [POST]": "methods: [post, CONNECT, \"*\", \"\", POST, POST, M-SEARCH, -X, " + strings.Repeat("A", 33) + "]"}, []string{
 			"acme RF2019 tenants/acme/orders.yaml:24:22", "acme RF2019 tenants/acme/orders.yaml:24:28", "acme RF2019 tenants/acme/orders.yaml:24:37", "acme RF2019 tenants/acme/orders.yaml:24:42",
-			"acme RF2018 tenants/acme/orders.yaml:24:52", "acme RF2019 tenants/acme/orders.yaml:24:68", "acme RF2019 tenants/acme/orders.yaml:24:72"}, `did you mean "POST"?`},
+			"acme RF2018 tenants/acme/orders.yaml:24:52", "acme RF2019 tenants/acme/orders.yaml:24:68", "acme RF2019 tenants/acme/orders.yaml:24:72",
+		}, `did you mean "POST"?`},
 		{"paths", edits{orders + ": paths: [/orders]}": "paths: [orders, /a//b, /a/../b, /a%2fb, \"/a?b\", /**/a, /a*, /a, /a]}"}, []string{
 			"acme RF2020 tenants/acme/orders.yaml:24:37", "acme RF2020 tenants/acme/orders.yaml:24:45", "acme RF2020 tenants/acme/orders.yaml:24:52", "acme RF2020 tenants/acme/orders.yaml:24:61",
-			"acme RF2020 tenants/acme/orders.yaml:24:69", "acme RF2020 tenants/acme/orders.yaml:24:77", "acme RF2020 tenants/acme/orders.yaml:24:84", "acme RF2018 tenants/acme/orders.yaml:24:93"}, ""},
+			"acme RF2020 tenants/acme/orders.yaml:24:69", "acme RF2020 tenants/acme/orders.yaml:24:77", "acme RF2020 tenants/acme/orders.yaml:24:84", "acme RF2018 tenants/acme/orders.yaml:24:93",
+		}, ""},
 
 		{"grant to nobody", edits{billing + ": tenant: acme": "tenant: acne"}, []string{"platform RF2007 platform/billing.yaml:19:11"}, `did you mean "acme"?`},
 		{"grant to the platform", edits{billing + ": tenant: acme": "tenant: platform"}, []string{"platform RF2004 platform/billing.yaml:19:11"}, ""},
@@ -213,13 +287,19 @@ func TestProblems(t *testing.T) {
 		{"what a grant allows", edits{billing + ": [GET, POST]": "[get]", billing + ": [/invoices, \"/invoices/*\"]": "[\"\"]"}, []string{"platform RF2019 platform/billing.yaml:22:15", "platform RF2020 platform/billing.yaml:23:13"}, ""},
 
 		{"broken documents are told once, and what names them is not", edits{orders + ": namespace: acme": "namespace: 1", web + ": outbound": "outbond", tenants + ": namespaces: [globex]": "namespaces: globex"}, []string{
-			"platform RF1007 platform/tenants.yaml:14:15", "acme RF1007 tenants/acme/orders.yaml:5:14", "acme RF1008 tenants/acme/web.yaml:8:3"}, ""},
+			"platform RF1007 platform/tenants.yaml:14:15", "acme RF1007 tenants/acme/orders.yaml:5:14", "acme RF1008 tenants/acme/web.yaml:8:3",
+		}, ""},
 		{"broken policy, grant and issuer", edits{orders + ": rules:": "rule:", billing + ": tenant: acme": "tenent: acme", issuers + ": audiences: [orders-api]": "audiences: []"}, []string{
 			"platform RF1008 platform/billing.yaml:19:3", "platform RF1010 platform/token-issuers.yaml:10:14",
-			"acme RF1008 tenants/acme/orders.yaml:18:3"}, ""},
+			"acme RF1008 tenants/acme/orders.yaml:18:3",
+		}, ""},
 		{"broken Mesh", edits{mesh + ": platformTrustDomain: ": "platformTrustDomein: "}, []string{"platform RF1008 mesh.yaml:12:3"}, ""},
-		{"nameless documents", edits{extra: "kind: Service\nmetadata: {}\nspec: {namespace: acme, serviceAccounts: [x]}\n", platform: "kind: Tenant\nmetadata: {}\nspec: {namespaces: [x]}\n"},
-			[]string{"platform RF1009 platform/extra.yaml:2:11", "acme RF1009 tenants/acme/extra.yaml:2:11"}, ""},
+		{
+			"nameless documents",
+			edits{extra: "kind: Service\nmetadata: {}\nspec: {namespace: acme, serviceAccounts: [x]}\n", platform: "kind: Tenant\nmetadata: {}\nspec: {namespaces: [x]}\n"},
+			[]string{"platform RF1009 platform/extra.yaml:2:11", "acme RF1009 tenants/acme/extra.yaml:2:11"},
+			"",
+		},
 		{"no directory but the platform's", edits{"tenants/acme/orders.yaml": "", "tenants/acme/web.yaml": "", "tenants/globex/orders.yaml": "", "tenants/globex/web.yaml": ""}, nil, ""},
 	}
 	for _, c := range cases {
@@ -250,6 +330,48 @@ func TestProblems(t *testing.T) {
 			}
 			if len(problems) > 0 && cmp.Diff(v1alpha1.SortProblems(problems), problems) != "" {
 				t.Error("the problems are not sorted")
+			}
+		})
+	}
+}
+
+// An owner's documents are bounded by what they come to: small ones can multiply.
+func TestTooMuch(t *testing.T) {
+	t.Parallel()
+	repeated := func(n int, line string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, line, i)
+		}
+		return b.String()
+	}
+	crowd := func(n int) string {
+		return "kind: Service\nmetadata: {name: crowd}\nspec:\n  namespace: acme\n  serviceAccounts:\n" + repeated(n, "    - a%d\n")
+	}
+	policy := func(n int) string {
+		return "---\n" + rules("orders", repeated(n, "    - {name: r%d, from: {services: [crowd]}, to: {methods: [GET], paths: [/]}}\n"))
+	}
+	services := func(n int) string {
+		return repeated(n, "---\nkind: Service\nmetadata: {name: s%d}\nspec: {namespace: acme, serviceAccounts: [web]}\n")
+	}
+	for name, c := range map[string]struct{ document, says string }{
+		"accounts":             {crowd(1998), ""},
+		"too many accounts":    {crowd(1999), "more than 2000 service accounts"},
+		"services":             {services(998), ""},
+		"too many services":    {services(999), "more than 1000 services"},
+		"rules":                {crowd(1500) + policy(400), ""},
+		"too much of rules":    {crowd(1500) + policy(600), "more than 32 MiB"},
+		"far too much of them": {crowd(1500) + policy(5000), "more than 32 MiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, problems := tenancy.Build(input(t, edits{extra: c.document}.apply(t)))
+			switch {
+			case c.says == "" && len(problems) == 0:
+			case c.says == "" || len(problems) != 1:
+				t.Errorf("%d problems, the first: %v", len(problems), problems[:min(len(problems), 1)])
+			case problems[0].Owner != "acme" || problems[0].Code != v1alpha1.CodeTooMuch || !strings.Contains(problems[0].Text, c.says):
+				t.Error(problems[0].Render())
 			}
 		})
 	}

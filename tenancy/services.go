@@ -9,6 +9,14 @@ import (
 	"github.com/ringfence-mesh/ringfence/identity"
 )
 
+// What one owner may have. Every other owner waits while it is compiled, and one resource that Envoy would not take stops
+// the whole generation.
+const (
+	maxServices  = 1_000
+	maxAccounts  = 2_000
+	maxRuleBytes = 32 << 20
+)
+
 // readServices drafts every owner's services.
 func (b *builder) readServices() {
 	for _, doc := range ofKind[*v1alpha1.Service](b, "") {
@@ -18,6 +26,9 @@ func (b *builder) readServices() {
 		}
 		d := b.draft[doc.Head().Owner()]
 		s := &draftService{doc: doc, broken: broken(doc)}
+		if len(d.services) == maxServices {
+			b.reportAt(name.Pos, v1alpha1.CodeTooMuch, "", "these are more than %d services", maxServices)
+		}
 		d.services[name.Value] = s
 		if s.broken {
 			continue
@@ -25,6 +36,11 @@ func (b *builder) readServices() {
 		before := len(b.problems)
 		s.service = service{name: name.Value, owner: d.id}
 		s.ids = b.accounts(d, doc)
+		if before := d.accounts; before <= maxAccounts {
+			if d.accounts += len(s.ids); d.accounts > maxAccounts {
+				b.reportAt(name.Pos, v1alpha1.CodeTooMuch, "", "with this service these are more than %d service accounts", maxAccounts)
+			}
+		}
 		b.readPort(s)
 		b.readEndpoints(s)
 		b.readOutbound(s)
@@ -145,6 +161,7 @@ func (b *builder) readEndpoints(s *draftService) {
 			s.endpoints = append(s.endpoints, ap)
 		}
 	}
+	s.listed = slices.Clone(s.endpoints)
 	slices.SortFunc(s.endpoints, netip.AddrPort.Compare)
 }
 
@@ -152,10 +169,11 @@ func (b *builder) readEndpoints(s *draftService) {
 func (b *builder) address(text v1alpha1.String) (netip.Addr, bool) {
 	addr, err := netip.ParseAddr(text.Value)
 	if err != nil {
-		b.reportAt(text.Pos, v1alpha1.CodeAddress, "write for example 10.0.0.7", "an endpoint is an IP address, not %s", v1alpha1.Quote(text.Value))
+		b.reportAt(text.Pos, v1alpha1.CodeAddress, "write for example 10.0.0.7",
+			"an endpoint is an IP address, not %s", v1alpha1.Quote(text.Value))
 		return netip.Addr{}, false
 	}
-	what := ""
+	var what string
 	switch {
 	case addr.Zone() != "":
 		what = "an address with a zone"

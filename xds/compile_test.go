@@ -119,8 +119,6 @@ func TestSameInputSameBytes(t *testing.T) {
 }
 
 // What a change of one document changes: routes only where rules change, so that no connection is drained.
-//
-//nolint:lll // one row for each change
 func TestChangeTouchesOnly(t *testing.T) {
 	t.Parallel()
 	const services, policy = "tenants/acme/services.yaml", "tenants/acme/policy.yaml"

@@ -33,7 +33,7 @@ func Decode(f File) ([]Document, []Problem) {
 	}
 	if len(f.Data) > MaxFileSize {
 		return nil, []Problem{FileProblem(f.Path, CodeFileTooLarge, "split it into several files",
-			"the file has %d bytes, %d are read", len(f.Data), MaxFileSize)}
+			"the file has more than %d bytes", MaxFileSize)}
 	}
 	src, problem := readText(f)
 	if problem != nil {
@@ -124,9 +124,8 @@ func (d *decoder) part(text string) Document {
 }
 
 func (d *decoder) syntax(err error) {
-	var syntax *yaml.SyntaxError
 	// The library's own text quotes the whole source at a cost that grows with its square: only the message is taken.
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*yaml.SyntaxError](err); ok {
 		d.reportAt(d.tokenPos(syntax.Token), CodeSyntax, "", "not valid YAML: %s", syntax.Message)
 		return
 	}

@@ -99,14 +99,20 @@ func TestDecodeProblems(t *testing.T) {
 		{"duplicate key, quoted", "kind: Service\n\"kind\": Service\nmetadata: {name: a}\nspec: {namespace: a, serviceAccounts: [a]}\n", []string{"RF1006 2:1"}, ""},
 		{"missing fields", "kind: Service\nmetadata: {}\nspec: {}\n", []string{"RF1009 2:11", "RF1009 3:7", "RF1009 3:7"}, "metadata.name"},
 		{"number as key", "kind: Service\n1: 2\nmetadata: {name: a}\nspec: {namespace: a, serviceAccounts: [a]}\n", []string{"RF1007 2:1"}, ""},
-		{"all at once", spec("  namespace: [acme]\n  serviceAccounts: web\n  token: maybe\n  ports: {}\n  endpoints: []\n  outbound: 7\n"),
-			[]string{"RF1007 4:14", "RF1007 5:20", "RF1010 6:10", "RF1007 7:10", "RF1010 8:14", "RF1007 9:13"}, ""},
+		{
+			"all at once", spec("  namespace: [acme]\n  serviceAccounts: web\n  token: maybe\n  ports: {}\n  endpoints: []\n  outbound: 7\n"),
+			[]string{"RF1007 4:14", "RF1007 5:20", "RF1010 6:10", "RF1007 7:10", "RF1010 8:14", "RF1007 9:13"},
+			"",
+		},
 
 		{"truth value as text", spec("  namespace: true\n  serviceAccounts: [web]\n"), []string{"RF1007 4:14"}, `quote it: "true"`},
 		{"YAML 1.1 truth value as text", spec("  namespace: on\n  serviceAccounts: [No]\n"), []string{"RF1007 4:14", "RF1007 5:21"}, `quote it: "on"`},
 		{"the same in quotes", spec("  namespace: \"on\"\n  serviceAccounts: ['No']\n"), nil, ""},
-		{"number as text", spec("  namespace: 12\n  serviceAccounts: [0x1F, 08, 1e3, .5, 1_0]\n"),
-			[]string{"RF1007 4:14", "RF1007 5:21", "RF1007 5:27", "RF1007 5:31", "RF1007 5:36", "RF1007 5:40"}, "quote it"},
+		{
+			"number as text", spec("  namespace: 12\n  serviceAccounts: [0x1F, 08, 1e3, .5, 1_0]\n"),
+			[]string{"RF1007 4:14", "RF1007 5:21", "RF1007 5:27", "RF1007 5:31", "RF1007 5:36", "RF1007 5:40"},
+			"quote it",
+		},
 		{"date as text", spec("  namespace: 2026-01-01\n  serviceAccounts: [web]\n"), []string{"RF1007 4:14"}, "a time"},
 		{"null as text", spec("  namespace: ~\n  serviceAccounts: [web]\n"), []string{"RF1007 4:14"}, ""},
 		{"no value", spec("  namespace:\n  serviceAccounts: [web]\n"), []string{"RF1007 4:13"}, "empty"},
@@ -126,7 +132,9 @@ func TestDecodeProblems(t *testing.T) {
 		{"when not yet", policy + "      when: \"true\"\n", []string{"RF1013 9:7"}, "when"},
 		{"labels not yet", "kind: Service\nmetadata: {name: a, labels: {a: b}}\nspec: {namespace: a, serviceAccounts: [a]}\n", []string{"RF1013 2:21"}, ""},
 		{"hosts, quota and state not yet", "kind: Tenant\nmetadata: {name: a}\nspec: {namespaces: [a], hosts: [a], quota: {}, state: Quarantined}\n", []string{"RF1013 3:25", "RF1013 3:37", "RF1013 3:55"}, ""},
-		{"askers and sensitivity not yet", "kind: Mesh\nmetadata: {name: a}\nspec: {identities: [{trustDomain: a, path: /b}], platformTrustDomain: p, askers: [], sensitivity: {}}\n", []string{"RF1013 3:74", "RF1013 3:86"}, ""},
+		{"sensitivity of the mesh not yet", "kind: Mesh\nmetadata: {name: a}\nspec: {identities: [{trustDomain: a, path: /b}], platformTrustDomain: p, sensitivity: {}}\n", []string{"RF1013 3:74"}, ""},
+		{"asker by token not yet", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: token, services: [a/b]}\n", []string{"RF1013 7:43"}, "not built yet"},
+		{"asker by nothing known", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: XFCC, service: [a/b]}\n", []string{"RF1010 7:43", "RF1008 7:49"}, "xfcc"},
 		{"jwks.uri not yet", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {issuer: i, jwks: {uri: u}, audiences: [a], tenants: [a]}\n", []string{"RF1009 3:25", "RF1013 3:26"}, ""},
 
 		{"no time", "kind: Grant\nmetadata: {name: a}\nspec: {tenant: a, service: b, to: {methods: [GET], paths: [/]}, notAfter: 2026-01-01}\n", []string{"RF1010 3:75"}, "RFC 3339"},
@@ -215,7 +223,7 @@ func TestFilesThatAreNotRead(t *testing.T) {
 		data       []byte
 		want       v1alpha1.Problem
 	}{
-		{"5 MB", "tenants/acme/big.yaml", big, v1alpha1.Problem{Code: v1alpha1.CodeFileTooLarge, Owner: "acme", File: "tenants/acme/big.yaml", Text: "the file has 5242880 bytes, 1048576 are read", Hint: "split it into several files"}},
+		{"5 MB", "tenants/acme/big.yaml", big, v1alpha1.Problem{Code: v1alpha1.CodeFileTooLarge, Owner: "acme", File: "tenants/acme/big.yaml", Text: "the file has more than 1048576 bytes", Hint: "split it into several files"}},
 		{"outside", "tests/a.yaml", nil, v1alpha1.Problem{Code: v1alpha1.CodeMisplacedFile, File: "tests/a.yaml", Text: "the path says no owner of the documents in this file", Hint: "documents lie in mesh.yaml, platform/ and tenants/<tenant>/"}},
 		{"reserved directory", "tenants/platform/a.yaml", []byte("kind: Mesh"), v1alpha1.Problem{Code: v1alpha1.CodeMisplacedFile, Owner: "tenants/platform", File: "tenants/platform/a.yaml", Text: "the path says no owner of the documents in this file", Hint: "documents lie in mesh.yaml, platform/ and tenants/<tenant>/"}},
 	}

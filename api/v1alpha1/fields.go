@@ -247,7 +247,8 @@ func (d *decoder) scalar(n ast.Node, v any, path string) bool {
 func (d *decoder) text(n ast.Node, path string) (string, bool) {
 	if s, ok := n.(*ast.StringNode); ok && s.GetToken().Type == token.StringType {
 		if as := otherwise(s.Value); as != "" {
-			d.reportAt(d.pos(n), CodeWrongType, fmt.Sprintf("quote it: %q", clip(s.Value)), "%s: some YAML readers take %s for %s", path, Quote(s.Value), as)
+			d.reportAt(d.pos(n), CodeWrongType, fmt.Sprintf("quote it: %q", clip(s.Value)),
+				"%s: some YAML readers take %s for %s", path, Quote(s.Value), as)
 			return "", false
 		}
 	}

@@ -26,10 +26,12 @@ func TestRender(t *testing.T) {
 		{"without a hint", "- a\n", `platform/x.yaml:1:1: RF1007: a document is a mapping with kind, metadata and spec; this is a list
     1 | - a
       | ^`},
-		{"far in a long line", "kind: Service # " + strings.Repeat("é", 100) + "\nmetadata: {name: a, " + strings.Repeat("x", 80) + ": " + strings.Repeat("y", 80) + "}\nspec: {namespace: a, serviceAccounts: [a]}\n",
+		{
+			"far in a long line", "kind: Service # " + strings.Repeat("é", 100) + "\nmetadata: {name: a, " + strings.Repeat("x", 80) + ": " + strings.Repeat("y", 80) + "}\nspec: {namespace: a, serviceAccounts: [a]}\n",
 			`platform/x.yaml:2:21: RF1008: unknown field "` + strings.Repeat("x", 64) + `…" in metadata
     2 | metadata: {name: a, ` + strings.Repeat("x", 60) + `…
-      |                     ^`},
+      |                     ^`,
+		},
 		{"hostile text", "kind: \"\\e[31m\\u202e\"\n", `platform/x.yaml:1:7: RF1010: kind holds a line break or a character that cannot be printed
     1 | kind: "\e[31m\u202e"
       |       ^`},
@@ -110,7 +112,7 @@ func TestSuggest(t *testing.T) {
 	}
 }
 
-// TestProblemsPage keeps docs/problems.md the table of codes: go test ./api/v1alpha1 -run ProblemsPage -update
+// TestProblemsPage keeps docs/problems.md the table of codes; with -update it writes the page anew.
 func TestProblemsPage(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder

@@ -3,6 +3,7 @@ package v1alpha1_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"io/fs"
 	"path"
@@ -47,7 +48,7 @@ func validate(t *testing.T, s *jsonschema.Schema, text string) []error {
 	d := yaml.NewDecoder(strings.NewReader(text))
 	for {
 		var doc any
-		if err := d.Decode(&doc); err == io.EOF {
+		if err := d.Decode(&doc); errors.Is(err, io.EOF) {
 			return errs
 		} else if err != nil {
 			t.Fatal(err)

@@ -51,7 +51,7 @@ you to try more. Documents can be changed while it runs. Nothing is left when it
 		if tour.Dir, err = filepath.Abs(tour.Dir); err != nil {
 			return fmt.Errorf("--config: %w", err)
 		}
-		log, err := os.OpenFile(filepath.Join(state, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // our own directory
+		log, err := os.OpenFile(filepath.Join(state, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 		if err != nil {
 			return fmt.Errorf("log: %w", err)
 		}

@@ -62,9 +62,11 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 		newAgent(p),
 		newAuthz(p),
 		newToken(p),
+		newProxy(p),
 		newValidate(p),
 		newExplain(p),
 		newWhy(p),
+		newTranslate(p),
 		newSchema(p),
 		newVersion(p),
 	)

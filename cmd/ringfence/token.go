@@ -2,26 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"net"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 )
-
-const adminTimeout = 10 * time.Second
 
 func newToken(p process) *cobra.Command {
 	cmd := &cobra.Command{
@@ -44,8 +35,7 @@ its first SVID. It works once. The token alone goes to standard output.`,
   ringfence agent --join-token-file token …`,
 		Args: cobra.ExactArgs(1),
 	}
-	state := cmd.Flags().String("state", defaultState(p), "state directory of the control plane")
-	socket := cmd.Flags().String("admin-socket", "", "admin socket of the control plane (default STATE/admin.sock)")
+	socket := addAdminSocket(cmd, p)
 	ttl := cmd.Flags().Duration("ttl", 0, "how long the token may wait for its use (default 1h)")
 	format := addOutput(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -55,15 +45,11 @@ its first SVID. It works once. The token alone goes to standard output.`,
 		if *ttl < 0 {
 			return usage("--ttl must be positive")
 		}
-		path := *socket
-		if path == "" {
-			path = adminSocket(*state)
-		}
 		request := &agentv1alpha1.CreateTokenRequest{Workload: args[0]}
 		if *ttl > 0 {
 			request.Ttl = durationpb.New(*ttl)
 		}
-		answer, err := createToken(cmd.Context(), path, request)
+		answer, err := createToken(cmd.Context(), socket(), request)
 		if err != nil {
 			return err
 		}
@@ -91,40 +77,10 @@ func printToken(p process, format output, id string, answer *agentv1alpha1.Creat
 
 func createToken(
 	ctx context.Context, socket string, request *agentv1alpha1.CreateTokenRequest,
-) (*agentv1alpha1.CreateTokenResponse, error) {
-	// Looked at first, because gRPC tells only that it could not connect.
-	switch _, err := os.Stat(socket); {
-	case errors.Is(err, fs.ErrPermission):
-		return nil, &exitError{code: exitNotPermitted, err: fmt.Errorf("not permitted to use %s: run as the user of the control plane", socket)}
-	case err != nil:
-		return nil, unreachable(socket, err)
-	}
-	conn, err := grpc.NewClient("passthrough:///"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		}))
-	if err != nil {
-		return nil, unreachable(socket, err)
-	}
-	defer func() { _ = conn.Close() }() // the answer is here
-	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
-	defer cancel()
-	answer, err := agentv1alpha1.NewAdminClient(conn).CreateToken(ctx, request)
-	switch code := status.Code(err); code {
-	case codes.OK:
-		return answer, nil
-	case codes.Unavailable, codes.DeadlineExceeded:
-		if strings.Contains(err.Error(), "permission denied") {
-			return nil, &exitError{code: exitNotPermitted, err: fmt.Errorf("not permitted to use %s: run as the user of the control plane", socket)}
-		}
-		return nil, unreachable(socket, err)
-	case codes.InvalidArgument:
-		return nil, usage("%s", status.Convert(err).Message())
-	default:
-		return nil, &exitError{code: exitFindings, err: fmt.Errorf("%s: %s", request.GetWorkload(), status.Convert(err).Message())}
-	}
-}
-
-func unreachable(socket string, err error) error {
-	return &exitError{code: exitUnreachable, err: fmt.Errorf("cannot reach a control plane at %s (is \"ringfence serve\" running with this --state or --admin-socket?): %w", socket, err)}
+) (answer *agentv1alpha1.CreateTokenResponse, err error) {
+	err = askAdmin(ctx, socket, request.GetWorkload(), func(ctx context.Context, conn *grpc.ClientConn) error {
+		answer, err = agentv1alpha1.NewAdminClient(conn).CreateToken(ctx, request)
+		return err
+	})
+	return answer, err
 }

@@ -58,6 +58,9 @@ func privateDir(path string) error {
 	if err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
+	if s, ok := info.Sys().(*syscall.Stat_t); !ok || int(s.Uid) != os.Geteuid() {
+		return fmt.Errorf("%w: %s belongs to another", ErrOpen, path)
+	}
 	if info.Mode().Perm()&0o077 == 0 {
 		return nil
 	}

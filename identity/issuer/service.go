@@ -42,6 +42,9 @@ func NewService(i *Issuer, w Workloads, clock func() time.Time, log *zap.Logger)
 // Issue gives an SVID. A token that gives nothing is answered in one way, whatever the reason; what is wrong with a
 // request is told only to who holds a good token.
 func (s *Service) Issue(ctx context.Context, req *agentv1alpha1.IssueRequest) (*agentv1alpha1.IssueResponse, error) {
+	if s.workloads.Mapping().IsZero() { // an agent whose token is refused gives up; this one may ask again
+		return nil, status.Error(codes.FailedPrecondition, "no configuration is published yet")
+	}
 	svid, err := s.issuer.Issue(req.GetCsr(), req.GetJoinToken(), s.workloads.Workload, s.clock())
 	switch {
 	case errors.Is(err, ErrRefused):

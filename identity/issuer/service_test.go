@@ -157,6 +157,18 @@ func TestAdminBeforeTheFirstConfiguration(t *testing.T) {
 	}
 }
 
+// A control plane that has nothing published yet must not be taken for one that refuses the token: an agent gives up then.
+func TestIssueBeforeTheFirstConfiguration(t *testing.T) {
+	t.Parallel()
+	s := serve(t, mesh{})
+	for _, token := range []string{"guess", ""} {
+		_, err := s.issuer.Issue(t.Context(), &agentv1alpha1.IssueRequest{Csr: request(t, p256(t), []string{acmeWeb}), JoinToken: token})
+		if status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("got %v, want FailedPrecondition", err)
+		}
+	}
+}
+
 func TestServiceHidesItsOwnTrouble(t *testing.T) {
 	t.Parallel()
 	i, err := issuer.OpenMemory(issuer.Options{})

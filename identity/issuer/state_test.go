@@ -201,6 +201,25 @@ func TestAStateDirectoryOfOthersIsRefused(t *testing.T) {
 	}
 }
 
+// Who owns a directory can put links into it, whatever its mode.
+func TestAStateDirectoryOfAnotherUserIsRefused(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can use another user's directory at all")
+	}
+	dir := t.TempDir()
+	if err := errors.Join(os.Chmod(dir, 0o700), os.Chown(dir, 65534, 65534)); err != nil {
+		t.Fatal(err)
+	}
+	i, err := issuer.Open(dir, issuer.Options{})
+	if !errors.Is(err, issuer.ErrOpen) {
+		t.Errorf("got %v, want ErrOpen", err)
+	}
+	if err == nil {
+		_ = i.Close()
+	}
+}
+
 // A stolen root signs anything; who trusts it believes it only about its own trust domain.
 func TestAStolenRootVouchesForItsOwnTrustDomainOnly(t *testing.T) {
 	t.Parallel()

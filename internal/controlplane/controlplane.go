@@ -200,5 +200,6 @@ func (cp *ControlPlane) joinServer() *grpc.Server {
 func (cp *ControlPlane) adminServer() *grpc.Server {
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 10))
 	agentv1alpha1.RegisterAdminServer(s, issuer.NewAdmin(cp.issuer, cp.pipeline, cp.clock, cp.log))
+	agentv1alpha1.RegisterProxiesServer(s, proxies{cp: cp})
 	return s
 }

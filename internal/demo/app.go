@@ -79,11 +79,14 @@ func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	seen := Seen{
 		Service: a.name, Method: r.Method, Path: r.URL.Path,
-		Tenant: r.Header.Get("x-ringfence-tenant"), Caller: r.Header.Get("x-ringfence-caller"), Subject: r.Header.Get("x-ringfence-subject"),
+		Tenant: r.Header.Get("x-ringfence-tenant"), Caller: r.Header.Get("x-ringfence-caller"),
+		Subject:       r.Header.Get("x-ringfence-subject"),
 		Authorization: r.Header.Get("authorization") != "",
 		Foreign:       foreign(r.Header),
 	}
-	_ = json.NewEncoder(w).Encode(seen) // the caller may be gone
+	if err := json.NewEncoder(w).Encode(seen); err != nil {
+		return // the caller is gone
+	}
 }
 
 func (a *App) stream(w http.ResponseWriter, r *http.Request) {

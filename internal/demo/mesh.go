@@ -47,8 +47,9 @@ type Mesh struct {
 
 	cancel    context.CancelFunc
 	tasks     sync.WaitGroup
-	broken    context.Context //nolint:containedctx // carries the cause of a breakdown, not a request
-	breakDown context.CancelCauseFunc
+	broken    chan struct{}
+	breakOnce sync.Once
+	cause     error // written before broken is closed
 }
 
 // ready is how long everything may take to come up.
@@ -57,8 +58,7 @@ const readyWithin = 30 * time.Second
 // Start brings the mesh up and returns once every sidecar has acknowledged its configuration.
 func Start(ctx context.Context, c Config) (*Mesh, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	m := &Mesh{config: c, sidecars: map[string]*sidecar{}, apps: map[string]*App{}, cancel: cancel}
-	m.broken, m.breakDown = context.WithCancelCause(context.Background())
+	m := &Mesh{config: c, sidecars: map[string]*sidecar{}, apps: map[string]*App{}, cancel: cancel, broken: make(chan struct{})}
 	if err := m.start(ctx); err != nil {
 		m.Close()
 		return nil, err
@@ -121,31 +121,39 @@ var ErrConfig = errors.New("the configuration is not accepted")
 
 // Settled waits until every sidecar's Envoy has what the present configuration holds for it.
 func (m *Mesh) Settled(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stop := context.AfterFunc(m.broken, func() { cancel(context.Cause(m.broken)) })
-	defer stop()
 	var ids []string
 	for _, s := range m.sidecars {
 		ids = append(ids, s.id.String())
 	}
-	if err := m.plane.WaitAcknowledged(ctx, ids...); err != nil {
-		return errors.Join(err, context.Cause(m.broken))
+	acknowledged := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { acknowledged <- m.plane.WaitAcknowledged(ctx, ids...) }()
+	select {
+	case err := <-acknowledged:
+		return err
+	case <-m.broken:
+		return m.cause
 	}
-	return nil
 }
 
 // run keeps a part of the mesh going until the mesh is closed; if it ends before, the mesh is broken.
 func (m *Mesh) run(ctx context.Context, what string, part func(context.Context) error) {
 	m.tasks.Go(func() {
 		if err := part(ctx); ctx.Err() == nil {
-			m.breakDown(fmt.Errorf("%s ended: %w", what, err))
+			m.breakOnce.Do(func() {
+				m.cause = fmt.Errorf("%s ended: %w", what, err)
+				close(m.broken)
+			})
 		}
 	})
 }
 
-// Broken ends when a part of the mesh has ended by itself; context.Cause says which.
-func (m *Mesh) Broken() context.Context { return m.broken }
+// Broken is closed when a part of the mesh has ended by itself; Cause says which.
+func (m *Mesh) Broken() <-chan struct{} { return m.broken }
+
+// Cause is why the mesh is broken. It may be called once Broken is closed.
+func (m *Mesh) Cause() error { return m.cause }
 
 func (m *Mesh) poll(ctx context.Context, holds func() (bool, error)) error {
 	const every = 5 * time.Millisecond
@@ -157,8 +165,8 @@ func (m *Mesh) poll(ctx context.Context, holds func() (bool, error)) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-m.broken.Done():
-			return context.Cause(m.broken)
+		case <-m.broken:
+			return m.cause
 		case <-time.After(every):
 		}
 	}
@@ -287,8 +295,7 @@ func (r *reasons) Record(e extauthz.Entry) {
 }
 
 func (m *Mesh) reason(decision string) string {
-	if reason, ok := m.reasons.byID.Load(decision); ok {
-		return reason.(string)
-	}
-	return ""
+	reason, _ := m.reasons.byID.Load(decision)
+	text, _ := reason.(string)
+	return text
 }

@@ -2,9 +2,11 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,8 +55,8 @@ func freePort(ctx context.Context, want uint16) (uint16, error) {
 	if err != nil {
 		return 0, err
 	}
-	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
-	return port, l.Close()
+	address, err := netip.ParseAddrPort(l.Addr().String())
+	return address.Port(), errors.Join(err, l.Close())
 }
 
 // rewrite replaces, in a YAML file, the ports of endpoints, of applications and of outbound listeners. Lines stay, so that

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -21,10 +22,12 @@ func (r Row) OK() bool { return r.Result.As(r.Call.Want) }
 // RunMatrix sends the calls one after the other, so that every refusal can be told to its layer, and prints each as it
 // ends. It returns the rows; an error is a fault of the test bed.
 func (m *Mesh) RunMatrix(ctx context.Context, calls []Call, w io.Writer) ([]Row, error) {
-	columns := []column{{"#", 2}, {"from", 0}, {"request", 0}, {"token", 0}, {"expected", 0}, {"got", 0}, {"ms", 5}, {"", 1}}
+	columns := []column{
+		{"#", 2}, {"from", 0}, {"request", 0}, {"token", 0}, {"expected", 0}, {"got", 0}, {"refused by", 0}, {"ms", 4}, {"", 1},
+	}
 	for _, c := range calls {
-		for i, cell := range []string{"", c.From, describe(c), c.Token.String(), c.Want.String(), c.Want.String()} {
-			columns[i].width = max(columns[i].width, utf8.RuneCountInString(cell))
+		for i, cell := range []string{"", c.From, describe(c), c.Token.String(), c.Want.outcome(), c.Want.outcome(), string(c.Want.Layer)} {
+			columns[i].width = max(columns[i].width, utf8.RuneCountInString(cell), utf8.RuneCountInString(columns[i].title))
 		}
 	}
 	printRow(w, columns, headings(columns))
@@ -38,27 +41,33 @@ func (m *Mesh) RunMatrix(ctx context.Context, calls []Call, w io.Writer) ([]Row,
 		rows = append(rows, row)
 		mark := "✓"
 		if !row.OK() {
-			mark = "✗"
+			mark = "✗ expected " + c.Want.String()
 		}
 		got := Want{Status: result.Status, Layer: result.Layer, Reason: result.Reason}
 		printRow(w, columns, []string{
-			strconv.Itoa(i + 1), c.From, describe(c), c.Token.String(), c.Want.String(), got.String(), milliseconds(result.Took), mark,
+			strconv.Itoa(i + 1), c.From, describe(c), c.Token.String(), c.Want.outcome(), got.outcome(), string(result.Layer),
+			milliseconds(result.Took), mark,
 		})
 	}
 	return rows, nil
 }
 
-// String is the outcome in a few words: the status, the layer that refused, and its reason.
+// String is the outcome in a few words: the status, its reason, and the layer that refused.
 func (w Want) String() string {
+	if w.Layer == LayerNone {
+		return w.outcome()
+	}
+	return w.outcome() + " by " + string(w.Layer)
+}
+
+func (w Want) outcome() string {
 	switch {
-	case w.Layer == LayerTLS:
-		return "refused by TLS"
-	case w.Layer == LayerNone:
-		return strconv.Itoa(w.Status)
+	case w.Status == 0:
+		return "no connection"
 	case w.Reason != "":
-		return fmt.Sprintf("%d %s: %s", w.Status, w.Layer, w.Reason)
+		return strconv.Itoa(w.Status) + " " + w.Reason
 	default:
-		return fmt.Sprintf("%d %s", w.Status, w.Layer)
+		return strconv.Itoa(w.Status)
 	}
 }
 
@@ -93,14 +102,12 @@ func headings(columns []column) []string {
 }
 
 func printRow(w io.Writer, columns []column, cells []string) {
-	line := " "
+	var line strings.Builder
 	for i, c := range columns {
-		line += " " + cells[i]
-		for n := utf8.RuneCountInString(cells[i]); n < c.width; n++ {
-			line += " "
-		}
+		pad := max(0, c.width-utf8.RuneCountInString(cells[i]))
+		line.WriteString("  " + cells[i] + strings.Repeat(" ", pad))
 	}
-	fmt.Fprintln(w, line) //nolint:errcheck // a terminal that is gone is no fault of the mesh
+	fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
 }
 
 func milliseconds(d time.Duration) string {

@@ -60,7 +60,7 @@ func (t Tour) Run(ctx context.Context) (bool, error) {
 }
 
 func (t Tour) say(format string, args ...any) {
-	fmt.Fprintf(t.Out, format+"\n", args...) //nolint:errcheck // a terminal that is gone is no fault of the mesh
+	fmt.Fprintf(t.Out, format+"\n", args...)
 }
 
 // stay keeps the tokens of the suggestions fresh and tells what becomes of changed documents.
@@ -83,8 +83,8 @@ func (t Tour) stay(ctx context.Context, m *Mesh) error {
 		case <-ctx.Done():
 			t.say("stopping the Envoys …")
 			return nil
-		case <-m.Broken().Done():
-			return context.Cause(m.Broken())
+		case <-m.Broken():
+			return m.Cause()
 		case <-refresh.C:
 			if _, err := m.writeTokens(); err != nil {
 				return err

@@ -59,7 +59,7 @@ func Open(ctx context.Context, s pipeline.Source, at time.Time) (*World, pipelin
 	bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) {
 		return w.roots.Bundles(at, domains...)
 	}
-	report, mesh, err := pipeline.Preview(ctx, over, bundles)
+	mesh, report, err := pipeline.Try(ctx, over, bundles)
 	if err != nil || mesh == nil {
 		return nil, report, err
 	}

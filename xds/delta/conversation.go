@@ -2,6 +2,7 @@ package delta
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -168,8 +169,8 @@ func (c *Conversation) next() *discovery.DeltaDiscoveryResponse {
 	if held || (c.fresh > 0 && !c.relay()) {
 		return nil
 	}
-	for i := len(c.inOrder) - 1; i >= 0; i-- {
-		if f := c.inOrder[i]; len(f.plan.remove) > 0 {
+	for _, f := range slices.Backward(c.inOrder) {
+		if len(f.plan.remove) > 0 {
 			return c.tellRemoved(f)
 		}
 	}

@@ -281,20 +281,22 @@ func TestConversationConverges(t *testing.T) {
 			"drop": func(t *rapid.T) {
 				m.unsubscribe(rapid.SampledFrom(kinds).Draw(t, "type"), rapid.SampledFrom(names).Draw(t, "name"))
 			},
-			"receive": func(t *rapid.T) { m.receiveAndApply() },
+			"receive": func(*rapid.T) { m.receiveAndApply() },
 			"answer": func(t *rapid.T) {
 				if len(m.pending) > 0 {
 					m.answer(rapid.IntRange(0, len(m.pending)-1).Draw(t, "which"))
 				}
 			},
 			"release":   func(*rapid.T) { m.c.Release() },
-			"reconnect": func(t *rapid.T) { m.reconnect() },
+			"reconnect": func(*rapid.T) { m.reconnect() },
 			"nonsense": func(t *rapid.T) {
 				if len(m.asked) == 0 {
 					t.Skip("nothing asked for")
 				}
-				m.send(&discovery.DeltaDiscoveryRequest{TypeUrl: rapid.SampledFrom(slices.Sorted(maps.Keys(m.asked))).Draw(t, "type"),
-					ResponseNonce: rapid.SampledFrom([]string{"x", "999999", "0", "-1"}).Draw(t, "nonce")})
+				m.send(&discovery.DeltaDiscoveryRequest{
+					TypeUrl:       rapid.SampledFrom(slices.Sorted(maps.Keys(m.asked))).Draw(t, "type"),
+					ResponseNonce: rapid.SampledFrom([]string{"x", "999999", "0", "-1"}).Draw(t, "nonce"),
+				})
 			},
 		})
 		m.settle()

@@ -28,7 +28,7 @@ type Source interface {
 // Observer watches a conversation, from the goroutine that serves it; it must not block.
 type Observer interface {
 	// Requested comes before a request is worked in.
-	Requested(*Conversation, *discovery.DeltaDiscoveryRequest)
+	Requested(c *Conversation, req *discovery.DeltaDiscoveryRequest)
 	// Sent comes when a response is handed to the stream.
 	Sent(*discovery.DeltaDiscoveryResponse)
 	// Progress comes whenever all input so far is worked off and something has happened.
@@ -42,8 +42,11 @@ type Observer interface {
 func Serve(ctx context.Context, s Stream, c *Conversation, src Source, obs Observer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(s.Context(), func() { cancel(context.Cause(s.Context())) })()
-	l := &loop{c: c, src: src, obs: obs, in: make(chan *discovery.DeltaDiscoveryRequest), out: make(chan *discovery.DeltaDiscoveryResponse), sent: make(chan struct{})}
+	defer context.AfterFunc(s.Context(), func() { cancel(context.Cause(s.Context())) })() //nolint:contextcheck // joins the two
+	l := &loop{
+		c: c, src: src, obs: obs,
+		in: make(chan *discovery.DeltaDiscoveryRequest), out: make(chan *discovery.DeltaDiscoveryResponse), sent: make(chan struct{}),
+	}
 	go l.read(ctx, s, cancel)
 	go l.write(ctx, s, cancel)
 	return l.run(ctx)

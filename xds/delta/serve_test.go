@@ -232,5 +232,7 @@ func TestServeReadsNoFasterThanTheLimit(t *testing.T) {
 	case <-time.After(50 * time.Millisecond):
 	}
 	p.done()
-	<-ended
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 }

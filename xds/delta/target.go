@@ -24,7 +24,8 @@ type resources struct {
 	byName map[string]xds.Resource
 }
 
-// NewTarget makes a target. id names it in reports; targets of one id hold the same. Where two resources have one type and name, the later one counts.
+// NewTarget makes a target. id names it in reports; targets of one id hold the same. Where two resources have one type and
+// name, the later one counts.
 func NewTarget(id string, rs ...xds.Resource) Target {
 	t := Target{id: id, byType: map[string]resources{}}
 	for _, r := range rs {

@@ -46,6 +46,8 @@ type Limits struct {
 	MinPing time.Duration
 	// Ping is when a silent client is asked whether it is still there, and how long it may take to say so.
 	Ping, PingTimeout time.Duration
+	// Idle is how long a connection without a stream may stay: streams are counted, connections are not.
+	Idle time.Duration
 	// Handshake is how long a new connection may take until it is authenticated.
 	Handshake time.Duration
 	// Stream bounds each conversation.
@@ -60,6 +62,7 @@ func DefaultLimits() Limits {
 		MinPing:              10 * time.Second,
 		Ping:                 30 * time.Second,
 		PingTimeout:          10 * time.Second,
+		Idle:                 30 * time.Second,
 		Handshake:            10 * time.Second,
 		Stream:               delta.DefaultLimits(),
 	}
@@ -106,7 +109,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	}
 	for _, c := range []prometheus.Collector{m.streams, m.pushes, m.nacks, m.propagation} {
 		if err := r.Register(c); err != nil {
-			return nil, err //nolint:wrapcheck // names the metric itself
+			return nil, err
 		}
 	}
 	return m, nil

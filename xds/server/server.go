@@ -60,7 +60,7 @@ func New(c Config) (*Server, error) {
 		grpc.MaxRecvMsgSize(l.Stream.RequestBytes),
 		grpc.ConnectionTimeout(l.Handshake),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: l.MinPing}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: l.Ping, Timeout: l.PingTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: l.Idle, Time: l.Ping, Timeout: l.PingTimeout}),
 	)
 	discovery.RegisterAggregatedDiscoveryServiceServer(s.grpc, s)
 	return s, nil
@@ -89,7 +89,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	return err //nolint:wrapcheck // names the listener itself
+	return err
 }
 
 // follow wakes every stream when something changed.

@@ -20,14 +20,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-
-	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/internal/testca"
@@ -189,12 +188,12 @@ func (m *mesh) dial(creds credentials.TransportCredentials) *agent {
 }
 
 func clientTLS(svid *testca.SVID) credentials.TransportCredentials {
-	return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{svid.TLS()}}) //nolint:gosec // the client is the test
+	return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, Certificates: []tls.Certificate{svid.TLS()}})
 }
 
 func (m *mesh) as(id string, options ...testca.Option) *agent {
 	m.t.Helper()
-	td := strings.Split(strings.TrimPrefix(id, "spiffe://"), "/")[0]
+	td, _, _ := strings.Cut(strings.TrimPrefix(id, "spiffe://"), "/")
 	return m.dial(clientTLS(m.cas[td].SVID(id, options...)))
 }
 
@@ -416,9 +415,9 @@ func TestWhoIsLetIn(t *testing.T) {
 	m := newMesh(t, server.Limits{})
 	m.set(acmeWeb, "acme", "1")
 	tests := map[string]*agent{
-		"no certificate":        m.dial(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})), //nolint:gosec // the client is the test
+		"no certificate":        m.dial(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true})),
 		"plaintext":             m.dial(insecure.NewCredentials()),
-		"TLS 1.2":               m.dial(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{m.cas["acme.demo.test"].SVID(acmeWeb).TLS()}})), //nolint:gosec // the client is the test
+		"TLS 1.2":               m.dial(credentials.NewTLS(&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{m.cas["acme.demo.test"].SVID(acmeWeb).TLS()}})),
 		"expired":               m.as(acmeWeb, testca.ValidFor(-2*time.Hour, -time.Hour)),
 		"another tenant's root": m.dial(clientTLS(m.cas["globex.demo.test"].SVID(acmeWeb))),
 		"two URI SANs":          m.as(acmeWeb, testca.RawURIs(acmeWeb, "spiffe://acme.demo.test/ns/acme/sa/orders")),
@@ -463,6 +462,39 @@ func TestLimits(t *testing.T) {
 	first.send(&discovery.DeltaDiscoveryRequest{})
 	first.fails(codes.InvalidArgument)
 	eventually(t, "no stream is left", func() bool { return len(m.server.Status()) == 0 })
+}
+
+// A connection costs memory though no stream is open on it, and streams are all that is counted.
+func TestIdleConnectionsAreClosed(t *testing.T) {
+	t.Parallel()
+	limits := server.DefaultLimits()
+	limits.Idle = 50 * time.Millisecond
+	m := newMesh(t, limits)
+	m.set(acmeWeb, "acme", "1")
+	conn, err := tls.Dial("tcp", m.addr, &tls.Config{
+		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, NextProtos: []string{"h2"},
+		Certificates: []tls.Certificate{m.cas["acme.demo.test"].SVID(acmeWeb).TLS()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := conn.Write([]byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")); err != nil { // preface, empty SETTINGS
+		t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for kind := byte(0); kind != 7; { // GOAWAY (RFC 9113, section 6.8)
+		var head [9]byte
+		if _, err := io.ReadFull(conn, head[:]); err != nil {
+			t.Fatalf("no GOAWAY: %v", err)
+		}
+		kind = head[3]
+		if _, err := io.CopyN(io.Discard, conn, int64(head[0])<<16|int64(head[1])<<8|int64(head[2])); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestStateOfTheWorldIsNotServed(t *testing.T) {

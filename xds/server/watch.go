@@ -119,7 +119,8 @@ func (w *watch) Requested(c *delta.Conversation, req *discovery.DeltaDiscoveryRe
 	}
 	if c.Refuses(req) {
 		w.server.config.Metrics.nacks.WithLabelValues(w.label, typeLabel(req.GetTypeUrl())).Inc()
-		w.log.Warn("configuration refused", zap.String("type", typeLabel(req.GetTypeUrl())), zap.String("text", delta.Text(req.GetErrorDetail().GetMessage())))
+		w.log.Warn("configuration refused",
+			zap.String("type", typeLabel(req.GetTypeUrl())), zap.String("text", delta.Text(req.GetErrorDetail().GetMessage())))
 	}
 }
 
