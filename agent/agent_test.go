@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -416,6 +417,25 @@ func TestSVIDExpiresWhileRunning(t *testing.T) {
 	if err := a.Ready(); !errors.Is(err, agent.ErrExpired) {
 		t.Errorf("ready: %v", err)
 	}
+}
+
+// A timer does not see that the clock was set, and stands still while the machine sleeps.
+func TestSVIDExpiresWhenTheClockJumps(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	dir := filepath.Join(realenvoy.Dir(t), "a")
+	c := p.config(dir, true)
+	reasons := make(recorder, 10_000)
+	c.Recorder = reasons
+	var ahead atomic.Int64
+	c.Clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	a := start(t, c)
+	a.ready()
+	if got := check(t, dir, reasons); got == authz.NotReady {
+		t.Errorf("before: %v", got)
+	}
+	ahead.Store(int64(time.Until(a.Status().NotAfter) + time.Second))
+	eventually(t, "every call is denied", func() bool { return check(t, dir, reasons) == authz.NotReady })
 }
 
 // check asks for a decision about nothing in particular.

@@ -19,9 +19,14 @@ type event struct {
 // quietAfter is how long Envoy may take to ask for what a new listener or cluster needs, after it has acknowledged it.
 const quietAfter = time.Second
 
+// expiryCheck is how often the clock is asked whether the SVID still holds: a timer does not see that the clock was set, and
+// stands still while the machine sleeps. It is longer than quietAfter, which begins anew with everything that happens.
+const expiryCheck = 5 * time.Second
+
 // own runs the relay: it alone touches it, until ctx ends.
 func (a *Agent) own(ctx context.Context, r *relay, events <-chan event, reports *latest[delta.Report], notAfter time.Time) {
-	expiry := time.NewTimer(notAfter.Sub(a.config.Clock()))
+	left := func() time.Duration { return notAfter.Sub(a.config.Clock()) }
+	expiry := time.NewTimer(min(left(), expiryCheck))
 	defer expiry.Stop()
 	quiet := time.NewTimer(quietAfter)
 	defer quiet.Stop()
@@ -42,6 +47,10 @@ func (a *Agent) own(ctx context.Context, r *relay, events <-chan event, reports 
 		case <-quiet.C:
 			r.quiet = true
 		case <-expiry.C:
+			if left() > 0 {
+				expiry.Reset(min(left(), expiryCheck))
+				break
+			}
 			a.log.Error("the SVID has expired: every call is denied; join again with a new token")
 			r.expire()
 		case <-ctx.Done():

@@ -40,6 +40,9 @@ func Compile(t tenancy.Tenant) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", t.ID(), err)
 	}
+	if err := table.addAskers(t.Askers()); err != nil {
+		return nil, fmt.Errorf("%s: %w", t.ID(), err)
+	}
 	return table, nil
 }
 

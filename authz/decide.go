@@ -12,9 +12,10 @@ import (
 // Caller is who calls, as far as it is proved. It comes only from a Table and counts for that Table only; the zero value
 // is nobody.
 type Caller struct {
-	peer   identity.Peer
-	proof  string // the version of the Table whose roots proved it
-	reason Reason // why nobody is proved
+	peer     identity.Peer
+	asserted identity.WorkloadID // without a proof, by an asker that is believed; see AskerRef.Caller
+	proof    string              // the version of the Table whose roots proved it
+	reason   Reason              // why nobody is proved
 }
 
 // Caller proves who holds the leaf certificate. Whoever lives in a trust domain that the Table has no roots of cannot be
@@ -39,7 +40,7 @@ func (t *Table) Caller(leafDER []byte, intermediates [][]byte, now time.Time) Ca
 // InvalidCaller is a caller whose proofs contradict each other or cannot be read.
 func InvalidCaller() Caller { return Caller{reason: InvalidIdentity} }
 
-// Peer is who was proved.
+// Peer is who was proved; zero for a caller that is only asserted.
 func (c Caller) Peer() identity.Peer { return c.peer }
 
 // Token is the bearer token of a call, as far as it is verified. It comes only from a Table and counts for that Table
@@ -118,18 +119,18 @@ func Decide(t *Table, in Input) Decision {
 
 // guard is the tenant test. It looks at no rule, and nothing that a tenant writes changes it.
 func guard(t *Table, in *Input) (Reason, bool) {
-	caller, s := in.Caller.peer, in.Service.s
+	caller, peer, s := in.Caller.ID(), in.Caller.peer, in.Service.s
 	switch {
 	case caller.IsZero() && in.Caller.reason != NotReady:
 		return in.Caller.reason, false
 	case caller.IsZero(), in.Caller.proof != t.version:
 		return UnknownCaller, false
-	case in.Now.After(caller.NotAfter()):
+	case !peer.IsZero() && in.Now.After(peer.NotAfter()):
 		return ExpiredIdentity, false
 	case s == nil || s.table != t:
 		return UnknownDestination, false
 	}
-	tenant := caller.ID().Tenant()
+	tenant := caller.Tenant()
 	if tenant.Same(t.tenant) {
 		return Allowed, true
 	}
@@ -163,7 +164,7 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 		return TokenInvalid, false
 	case !in.Now.Before(token.claims.Expires()):
 		return TokenExpired, false
-	case !token.claims.Tenant().Same(in.Caller.peer.ID().Tenant()):
+	case !token.claims.Tenant().Same(in.Caller.ID().Tenant()):
 		return TokenTenantMismatch, false
 	}
 	return Allowed, true
@@ -171,7 +172,7 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 
 // find is the first rule that names the caller and covers the call.
 func (s *service) find(in *Input) *rule {
-	n, named := s.callers[in.Caller.peer.ID()]
+	n, named := s.callers[in.Caller.ID()]
 	path, ok := canonicalPath(in.Path)
 	if !named || !ok {
 		return nil

@@ -12,6 +12,7 @@ import (
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/tenancy"
 )
 
 // Table is one tenant's compiled services, rules, grants and token issuers. It comes from Compile or DecodeTable, is
@@ -26,6 +27,7 @@ type Table struct {
 	verifier identity.Verifier
 	tokens   identity.TokenVerifier
 	services map[string]*service
+	askers   map[tenancy.AskerKey]tenancy.Asker // of a tenant's whole Table only; never encoded
 }
 
 // service is what Decide needs of a destination.

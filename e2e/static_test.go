@@ -3,10 +3,7 @@ package e2e_test
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -74,6 +71,15 @@ func TestEnvoyStatic(t *testing.T) {
 			}
 		})
 	}
+	other := cert(s.globex.SVID(globexWeb))
+	for _, tt := range doorCases() {
+		before := s.hits.Load()
+		caller := map[string]*tls.Certificate{"web": web, "orders": cert(s.acme.SVID(acmeOrders)), "other": other}[tt.caller]
+		status, _ := s.call(t, caller, tt.method, tt.path, tt.token(t, s))
+		if reached := s.hits.Load() > before; (status == 200) != (tt.want == 200) || reached != (tt.want == 200) {
+			t.Errorf("%s: %d, want %d as behind every other Envoy", tt.name, status, tt.want)
+		}
+	}
 	t.Run("the decision point is gone", func(t *testing.T) {
 		s.authz.stop(t, os.Interrupt)
 		before := s.hits.Load()
@@ -92,6 +98,7 @@ type static struct {
 	port         int
 	hits         atomic.Int64
 	authz        *process
+	header       [2]string // added to each call, if it has a name
 }
 
 func startStatic(t *testing.T) *static {
@@ -110,15 +117,7 @@ func startStatic(t *testing.T) *static {
 			t.Fatal(err)
 		}
 	}
-	var err error
-	if s.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		t.Fatal(err)
-	}
-	jwks, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: s.key.Public(), KeyID: "test", Algorithm: "ES256", Use: "sig"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, filepath.Join(config, "platform/acme-jwks.json"), string(jwks))
+	s.key = issue(t, filepath.Join(config, "platform/acme-jwks.json"))
 	for td, ca := range map[string]*testca.CA{
 		"acme.demo.test": s.acme, "globex.demo.test": s.globex, "platform.demo.test": testca.Constrained(t, "platform.demo.test"),
 	} {
@@ -179,6 +178,9 @@ func (s *static) call(t *testing.T, cert *tls.Certificate, method, path, token s
 	}
 	if token != "" {
 		request.Header.Set("authorization", "Bearer "+token)
+	}
+	if s.header[0] != "" {
+		request.Header.Set(s.header[0], s.header[1])
 	}
 	response, err := client.Do(request)
 	if err != nil {

@@ -59,35 +59,68 @@ func (v Verifier) VerifyLeaf(leafDER []byte, intermediates [][]byte, now time.Ti
 	if err != nil {
 		return Peer{}, err
 	}
+	until, err := v.verify(leaf, uri, id.tenant.td, intermediates, now)
+	if err != nil {
+		return Peer{}, err
+	}
+	return Peer{id: id, notAfter: until}, nil
+}
+
+// VerifyID proves, by the same rules, a certificate whose identity need not be a workload of this mesh, and says until
+// when the proof holds. It says nothing of tenants.
+func (v Verifier) VerifyID(leafDER []byte, intermediates [][]byte, now time.Time) (SPIFFEID, time.Time, error) {
+	leaf, err := x509.ParseCertificate(leafDER)
+	if err != nil {
+		return SPIFFEID{}, time.Time{}, fmt.Errorf("%w: %w", ErrInvalidID, err)
+	}
+	uri, err := URISAN(leaf)
+	if err != nil {
+		return SPIFFEID{}, time.Time{}, err
+	}
+	id, err := ParseSPIFFEID(uri)
+	if err != nil {
+		return SPIFFEID{}, time.Time{}, err
+	}
+	until, err := v.verify(leaf, uri, id.td, intermediates, now)
+	if err != nil {
+		return SPIFFEID{}, time.Time{}, err
+	}
+	return id, until, nil
+}
+
+// verify proves that the roots of the trust domain vouch for the leaf, whose one URI SAN is uri, and says until when.
+func (v Verifier) verify(
+	leaf *x509.Certificate, uri string, td TrustDomain, intermediates [][]byte, now time.Time,
+) (until time.Time, err error) {
 	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
-		return Peer{}, fmt.Errorf("%w: the key of %s may not sign", ErrInvalidID, id)
+		return time.Time{}, fmt.Errorf("%w: the key of %s may not sign", ErrInvalidID, uri)
 	}
 	if now.IsZero() || now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-		return Peer{}, fmt.Errorf("%w: %s", ErrExpired, id)
+		return time.Time{}, fmt.Errorf("%w: %s", ErrExpired, uri)
 	}
 	chain := []*x509.Certificate{leaf}
 	if len(intermediates) > maxIntermediates {
-		return Peer{}, fmt.Errorf("%w: more than %d intermediate certificates", ErrUntrusted, maxIntermediates)
+		return time.Time{}, fmt.Errorf("%w: more than %d intermediate certificates", ErrUntrusted, maxIntermediates)
 	}
 	for _, der := range intermediates {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
-			return Peer{}, fmt.Errorf("%w: intermediate: %w", ErrUntrusted, err)
+			return time.Time{}, fmt.Errorf("%w: intermediate: %w", ErrUntrusted, err)
 		}
 		chain = append(chain, c)
 	}
-	bundle, ok := v.bundles.Get(id.tenant.td)
+	bundle, ok := v.bundles.Get(td)
 	if !ok {
-		return Peer{}, fmt.Errorf("%w: %s", ErrNoBundle, id.tenant.td)
+		return time.Time{}, fmt.Errorf("%w: %s", ErrNoBundle, td)
 	}
 	verified, chains, err := x509svid.Verify(chain, source(bundle), x509svid.WithTime(now))
 	if err != nil {
-		return Peer{}, fmt.Errorf("%w: %w", ErrUntrusted, err)
+		return time.Time{}, fmt.Errorf("%w: %w", ErrUntrusted, err)
 	}
 	if verified.String() != uri {
-		return Peer{}, fmt.Errorf("%w: the certificate can be read as two identities", ErrInvalidID)
+		return time.Time{}, fmt.Errorf("%w: the certificate can be read as two identities", ErrInvalidID)
 	}
-	return Peer{id: id, notAfter: lasting(chains)}, nil
+	return lasting(chains), nil
 }
 
 // lasting is the end of the chain that holds longest; a chain holds until the first of its certificates ends.

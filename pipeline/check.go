@@ -15,6 +15,8 @@ type Report struct {
 	// Problems are all of them, sorted. Without any, and without a Counterexample, Run accepts everything as it is.
 	Problems       []v1alpha1.Problem
 	Counterexample *prove.Counterexample
+	// Warnings are what is accepted, and weaker or emptier than it looks. There are none beside problems.
+	Warnings []v1alpha1.Problem
 	// What was read and what it makes. The last three are 0 where there are problems.
 	Files, Tenants, Services, Workloads int
 }
@@ -57,6 +59,7 @@ func Try(ctx context.Context, s Source, bundles Bundles) (*Generation, Report, e
 	if err != nil {
 		return nil, r, err
 	}
+	r.Warnings = made.model.Warnings()
 	count(&r, made)
 	return g, r, nil
 }

@@ -23,6 +23,7 @@ type Generation struct {
 	bundles  identity.Bundles
 	verifier identity.Verifier
 	tenants  map[identity.TenantID]*compiled
+	asked    map[tenancy.AskerKey][]identity.TenantID
 	proof    prove.Proof
 }
 
@@ -44,7 +45,7 @@ func newGeneration(number uint64, revision string, at time.Time, b build, proof 
 	}
 	return &Generation{
 		number: number, label: strconv.FormatUint(number, 10), revision: revision, at: at, model: b.model, tenants: b.tenants, proof: proof,
-		bundles: b.bundles, verifier: identity.NewVerifier(b.model.Mapping(), b.bundles),
+		bundles: b.bundles, verifier: identity.NewVerifier(b.model.Mapping(), b.bundles), asked: asked(b.model),
 	}, nil
 }
 
@@ -127,6 +128,50 @@ func (g *Generation) Table(t identity.TenantID) *authz.Table {
 		return nil
 	}
 	return c.table
+}
+
+// Askers are the askers of the Mesh.
+func (g *Generation) Askers() []tenancy.Asker {
+	if g == nil {
+		return nil
+	}
+	return g.model.Askers()
+}
+
+// Names reports whether the Mesh names an asker of that key.
+func (g *Generation) Names(key tenancy.AskerKey) bool { return g != nil && len(g.asked[key]) > 0 }
+
+// TableFor holds all rules of the tenant of that name, if the asker may ask about one of its services. It is nil, which
+// denies, where it may not, and where there is no such tenant. The empty name is the only tenant that there is for the
+// asker.
+func (g *Generation) TableFor(key tenancy.AskerKey, tenant string) *authz.Table {
+	if g == nil {
+		return nil
+	}
+	tenants := g.asked[key]
+	if tenant == "" && len(tenants) == 1 {
+		return g.Table(tenants[0])
+	}
+	for _, id := range tenants {
+		if id.Name() == tenant {
+			return g.Table(id)
+		}
+	}
+	return nil
+}
+
+// asked are the tenants about whose services each asker may ask.
+func asked(m *tenancy.Model) map[tenancy.AskerKey][]identity.TenantID {
+	by := map[tenancy.AskerKey][]identity.TenantID{}
+	for _, id := range m.Tenants() {
+		t, _ := m.Tenant(id)
+		for _, a := range t.Askers() {
+			for _, key := range a.Keys() {
+				by[key] = append(by[key], id)
+			}
+		}
+	}
+	return by
 }
 
 // Workload is the workload of that SPIFFE ID, byte for byte, if a document names it.

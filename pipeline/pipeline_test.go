@@ -3,8 +3,10 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -249,6 +251,36 @@ func TestATenantCannotHoldUpThePlatform(t *testing.T) {
 	expect(t, m, outcome{blamed: []string{"acme"}, dropped: []string{"acme"}})
 	if m.served("acme", "web") != "" {
 		t.Error("dropped documents came back")
+	}
+}
+
+// What a tenant writes is small, and what it makes may not be: each rule names each caller, and each workload has a table.
+func TestATenantThatIsTooMuchCostsItselfOnly(t *testing.T) {
+	t.Parallel()
+	const head = "apiVersion: ringfence.dev/v1alpha1\n"
+	many := func(n int, line string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, line, i)
+		}
+		return b.String()
+	}
+	everybody := "    - {name: r%d, from: {services: [crowd]}, to: {methods: [GET], paths: [/x]}}\n"
+	policy := head + "kind: AccessPolicy\nmetadata: {name: crowd}\nspec:\n  service: orders\n  rules:\n"
+	crowd := func(accounts int) string {
+		return head + "kind: Service\nmetadata: {name: crowd}\nspec:\n  namespace: acme\n  serviceAccounts:\n" + many(accounts, "    - a%d\n")
+	}
+	for name, file := range map[string]string{
+		"more than can be compiled":                crowd(1500) + "---\n" + policy + many(10_000, everybody),
+		"more accounts than a proxy takes callers": crowd(45_000) + "---\n" + policy + many(1, everybody),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := started(t)
+			m.shelf.put("tenants/acme/crowd.yaml", file)
+			widen(t, m, globexOrders)
+			expect(t, m, outcome{published: true, blamed: []string{"acme"}, stale: []string{"acme"}})
+		})
 	}
 }
 

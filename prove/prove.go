@@ -89,6 +89,9 @@ func (w *world) tenant(t tenancy.Tenant, part xds.Part, table *authz.Table) *Cou
 	if got := part.Workloads(); len(got) != len(workloads) {
 		return &Counterexample{Tenant: t.ID(), Text: fmt.Sprintf("snapshots for %d workloads, not for %d", len(got), len(workloads))}
 	}
+	if err := w.askers(t, table); err != nil {
+		return &Counterexample{Tenant: t.ID(), Text: err.Error()}
+	}
 	for _, workload := range workloads {
 		s, ok := part.Snapshot(workload.ID())
 		if !ok || !s.Workload().Same(workload.ID()) {

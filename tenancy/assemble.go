@@ -35,6 +35,8 @@ func (b *builder) assemble() *Model {
 			share(platform, t, b.draft[id.Name()].grants)
 		}
 	}
+	m.askers = b.shareAskers(m)
+	m.warnings = v1alpha1.SortProblems(b.warnings)
 	for _, t := range m.tenants {
 		t.digest = digest(t)
 	}

@@ -21,6 +21,7 @@ func Build(in Input) (*Model, []v1alpha1.Problem) {
 	b.refuseStrangers()
 	b.readServices()
 	b.requireRoots()
+	b.readAskers()
 	b.shareLoopback()
 	b.claimAddresses()
 	b.readIssuers()
@@ -63,6 +64,8 @@ type builder struct {
 	problems []v1alpha1.Problem
 	mapping  identity.Mapping
 	draft    map[string]*draft // by owner
+	askers   []draftAsker
+	warnings []v1alpha1.Problem
 	claims   map[netip.AddrPort]holder
 }
 
@@ -74,6 +77,8 @@ type draft struct {
 	namespaces map[string]bool
 	bundle     identity.Bundle
 	services   map[string]*draftService
+	accounts   int // of all services
+	ruled      int // bytes of all rules, with every caller of each
 	rules      map[string][]Rule
 	issuers    []identity.TokenIssuer
 	grants     map[string][]Grant // on shared services, by service
@@ -91,6 +96,11 @@ func (b *builder) report(p v1alpha1.Problem) { b.problems = append(b.problems, p
 
 func (b *builder) reportAt(at v1alpha1.Pos, code v1alpha1.Code, hint, format string, args ...any) {
 	b.report(at.Problem(code, hint, format, args...))
+}
+
+// warnAt says what is accepted, and weaker or emptier than it looks.
+func (b *builder) warnAt(at v1alpha1.Pos, code v1alpha1.Code, hint, format string, args ...any) {
+	b.warnings = append(b.warnings, at.Problem(code, hint, format, args...))
 }
 
 // tenantKinds are the kinds that a tenant may write; all others are the platform's.

@@ -33,6 +33,7 @@ func digest(t *tenant) [32]byte {
 		list(d, t.rules[service], d.rule)
 	})
 	list(d, t.issuers, d.issuer)
+	list(d, t.askers, d.asker)
 	return [32]byte(d.h.Sum(nil))
 }
 
@@ -138,6 +139,16 @@ func (d digester) rule(r Rule) {
 	d.texts(r.Methods)
 	d.texts(r.Paths)
 	d.text(r.Pos)
+}
+
+func (d digester) asker(a Asker) {
+	d.text(a.a.name)
+	list(d, a.a.keys, func(k AskerKey) {
+		d.text(k.id.String())
+		d.text(k.socket)
+	})
+	d.number(uint64(a.a.from))
+	d.texts(a.a.services)
 }
 
 func (d digester) issuer(i identity.TokenIssuer) {

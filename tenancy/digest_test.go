@@ -67,7 +67,17 @@ func (w world) full(t *testing.T) *tenant {
 			Name: "r", Policy: "p", From: []identity.WorkloadID{w.web}, Roles: []string{"a"}, Methods: []string{"GET"}, Paths: []string{"/"}, Pos: "f:1:2",
 		}}},
 		issuers: []identity.TokenIssuer{issuer},
+		askers:  []Asker{{a: &asker{name: "gateway", keys: []AskerKey{{id: spiffeID(t, "spiffe://a.test/x"), socket: "/s"}}, from: FromXFCC, services: []string{"orders"}}}},
 	}
+}
+
+func spiffeID(t *testing.T, uri string) identity.SPIFFEID {
+	t.Helper()
+	id, err := identity.ParseSPIFFEID(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }
 
 const jwks = `{"keys":[{"kty":"EC","crv":"P-256","x":"uPClMuUiGPEXUmcnU7jSDjaCR8ORzRMDR4pD9FPN1Mc","y":"ALu0BVHLQ7s64X9j8sBGszde0xYhfJ9BFx01KAvVkxs"}]}`
@@ -105,6 +115,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"callers":   func(x *tenant) { x.callers = map[string][]Caller{"other": x.callers["orders"]} },
 			"rules":     func(x *tenant) { x.rules = map[string][]Rule{"other": x.rules["orders"]} },
 			"issuers":   func(x *tenant) { x.issuers = nil },
+			"askers":    func(x *tenant) { x.askers = nil },
 			"digest":    nil, // the result
 		},
 		"service": {

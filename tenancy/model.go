@@ -27,7 +27,17 @@ type Model struct {
 	ids     []identity.TenantID
 	tenants map[identity.TenantID]*tenant
 	claims  map[netip.AddrPort]holder
+	askers  []Asker
+
+	warnings []v1alpha1.Problem
 }
+
+// Askers are the askers of the Mesh, in its order, without the services that they may ask about: those are in the handles
+// of the services' tenants.
+func (m *Model) Askers() []Asker { return slices.Clone(m.askers) }
+
+// Warnings are what the documents say that is accepted, and weaker or emptier than it looks. Nothing is refused for them.
+func (m *Model) Warnings() []v1alpha1.Problem { return slices.Clone(m.warnings) }
 
 // Tenants are all tenants by name, the platform included.
 func (m *Model) Tenants() []identity.TenantID { return slices.Clone(m.ids) }

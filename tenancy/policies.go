@@ -24,14 +24,35 @@ func (b *builder) readPolicies() {
 		for i, r := range doc.Spec.Rules {
 			names[i] = r.Name
 			b.name(r.Name, "the name of a rule")
+			if d.ruled > maxRuleBytes {
+				continue // reported
+			}
 			rule := Rule{Name: r.Name.Value, Policy: doc.Metadata.Name.Value, Pos: r.Pos.String()}
 			rule.From = b.from(d, owner, r.From)
 			rule.Roles = b.roles(s, r.From.Roles)
 			rule.Methods, rule.Paths = b.to(r.To)
+			if d.ruled += rule.bytes(); d.ruled > maxRuleBytes {
+				b.reportAt(r.Pos, v1alpha1.CodeTooMuch, "", "with this rule the rules and their callers are more than %d MiB", maxRuleBytes>>20)
+				continue
+			}
 			d.rules[doc.Spec.Service.Value] = append(d.rules[doc.Spec.Service.Value], rule)
 		}
 		b.unique(names, "rule")
 	}
+}
+
+// bytes is about what the rule comes to in a table.
+func (r Rule) bytes() int {
+	n := len(r.Name) + len(r.Policy) + len(r.Pos)
+	for _, id := range r.From {
+		n += len(id.String())
+	}
+	for _, texts := range [][]string{r.Roles, r.Methods, r.Paths} {
+		for _, t := range texts {
+			n += len(t)
+		}
+	}
+	return n
 }
 
 // from are the workloads that a rule names: those of the services, or all of the owner's.

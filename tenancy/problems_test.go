@@ -335,6 +335,48 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// An owner's documents are bounded by what they come to: small ones can multiply.
+func TestTooMuch(t *testing.T) {
+	t.Parallel()
+	repeated := func(n int, line string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, line, i)
+		}
+		return b.String()
+	}
+	crowd := func(n int) string {
+		return "kind: Service\nmetadata: {name: crowd}\nspec:\n  namespace: acme\n  serviceAccounts:\n" + repeated(n, "    - a%d\n")
+	}
+	policy := func(n int) string {
+		return "---\n" + rules("orders", repeated(n, "    - {name: r%d, from: {services: [crowd]}, to: {methods: [GET], paths: [/]}}\n"))
+	}
+	services := func(n int) string {
+		return repeated(n, "---\nkind: Service\nmetadata: {name: s%d}\nspec: {namespace: acme, serviceAccounts: [web]}\n")
+	}
+	for name, c := range map[string]struct{ document, says string }{
+		"accounts":             {crowd(1998), ""},
+		"too many accounts":    {crowd(1999), "more than 2000 service accounts"},
+		"services":             {services(998), ""},
+		"too many services":    {services(999), "more than 1000 services"},
+		"rules":                {crowd(1500) + policy(400), ""},
+		"too much of rules":    {crowd(1500) + policy(600), "more than 32 MiB"},
+		"far too much of them": {crowd(1500) + policy(5000), "more than 32 MiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, problems := tenancy.Build(input(t, edits{extra: c.document}.apply(t)))
+			switch {
+			case c.says == "" && len(problems) == 0:
+			case c.says == "" || len(problems) != 1:
+				t.Errorf("%d problems, the first: %v", len(problems), problems[:min(len(problems), 1)])
+			case problems[0].Owner != "acme" || problems[0].Code != v1alpha1.CodeTooMuch || !strings.Contains(problems[0].Text, c.says):
+				t.Error(problems[0].Render())
+			}
+		})
+	}
+}
+
 func TestNoRoots(t *testing.T) {
 	t.Parallel()
 	in := input(t, tenancytest.TwoTenantsFiles(t))

@@ -9,6 +9,14 @@ import (
 	"github.com/ringfence-mesh/ringfence/identity"
 )
 
+// What one owner may have. Every other owner waits while it is compiled, and one resource that Envoy would not take stops
+// the whole generation.
+const (
+	maxServices  = 1_000
+	maxAccounts  = 2_000
+	maxRuleBytes = 32 << 20
+)
+
 // readServices drafts every owner's services.
 func (b *builder) readServices() {
 	for _, doc := range ofKind[*v1alpha1.Service](b, "") {
@@ -18,6 +26,9 @@ func (b *builder) readServices() {
 		}
 		d := b.draft[doc.Head().Owner()]
 		s := &draftService{doc: doc, broken: broken(doc)}
+		if len(d.services) == maxServices {
+			b.reportAt(name.Pos, v1alpha1.CodeTooMuch, "", "these are more than %d services", maxServices)
+		}
 		d.services[name.Value] = s
 		if s.broken {
 			continue
@@ -25,6 +36,11 @@ func (b *builder) readServices() {
 		before := len(b.problems)
 		s.service = service{name: name.Value, owner: d.id}
 		s.ids = b.accounts(d, doc)
+		if before := d.accounts; before <= maxAccounts {
+			if d.accounts += len(s.ids); d.accounts > maxAccounts {
+				b.reportAt(name.Pos, v1alpha1.CodeTooMuch, "", "with this service these are more than %d service accounts", maxAccounts)
+			}
+		}
 		b.readPort(s)
 		b.readEndpoints(s)
 		b.readOutbound(s)

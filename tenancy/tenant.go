@@ -26,6 +26,7 @@ type tenant struct {
 	callers   map[string][]Caller
 	rules     map[string][]Rule
 	issuers   []identity.TokenIssuer
+	askers    []Asker
 	digest    [32]byte
 }
 
@@ -87,6 +88,9 @@ func (t Tenant) Rules(service string) []Rule {
 
 // Issuers are the token issuers that may assert this tenant, by name, each narrowed to this tenant.
 func (t Tenant) Issuers() []identity.TokenIssuer { return slices.Clone(t.get().issuers) }
+
+// Askers are the proxies that may ask about services of the tenant without running them, in the order of the Mesh.
+func (t Tenant) Askers() []Asker { return slices.Clone(t.get().askers) }
 
 // TokenMode says what a service does with bearer tokens. The zero value is TokenNone.
 type TokenMode uint8

@@ -71,8 +71,8 @@ type Mesh struct {
 type MeshSpec struct {
 	Identities          []IdentityRule `json:"identities" jsonschema_description:"How a SPIFFE ID names a tenant. The first rule that matches counts; no match: refused."`
 	PlatformTrustDomain String         `json:"platformTrustDomain" jsonschema_description:"The trust domain of the platform's own identities."`
+	Askers              []Asker        `json:"askers,omitempty" jsonschema_description:"Who may ask the ext_authz server, besides the proxies of the workloads themselves."`
 	_                   struct{}       `notyet:"sensitivity"`
-	_                   struct{}       `notyet:"askers"`
 	Pos                 Pos            `json:"-"`
 }
 
@@ -81,6 +81,23 @@ type IdentityRule struct {
 	TrustDomain String `json:"trustDomain" jsonschema_description:"The trust domain; one of its labels may be {tenant}."`
 	Path        String `json:"path" jsonschema_description:"The path; whole segments may be {tenant}, {namespace} and {serviceAccount}."`
 	Pos         Pos    `json:"-"`
+}
+
+// The values of Asker.IdentityFrom.
+const (
+	IdentityFromCertificate = "certificate"
+	IdentityFromPrincipal   = "principal"
+	IdentityFromXFCC        = "xfcc"
+)
+
+// Asker is a proxy that is no workload's own and may ask about some services: a gateway, or an Envoy of another mesh.
+type Asker struct {
+	Name         String   `json:"name" jsonschema:"format=name" jsonschema_description:"The name that records show."`
+	SPIFFEIDs    []String `json:"spiffeIDs,omitempty" jsonschema_description:"The SPIFFE IDs of the client certificates that it asks with, of any trust domain."`
+	Socket       String   `json:"socket,omitempty" jsonschema_description:"The absolute path of a Unix socket that it alone can open, instead of spiffeIDs."`
+	IdentityFrom String   `json:"identityFrom,omitempty" jsonschema:"enum=certificate,enum=principal,enum=xfcc" notyet:"token" jsonschema_description:"What says who calls: the caller's certificate, verified here; or, weaker, what the asker says of it: principal is Envoy's source.principal, xfcc the header x-forwarded-client-cert."`
+	Services     []String `json:"services" jsonschema_description:"The services that it may ask about, as tenant/service."`
+	Pos          Pos      `json:"-"`
 }
 
 // Tenant says that a tenant exists.

@@ -2,6 +2,7 @@ package extauthz
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"time"
 
@@ -9,11 +10,12 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/tenancy"
 )
 
-// Asker says which workload's proxy asks. Who is not known gets no answer, because answers tell who may call whom.
+// Asker says whose proxy asks. Who is not known gets no answer, because answers tell who may call whom.
 type Asker interface {
-	Asker(ctx context.Context) (identity.WorkloadID, error)
+	Asker(ctx context.Context) (Asking, error)
 }
 
 // Fixed is the Asker of a socket that only one workload's proxy can open.
@@ -21,34 +23,84 @@ func Fixed(w identity.WorkloadID) Asker { return fixed{w} }
 
 type fixed struct{ w identity.WorkloadID }
 
-func (f fixed) Asker(context.Context) (identity.WorkloadID, error) { return f.w, nil }
+func (f fixed) Asker(context.Context) (Asking, error) { return Own(f.w), nil }
+
+// FixedKey is the Asker of the socket of an asker that the Mesh names.
+func FixedKey(key tenancy.AskerKey) Asker { return fixedKey{key} }
+
+type fixedKey struct{ key tenancy.AskerKey }
+
+func (f fixedKey) Asker(context.Context) (Asking, error) { return Named(f.key), nil }
+
+// First is the Asker that believes the first of several that knows who asks.
+func First(askers ...Asker) Asker { return first(askers) }
+
+type first []Asker
+
+func (f first) Asker(ctx context.Context) (Asking, error) {
+	var errs []error
+	for _, a := range f {
+		who, err := a.Asker(ctx)
+		if err == nil && !who.IsZero() {
+			return who, nil
+		}
+		errs = append(errs, err)
+	}
+	return Asking{}, errors.Join(errs...)
+}
 
 // maxAskers is how many proxies' certificates are remembered, at most twice as many.
 const maxAskers = 1024
 
+// Verifiers gives the verifier in force, and a text that changes with it.
+type Verifiers func() (v identity.Verifier, version string)
+
 // FromTLS is the Asker of a listener with mutual TLS: the SVID of the connection's other end, verified against the roots of
-// its own trust domain. verifier gives the one in force and a text that changes with it.
-func FromTLS(verifier func() (v identity.Verifier, version string), clock func() time.Time) Asker {
-	return &fromTLS{verifier: verifier, clock: clock, peers: cache[identity.Peer]{limit: maxAskers}}
+// its own trust domain.
+func FromTLS(verifier Verifiers, clock func() time.Time) Asker {
+	prove := func(v identity.Verifier, leaf []byte, intermediates [][]byte, now time.Time) (Asking, time.Time, error) {
+		p, err := v.VerifyLeaf(leaf, intermediates, now)
+		return Own(p.ID()), p.NotAfter(), err
+	}
+	return &fromTLS{verifier: verifier, prove: prove, clock: clock, known: cache[Asking]{limit: maxAskers}}
+}
+
+var errTooMany = errors.New("the asker holds too many connections")
+
+var errNotNamed = errors.New("the Mesh names no such asker")
+
+// NamedFromTLS is the Asker of the same listener for askers that the Mesh names, whose certificates may be of any trust
+// domain that the verifier has roots of.
+func NamedFromTLS(verifier Verifiers, names func(tenancy.AskerKey) bool, clock func() time.Time) Asker {
+	prove := func(v identity.Verifier, leaf []byte, intermediates [][]byte, now time.Time) (Asking, time.Time, error) {
+		id, until, err := v.VerifyID(leaf, intermediates, now)
+		return Named(tenancy.KeyOfID(id)), until, err
+	}
+	return &fromTLS{verifier: verifier, prove: prove, names: names, clock: clock, known: cache[Asking]{limit: maxAskers}}
 }
 
 type fromTLS struct {
-	verifier func() (identity.Verifier, string)
+	verifier Verifiers
+	prove    func(v identity.Verifier, leaf []byte, intermediates [][]byte, now time.Time) (Asking, time.Time, error)
+	names    func(tenancy.AskerKey) bool // nil: everybody who is proved may ask
 	clock    func() time.Time
-	peers    cache[identity.Peer]
+	known    cache[Asking]
 }
 
 var errNoCertificate = errors.New("the connection has no client certificate")
 
-func (f *fromTLS) Asker(ctx context.Context) (identity.WorkloadID, error) {
+func (f *fromTLS) Asker(ctx context.Context) (Asking, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return identity.WorkloadID{}, errNoCertificate
+		return Asking{}, errNoCertificate
 	}
 	info, _ := p.AuthInfo.(credentials.TLSInfo)
 	chain := info.State.PeerCertificates
 	if len(chain) == 0 {
-		return identity.WorkloadID{}, errNoCertificate
+		return Asking{}, errNoCertificate
+	}
+	if f.names != nil && !f.named(chain[0]) {
+		return Asking{}, errNotNamed
 	}
 	v, version := f.verifier()
 	fields := [][]byte{[]byte(version)}
@@ -57,13 +109,26 @@ func (f *fromTLS) Asker(ctx context.Context) (identity.WorkloadID, error) {
 	}
 	now := f.clock()
 	k := key(fields...)
-	proved, known := f.peers.get(k, now)
+	who, known := f.known.get(k, now)
 	if !known {
-		var err error
-		if proved, err = v.VerifyLeaf(fields[1], fields[2:], now); err != nil {
-			return identity.WorkloadID{}, err
+		var (
+			until time.Time
+			err   error
+		)
+		if who, until, err = f.prove(v, fields[1], fields[2:], now); err != nil {
+			return Asking{}, err
 		}
-		f.peers.put(k, proved, proved.NotAfter())
+		f.known.put(k, who, until)
 	}
-	return proved.ID(), nil
+	return who, nil
+}
+
+// named reports whether the certificate, which is not verified yet, would be one of an asker.
+func (f *fromTLS) named(leaf *x509.Certificate) bool {
+	uri, err := identity.URISAN(leaf)
+	if err != nil {
+		return false
+	}
+	id, err := identity.ParseSPIFFEID(uri)
+	return err == nil && f.names(tenancy.KeyOfID(id))
 }

@@ -115,7 +115,7 @@ func TestFromTLSForgets(t *testing.T) {
 		t.Context(),
 		&peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{svid.Cert}}}},
 	)
-	if w, err := asker.Asker(ctx); err != nil || w.String() != acmeOrders {
+	if w, err := asker.Asker(ctx); err != nil || w != extauthz.Own(m.id(acmeOrders)) {
 		t.Fatalf("%v, %v", w, err)
 	}
 	verifier, version = identity.Verifier{}, "2"

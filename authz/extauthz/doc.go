@@ -6,10 +6,13 @@
 //   - who calls: the leaf certificate that Envoy passes on, verified here again, byte for byte equal to the principal that
 //     Envoy read;
 //   - whom: the context that Ringfence's own filters write, as far as the asker runs that service;
+//   - askers that the Mesh names, gateways above all: only what their entry says. They may ask about its services, each by
+//     the Table of the service's own tenant; and where the entry says so, who calls is what such an asker says, in
+//     Envoy's principal or in x-forwarded-client-cert;
 //   - for whom: the one bearer token of the request.
 //
-// Headers of the request other than Authorization are never read. The answer to a refused call names no tenant, service or
-// rule, and is the same for everything that could reveal one.
+// Headers of the request other than Authorization are never read, but for that one of an asker that is believed. The
+// answer to a refused call names no tenant, service or rule, and is the same for everything that could reveal one.
 //
 // Whatever cannot be read, is missing or goes wrong here is a refusal: 503 where the decision point itself is at fault.
 package extauthz

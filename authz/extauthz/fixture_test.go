@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
@@ -302,4 +303,13 @@ func headers(list []*corev3.HeaderValueOption) map[string]string {
 		out[h.GetHeader().GetKey()] += h.GetHeader().GetValue()
 	}
 	return out
+}
+
+// greedy marks a call as the greedy asker's, isGreedy reads the mark.
+func greedy(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "x-greedy", "yes")
+}
+
+func isGreedy(ctx context.Context) bool {
+	return len(metadata.ValueFromIncomingContext(ctx, "x-greedy")) > 0
 }

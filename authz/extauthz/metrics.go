@@ -14,6 +14,7 @@ type Metrics struct {
 	decisions *prometheus.CounterVec
 	duration  prometheus.Histogram
 	faults    prometheus.Counter
+	limited   prometheus.Counter
 
 	mu   sync.RWMutex
 	held map[labels][]prometheus.Counter // by Reason
@@ -38,8 +39,12 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 			Name: "ringfence_authz_faults_total",
 			Help: "Checks that were refused because the decision point itself broke.",
 		}),
+		limited: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ringfence_authz_limited_total",
+			Help: "Checks that were refused because their asker asks too much.",
+		}),
 	}
-	for _, c := range []prometheus.Collector{m.decisions, m.duration, m.faults} {
+	for _, c := range []prometheus.Collector{m.decisions, m.duration, m.faults, m.limited} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -50,7 +55,10 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 // count holds the counters of a destination, because looking one up costs more than a decision.
 func (m *Metrics) count(v verdict, d time.Duration) {
 	m.duration.Observe(d.Seconds())
-	l := labels{tenant: v.asker.Tenant().Name(), service: v.service.Name()}
+	l := labels{tenant: v.asker.workload.Tenant().Name(), service: v.service.Name()}
+	if v.asker.named() {
+		l.tenant = v.service.Owner().Name()
+	}
 	m.mu.RLock()
 	held, ok := m.held[l]
 	m.mu.RUnlock()

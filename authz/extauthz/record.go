@@ -21,7 +21,10 @@ type Entry struct {
 	ID   string
 	Time time.Time
 	// Asker is the workload whose proxy asked, Service the destination as "tenant/service", empty if it is none of the asker's.
-	Asker   identity.WorkloadID
+	Asker identity.WorkloadID
+	// Named is the name of the asker that the Mesh names, where it was one; or by what it is known, where it asked about no
+	// tenant that its entry names.
+	Named   string
 	Service string
 	Allowed bool
 	Reason  authz.Reason
@@ -37,7 +40,7 @@ type Entry struct {
 
 // visible is the caller as far as the asker's tenant may know it.
 func (v verdict) visible() identity.WorkloadID {
-	if v.caller.Tenant().Same(v.asker.Tenant()) || v.service.Knows(v.caller.Tenant()) {
+	if v.caller.Tenant().Same(v.asker.workload.Tenant()) || v.service.Knows(v.caller.Tenant()) {
 		return v.caller
 	}
 	return identity.WorkloadID{}
@@ -45,13 +48,22 @@ func (v verdict) visible() identity.WorkloadID {
 
 func (v verdict) entry(now time.Time) Entry {
 	e := Entry{
-		ID: v.id, Time: now, Asker: v.asker, Allowed: v.decision.Allowed(), Reason: v.decision.Reason(), Rule: v.decision.Rule(),
+		ID: v.id, Time: now, Asker: v.asker.workload, Named: v.name,
+		Allowed: v.decision.Allowed(), Reason: v.decision.Reason(), Rule: v.decision.Rule(),
 		Caller: v.visible(), Generation: short(v.generation),
 	}
 	if name := v.service.Name(); name != "" {
 		e.Service = v.service.Owner().Name() + "/" + name
 	}
 	return e
+}
+
+// asker is who asked, for people.
+func (e Entry) asker() string {
+	if e.Asker.IsZero() {
+		return e.Named
+	}
+	return e.Asker.String()
 }
 
 // Log is the Recorder that writes one line for each refusal.
@@ -64,7 +76,7 @@ func (r recorder) Record(e Entry) {
 		return
 	}
 	fields := []zap.Field{
-		zap.String("decision", e.ID), zap.Time("time", e.Time), zap.Stringer("asker", e.Asker), zap.String("service", e.Service),
+		zap.String("decision", e.ID), zap.Time("time", e.Time), zap.String("asker", e.asker()), zap.String("service", e.Service),
 		zap.Stringer("reason", e.Reason), zap.String("generation", e.Generation),
 	}
 	if !e.Caller.IsZero() {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/tenancy"
 )
 
 // The keys of context_extensions, which the filters of the asking Envoy write and no client can.
@@ -28,6 +29,44 @@ func destination(t *authz.Table, asker identity.WorkloadID, attrs *authv3.Attrib
 		return authz.ServiceRef{}
 	}
 	return service
+}
+
+// namedDestination is the service that a named asker asks about: one that its entry names, as the context says. An Envoy
+// that cannot write a context (Istio's and Envoy Gateway's filters) may ask about one service only, and that is it.
+func namedDestination(t *authz.Table, asker authz.AskerRef, attrs *authv3.AttributeContext) authz.ServiceRef {
+	context := attrs.GetContextExtensions()
+	text, port := context[contextService], context[contextPort]
+	owner, name, _ := strings.Cut(text, "/")
+	service, found := t.Service(owner, name)
+	if text == "" && port == "" {
+		if service, found = asker.Only(); found {
+			port = service.Port()
+		}
+	}
+	if !found || !asker.MayAsk(service) || service.Port() != port || !asker.Agrees(service, attrs.GetDestination().GetPrincipal()) {
+		return authz.ServiceRef{}
+	}
+	return service
+}
+
+// assertedCaller is whom an asker that is believed says to call.
+func assertedCaller(asker authz.AskerRef, attrs *authv3.AttributeContext) authz.Caller {
+	switch asker.IdentityFrom() {
+	case tenancy.FromPrincipal:
+		return asker.Caller(attrs.GetSource().GetPrincipal())
+	case tenancy.FromXFCC:
+		header, count, _ := lines(attrs.GetRequest().GetHttp(), "x-forwarded-client-cert")
+		if count == 0 {
+			return authz.Caller{}
+		}
+		uri, err := xfccURI(header)
+		if count > 1 || err != nil {
+			return authz.InvalidCaller()
+		}
+		return asker.Caller(uri)
+	default:
+		return authz.InvalidCaller()
+	}
 }
 
 // maxCertificate bounds the text of a leaf certificate; Envoy's own is under 4 KiB.
@@ -52,26 +91,7 @@ func leafDER(text string) ([]byte, bool) {
 // bearer finds the bearer token of a request. present is false where there is none, also where Authorization holds another
 // scheme; ok is false where the header stands more than once, so that nobody can tell which one the application will read.
 func bearer(h *authv3.AttributeContext_HttpRequest) (token string, present, ok bool) {
-	const header = "authorization"
-	var (
-		value  string
-		count  int
-		merged bool
-	)
-	for _, f := range h.GetHeaderMap().GetHeaders() { // raw headers: one entry for each line of the request
-		if strings.EqualFold(f.GetKey(), header) {
-			count++
-			if value = string(f.GetRawValue()); value == "" {
-				value = f.GetValue()
-			}
-		}
-	}
-	for name, v := range h.GetHeaders() { // an Envoy without encode_raw_headers: lines of one name are joined by commas
-		if strings.EqualFold(name, header) {
-			count++
-			value, merged = v, true
-		}
-	}
+	value, count, merged := lines(h, "authorization")
 	switch {
 	case count == 0:
 		return "", false, true
@@ -87,6 +107,25 @@ func bearer(h *authv3.AttributeContext_HttpRequest) (token string, present, ok b
 		return "", false, true
 	}
 	return strings.TrimLeft(value[end:], " "), true, true
+}
+
+// lines is the value of a header, on how many lines it stands, and whether Envoy may have joined several into one.
+func lines(h *authv3.AttributeContext_HttpRequest, header string) (value string, count int, merged bool) {
+	for _, f := range h.GetHeaderMap().GetHeaders() { // raw headers: one entry for each line of the request
+		if strings.EqualFold(f.GetKey(), header) {
+			count++
+			if value = string(f.GetRawValue()); value == "" {
+				value = f.GetValue()
+			}
+		}
+	}
+	for name, v := range h.GetHeaders() { // an Envoy without encode_raw_headers: lines of one name are joined by commas
+		if strings.EqualFold(name, header) {
+			count++
+			value, merged = v, true
+		}
+	}
+	return value, count, merged
 }
 
 // schemeRune reports whether r may stand in the name of an authentication scheme (RFC 9110, token).

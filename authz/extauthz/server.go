@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -12,10 +13,12 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/tenancy"
 )
 
 // Tables says which rules answer an asker.
@@ -36,6 +39,16 @@ type Server struct {
 	clock      func() time.Time
 	proofs     proofs
 	stripToken bool
+	named      NamedTables
+	limiter    limiter
+}
+
+// NamedTables says which rules answer an asker that the Mesh names.
+type NamedTables interface {
+	// TableFor is the whole Table of the tenant of that name, if it names the asker; else nil. It must not block.
+	TableFor(asker tenancy.AskerKey, tenant string) *authz.Table
+	// Names reports whether any tenant's Table names the asker.
+	Names(asker tenancy.AskerKey) bool
 }
 
 // Option changes what is optional about a Server.
@@ -46,10 +59,17 @@ type Option func(*Server)
 // nothing but x-ringfence-*.
 func StripToken() Option { return func(s *Server) { s.stripToken = true } }
 
+// WithNamed lets askers ask that the Mesh names. Without it only workloads' own proxies may.
+func WithNamed(t NamedTables) Option { return func(s *Server) { s.named = t } }
+
+// WithLimits bounds what each asker may ask for.
+func WithLimits(l Limits) Option { return func(s *Server) { s.limiter.limits = l } }
+
 // New makes a server. Servers of one process may share the recorder and the metrics.
 func New(tables Tables, asker Asker, recorder Recorder, metrics *Metrics, clock func() time.Time, options ...Option) *Server {
 	s := &Server{tables: tables, asker: asker, recorder: recorder, metrics: metrics, clock: clock}
 	s.proofs.tenants = make(map[identity.TenantID]*memory)
+	s.limiter.loads = make(map[Asking]*load)
 	for _, o := range options {
 		o(s)
 	}
@@ -69,10 +89,17 @@ func Register(r grpc.ServiceRegistrar, s *Server) *health.Server {
 // maxCheck is far more than the headers that Envoy takes.
 const maxCheck = 1 << 20
 
+// maxStreams is how many checks may be open on one connection; an Envoy with more opens another.
+const maxStreams = 512
+
 // ServerOptions are the limits of a gRPC server that answers checks and nothing else.
 func ServerOptions() []grpc.ServerOption {
 	const headers = 16 << 10
-	return []grpc.ServerOption{grpc.MaxRecvMsgSize(maxCheck), grpc.MaxHeaderListSize(headers)}
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxCheck), grpc.MaxHeaderListSize(headers), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}),
+	}
 }
 
 // Check answers one call. An error is returned only to who may not ask at all.
@@ -84,14 +111,25 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *aut
 			resp, err = s.fault(v, start), nil
 		}
 	}()
-	if v.asker, err = s.asker.Asker(ctx); err != nil || v.asker.IsZero() {
+	if v.asker, err = s.asker.Asker(ctx); err != nil || v.asker.IsZero() || !s.mayAsk(v.asker) {
 		return nil, status.Error(codes.PermissionDenied, "who asks is not known")
 	}
+	end, ok := s.limiter.begin(v.asker, start)
+	if !ok {
+		s.metrics.limited.Inc()
+		return nil, status.Error(codes.ResourceExhausted, "too many checks")
+	}
+	defer end()
 	v = s.judge(v, req, start)
 	took := s.clock().Sub(start)
 	s.recorder.Record(v.entry(start))
 	s.metrics.count(v, took)
 	return s.answer(v), nil
+}
+
+// mayAsk reports whether the asker is still one: the Mesh may have dropped it while its socket or connection is open.
+func (s *Server) mayAsk(who Asking) bool {
+	return !who.named() || s.named != nil && s.named.Names(who.key)
 }
 
 // fault refuses a call on which the code above broke. It must not break again, even if the recorder did.
@@ -110,7 +148,8 @@ func (s *Server) fault(v verdict, now time.Time) *authv3.CheckResponse {
 // verdict is a decision with what its answer, its record and its metrics need. The zero value denies.
 type verdict struct {
 	id         string
-	asker      identity.WorkloadID
+	asker      Asking
+	name       string // of an asker that the Mesh names
 	decision   authz.Decision
 	service    authz.ServiceRef
 	caller     identity.WorkloadID
@@ -121,7 +160,10 @@ type verdict struct {
 
 // judge asks the Table in force, and the one that follows where there is one. The stricter of the two is the verdict.
 func (s *Server) judge(v verdict, req *authv3.CheckRequest, now time.Time) verdict {
-	current, next := s.tables.Tables(v.asker)
+	if v.asker.named() {
+		return s.askNamed(v, req, now)
+	}
+	current, next := s.tables.Tables(v.asker.workload)
 	v = s.ask(current, v, req, now)
 	if next == nil || !v.decision.Allowed() {
 		return v
@@ -137,24 +179,57 @@ func (s *Server) judge(v verdict, req *authv3.CheckRequest, now time.Time) verdi
 // ask decides by one Table, which must be the asker's own.
 func (s *Server) ask(t *authz.Table, v verdict, req *authv3.CheckRequest, now time.Time) verdict {
 	v = verdict{id: v.id, asker: v.asker}
-	if t == nil || !t.Tenant().Same(v.asker.Tenant()) {
+	own := v.asker.workload
+	if t == nil || !t.Tenant().Same(own.Tenant()) {
 		return v
 	}
-	if w, bound := t.Workload(); bound && !w.Same(v.asker) {
+	if w, bound := t.Workload(); bound && !w.Same(own) {
 		return v
 	}
 	attrs := req.GetAttributes()
-	http := attrs.GetRequest().GetHttp()
-	in := authz.Input{
-		Caller:  s.proofs.caller(t, attrs.GetSource(), now),
-		Service: destination(t, v.asker, attrs),
-		Method:  http.GetMethod(), Path: http.GetPath(), Now: now,
+	return s.decide(t, v, attrs, s.proofs.caller(t, attrs.GetSource(), now), destination(t, own, attrs), now)
+}
+
+// askNamed decides by the Table of the tenant whose service the asker asks about, and by no other. What the asker may not
+// ask about is refused as what is not there.
+func (s *Server) askNamed(v verdict, req *authv3.CheckRequest, now time.Time) verdict {
+	attrs := req.GetAttributes()
+	v.name = v.asker.key.String()
+	t, asker := s.namedTable(v.asker.key, attrs)
+	if t == nil {
+		v.decision = authz.NoDestination()
+		return v
 	}
-	if in.Service.ReadsToken() && !in.Caller.Peer().IsZero() {
+	v.name = asker.Name()
+	var caller authz.Caller
+	if asker.IdentityFrom() == tenancy.FromCertificate {
+		caller = s.proofs.caller(t, attrs.GetSource(), now)
+	} else {
+		caller = assertedCaller(asker, attrs)
+	}
+	return s.decide(t, v, attrs, caller, namedDestination(t, asker, attrs), now)
+}
+
+func (s *Server) namedTable(k tenancy.AskerKey, attrs *authv3.AttributeContext) (*authz.Table, authz.AskerRef) {
+	owner, _, _ := strings.Cut(attrs.GetContextExtensions()[contextService], "/")
+	t := s.named.TableFor(k, owner)
+	asker, ok := t.Asker(k)
+	if !ok {
+		return nil, authz.AskerRef{}
+	}
+	return t, asker
+}
+
+func (s *Server) decide(
+	t *authz.Table, v verdict, attrs *authv3.AttributeContext, caller authz.Caller, service authz.ServiceRef, now time.Time,
+) verdict {
+	http := attrs.GetRequest().GetHttp()
+	in := authz.Input{Caller: caller, Service: service, Method: http.GetMethod(), Path: http.GetPath(), Now: now}
+	if service.ReadsToken() && !caller.ID().IsZero() {
 		in.Token = s.proofs.token(t, http, now)
 	}
-	v.decision, v.service, v.generation = authz.Decide(t, in), in.Service, t.Version()
-	v.caller, v.claims = in.Caller.Peer().ID(), in.Token.Claims()
+	v.decision, v.service, v.generation = authz.Decide(t, in), service, t.Version()
+	v.caller, v.claims = caller.ID(), in.Token.Claims()
 	v.strip = s.stripToken && !v.claims.IsZero() && !v.service.KeepsToken()
 	return v
 }

@@ -388,7 +388,7 @@ func (b broken) Tables(asker identity.WorkloadID) (current, next *authz.Table) {
 
 func (broken) Record(extauthz.Entry) { panic("recorder") }
 
-func (broken) Asker(context.Context) (identity.WorkloadID, error) { panic("asker") }
+func (broken) Asker(context.Context) (extauthz.Asking, error) { panic("asker") }
 
 // A mistake in here refuses the call, is counted, and the next call is answered.
 func TestCheckSurvivesPanics(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -36,7 +37,11 @@ func newAuthz(p process) *cobra.Command {
 
 An Envoy that asks over TCP shows its SVID, and may ask about the services that this workload runs. A Unix socket (unix:PATH,
 mode 0600) answers for the one workload that --asker names. --trust holds the trust bundles as <trust domain>.pem; a control
-plane keeps them in STATE/trust.`,
+plane keeps them in STATE/trust.
+
+Proxies that run no workload of the mesh, such as gateways, are the askers of the Mesh document: those with spiffeIDs ask
+over TCP, their roots lie in --trust as well; those with a socket ask there, and the sockets are opened and closed as the
+Mesh says.`,
 		Example: `  ringfence authz --config DIR --trust STATE/trust --listen unix:/run/authz.sock \
     --asker spiffe://acme.demo.test/ns/acme/sa/orders
   ringfence authz --config DIR --trust STATE/trust --listen :9001 --svid svid.pem --key key.pem`,
@@ -101,8 +106,10 @@ func runAuthz(ctx context.Context, o authzFlags, log *zap.Logger) error {
 	})
 	var tasks controlplane.Tasks
 	tasks.Add(func(ctx context.Context) error { p.Run(ctx); return nil })
+	d := decisions{log, metrics}
+	tasks.Add(func(ctx context.Context) error { return newAskerSockets(p, d, log).run(ctx) })
 	for _, l := range o.listen {
-		server, listener, err := o.open(ctx, l, p, decisions{extauthz.Log(log), metrics})
+		server, listener, err := o.open(ctx, l, p, trust, d)
 		if err != nil {
 			return errors.Join(err, tasks.Close())
 		}
@@ -120,8 +127,10 @@ func runAuthz(ctx context.Context, o authzFlags, log *zap.Logger) error {
 }
 
 // open opens one address and makes the server that answers there.
-func (o authzFlags) open(ctx context.Context, address string, p *pipeline.Pipeline, d decisions) (*grpc.Server, net.Listener, error) {
-	options := extauthz.ServerOptions()
+func (o authzFlags) open(
+	ctx context.Context, address string, p *pipeline.Pipeline, trust trustDir, d decisions,
+) (*grpc.Server, net.Listener, error) {
+	var options []grpc.ServerOption
 	var (
 		asker    extauthz.Asker
 		listener net.Listener
@@ -136,34 +145,57 @@ func (o authzFlags) open(ctx context.Context, address string, p *pipeline.Pipeli
 			return nil, nil, err
 		}
 		verifier := func() (identity.Verifier, string) { g := p.Current(); return g.Verifier(), g.Label() }
-		asker = extauthz.FromTLS(verifier, time.Now)
-		options = append(options, grpc.Creds(credentials.NewTLS(askerTLS(p, pair))))
+		roots := &askerRoots{trust: trust, pipeline: p, log: d.log}
+		asker = extauthz.First(extauthz.NamedFromTLS(roots.verifier, namedTables{p}.Names, time.Now), extauthz.FromTLS(verifier, time.Now))
+		creds := extauthz.LimitConnections(credentials.NewTLS(askerTLS(p, roots, pair)), maxConnections)
+		options = append(options, grpc.Creds(creds), grpc.ConnectionTimeout(handshake))
 		listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen: %w", err)
 	}
-	server := grpc.NewServer(options...)
-	extauthz.Register(server, extauthz.New(tenantTables{p}, asker, d.recorder, d.metrics, time.Now, extauthz.StripToken()))
-	return server, listener, nil
+	return d.server(p, asker, options...), listener, nil
 }
 
 // decisions is where decisions are kept and counted.
 type decisions struct {
-	recorder extauthz.Recorder
-	metrics  *extauthz.Metrics
+	log     *zap.Logger
+	metrics *extauthz.Metrics
 }
 
-// askerTLS takes only who shows an SVID of the mesh. TLS 1.2 is taken because Envoy's clients speak nothing newer unless
-// they are told to.
-func askerTLS(p *pipeline.Pipeline, pair *keyPair) *tls.Config {
+// server answers who the Asker knows.
+func (d decisions) server(p *pipeline.Pipeline, asker extauthz.Asker, options ...grpc.ServerOption) *grpc.Server {
+	server := grpc.NewServer(append(extauthz.ServerOptions(), options...)...)
+	extauthz.Register(server, extauthz.New(
+		tenantTables{p}, asker, extauthz.Log(d.log), d.metrics, time.Now,
+		extauthz.StripToken(), extauthz.WithNamed(namedTables{p}), extauthz.WithLimits(extauthz.DefaultLimits()),
+	))
+	return server
+}
+
+// maxConnections is how many connections one asker may hold, handshake how long it may take to prove who it is.
+const (
+	maxConnections = 64
+	handshake      = 10 * time.Second
+)
+
+// askerTLS takes only who shows an SVID of the mesh, or the certificate of an asker that the Mesh names. TLS 1.2 is taken
+// because Envoy's clients speak nothing newer unless they are told to.
+func askerTLS(p *pipeline.Pipeline, roots *askerRoots, pair *keyPair) *tls.Config {
+	own := controlplane.VerifyPeer(func() identity.Verifier { return p.Current().Verifier() }, time.Now)
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS12,
 		GetCertificate:         pair.certificate,
 		ClientAuth:             tls.RequireAnyClientCert,
 		SessionTicketsDisabled: true, // a resumed session would keep an old judgement of the certificate
 		NextProtos:             []string{"h2"},
-		VerifyPeerCertificate:  controlplane.VerifyPeer(func() identity.Verifier { return p.Current().Verifier() }, time.Now),
+		VerifyPeerCertificate: func(chain [][]byte, verified [][]*x509.Certificate) error {
+			err := own(chain, verified)
+			if err != nil && roots.names(chain) {
+				return nil
+			}
+			return err
+		},
 	}
 }
 
@@ -176,12 +208,12 @@ type namedAsker struct {
 var errNotNamed = errors.New("no document names the workload of this socket")
 
 // Asker is who the socket belongs to.
-func (a namedAsker) Asker(context.Context) (identity.WorkloadID, error) {
+func (a namedAsker) Asker(context.Context) (extauthz.Asking, error) {
 	w, ok := a.pipeline.Workload(a.uri)
 	if !ok {
-		return identity.WorkloadID{}, errNotNamed
+		return extauthz.Asking{}, errNotNamed
 	}
-	return w, nil
+	return extauthz.Own(w), nil
 }
 
 // tenantTables answers each asker by its own tenant's rules.

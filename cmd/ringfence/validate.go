@@ -21,7 +21,8 @@ func newValidate(p process) *cobra.Command {
 		Use:   "validate DIR",
 		Short: "Say every problem of a configuration directory, with its position and what was probably meant",
 		Long: `Judges a configuration directory as "ringfence serve" does: decodes, builds, compiles and proves it, with roots that are
-thrown away. Exit code 0: serve accepts all of it. 1: there are problems.`,
+thrown away. Exit code 0: serve accepts all of it, perhaps with warnings about what is weaker or emptier than it looks. 1:
+there are problems.`,
 		Args: cobra.ExactArgs(1),
 	}
 	format := addOutput(cmd.Flags())
@@ -68,6 +69,7 @@ type validation struct {
 	Kind           string             `json:"kind"`
 	Valid          bool               `json:"valid"`
 	Problems       []v1alpha1.Problem `json:"problems"`
+	Warnings       []v1alpha1.Problem `json:"warnings"`
 	Counterexample string             `json:"counterexample,omitempty"`
 	Files          int                `json:"files"`
 	Tenants        int                `json:"tenants"`
@@ -77,11 +79,14 @@ type validation struct {
 
 func newValidation(r pipeline.Report) validation {
 	v := validation{
-		APIVersion: v1alpha1.APIVersion, Kind: "Validation", Valid: r.Clean(), Problems: r.Problems,
+		APIVersion: v1alpha1.APIVersion, Kind: "Validation", Valid: r.Clean(), Problems: r.Problems, Warnings: r.Warnings,
 		Files: r.Files, Tenants: r.Tenants, Services: r.Services, Workloads: r.Workloads,
 	}
 	if v.Problems == nil {
 		v.Problems = []v1alpha1.Problem{} // a list for programs, also when it is empty
+	}
+	if v.Warnings == nil {
+		v.Warnings = []v1alpha1.Problem{}
 	}
 	if r.Counterexample != nil {
 		v.Counterexample = r.Counterexample.Error()
@@ -93,13 +98,20 @@ func printReport(p process, r pipeline.Report) {
 	for _, problem := range r.Problems {
 		fmt.Fprintf(p.out, "%s\n\n", problem.Render())
 	}
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(p.out, "warning: %s\n\n", warning.Render())
+	}
 	if r.Counterexample != nil {
 		fmt.Fprintf(p.out, "not isolated: %s\n\n", r.Counterexample)
 	}
 	switch {
 	case r.Clean():
-		fmt.Fprintf(p.out, "no problems: %s, %s, %s in %s\n",
-			count(r.Tenants, "tenant"), count(r.Services, "service"), count(r.Workloads, "workload"), count(r.Files, "file"))
+		warnings := ""
+		if n := len(r.Warnings); n > 0 {
+			warnings = ", " + count(n, "warning")
+		}
+		fmt.Fprintf(p.out, "no problems%s: %s, %s, %s in %s\n",
+			warnings, count(r.Tenants, "tenant"), count(r.Services, "service"), count(r.Workloads, "workload"), count(r.Files, "file"))
 	case r.Counterexample != nil:
 		fmt.Fprintf(p.out, "the configuration is not isolated, and serve would refuse it\n")
 	default:

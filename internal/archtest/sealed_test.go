@@ -15,11 +15,12 @@ import (
 // their own package included, there is only the zero value, which denies or holds nothing.
 func sealed() map[string][]string {
 	return map[string][]string{
-		"authz.Caller":        {"InvalidCaller", "Table.Caller"},
+		"authz.Caller":        {"AskerRef.Caller", "InvalidCaller", "Table.Caller"},
 		"authz.Decision":      {"allow", "deny"},
 		"authz.Token":         {"InvalidToken", "Table.Token"},
 		"identity.Claims":     {"tokenIssuer.verify"},
 		"identity.Peer":       {"Verifier.VerifyLeaf"},
+		"identity.SPIFFEID":   {"ParseSPIFFEID"},
 		"identity.TenantID":   {"Mapping.Parse", "ParseTenantID", "PlatformID"},
 		"identity.WorkloadID": {"Mapping.Parse"},
 		"pipeline.Generation": {"newGeneration"},
