@@ -14,6 +14,8 @@ FUZZTIME ?= 2m
 BENCHTIME ?= 1s
 CHANGES ?= 300
 CONFIG ?= examples/two-tenants
+# Debian's client where there is one: another may come first in PATH.
+DOCKER ?= $(firstword $(wildcard /usr/bin/docker) docker)
 GOLANGCI := .cache/tools/golangci-lint
 COVERED := identity tenancy authz
 MODULE := github.com/ringfence-mesh/ringfence
@@ -38,6 +40,19 @@ build: ## Build bin/ringfence
 	@$(call say,building bin/ringfence $(VERSION))
 	@go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/ringfence ./cmd/ringfence
 
+.PHONY: images
+images: ## Build the images ringfence/ringfence:dev and ringfence/checker:dev (needs a Docker engine; docs/compose.md)
+	@$(call say,building the images)
+	@rm -rf bin/image
+	@install -d -m 0755 bin/image/ringfence.d bin/image/checker.d
+	@install -d -m 0700 bin/image/ringfence.d/var/lib/ringfence/trust bin/image/ringfence.d/var/lib/ringfence-agent
+	@install -d -m 0700 bin/image/ringfence.d/run/ringfence-token bin/image/checker.d/keys/public bin/image/checker.d/keys/private
+	@chmod 0700 bin/image/ringfence.d/var/lib/ringfence
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/image/ringfence ./cmd/ringfence
+	@CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o bin/image/checker ./examples/compose/checker
+	@$(DOCKER) build -q -t ringfence/ringfence:dev --target ringfence . >/dev/null
+	@$(DOCKER) build -q -t ringfence/checker:dev --target checker . >/dev/null
+
 .PHONY: envoy
 envoy: ## Find or fetch Envoy, and print its path
 	@scripts/envoy.sh
@@ -61,6 +76,16 @@ unit: ## Unit tests, with the coverage of each package
 e2e: ## End-to-end tests on real Envoys
 	@$(call say,end-to-end tests on real Envoys)
 	@$(envoy); go test -count=1 -timeout 10m -v ./e2e/...
+
+.PHONY: test-compose
+test-compose: ## The compose stack on a Docker engine, started where none runs (COMPOSE="docker compose": with that one)
+	@$(call say,the compose stack$(,) its checker$(,) and attacks from within)
+	@scripts/docker.sh run $(MAKE) compose-stack
+
+.PHONY: compose-stack
+compose-stack: images
+	@scripts/docker.sh images
+	@scripts/compose-test.sh
 
 .PHONY: cover
 cover: unit cover-gate ## Unit tests, then fail where identity, tenancy or authz has less than 95 % of its statements covered

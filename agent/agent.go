@@ -21,6 +21,7 @@ type Agent struct {
 	config     Config
 	anchor     anchor
 	dir        *stateDir
+	envoyDir   *stateDir // dir, where Envoy shares it
 	log        *zap.Logger
 	supervisor *supervisor // nil: somebody else starts Envoy
 
@@ -41,9 +42,15 @@ func New(c Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{config: c, anchor: anchor, dir: dir, log: c.Log.With(zap.String("workload", c.ID))}
+	envoyDir := dir
+	if c.EnvoyDir != "" {
+		if envoyDir, err = openStateDir(c.EnvoyDir); err != nil {
+			return nil, errors.Join(fmt.Errorf("for Envoy: %w", err), dir.close())
+		}
+	}
+	a := &Agent{config: c, anchor: anchor, dir: dir, envoyDir: envoyDir, log: c.Log.With(zap.String("workload", c.ID))}
 	if c.EnvoyPath != "" {
-		a.supervisor = newSupervisor(c.EnvoyPath, append(envoyFlags(dir.file(bootstrapFile)), c.EnvoyArgs...), a.log.Named("envoy"))
+		a.supervisor = newSupervisor(c.EnvoyPath, append(envoyFlags(envoyDir.file(bootstrapFile)), c.EnvoyArgs...), a.log.Named("envoy"))
 	}
 	return a, nil
 }
@@ -60,7 +67,12 @@ func Run(ctx context.Context, c Config) error {
 // Run serves Envoy until ctx ends. It fails where the workload cannot be identified or the state directory not be used;
 // a control plane that is away is no failure.
 func (a *Agent) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, a.dir.close()) }()
+	defer func() {
+		if a.envoyDir != a.dir {
+			err = errors.Join(err, a.envoyDir.close())
+		}
+		err = errors.Join(err, a.dir.close())
+	}()
 	own, err := a.identify(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -84,7 +96,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 
 // serve runs the parts. Envoy ends first, so that its last calls are still decided.
 func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *target) error {
-	l, err := listen(ctx, a.dir.file(envoySocket))
+	l, err := listen(ctx, a.envoyDir.file(envoySocket))
 	if err != nil {
 		return err
 	}
@@ -111,7 +123,7 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	if a.supervisor != nil {
 		a.supervisor.run(ctx)
 	} else {
-		a.log.Info("start Envoy with this bootstrap", zap.String("path", a.dir.file(bootstrapFile)))
+		a.log.Info("start Envoy with this bootstrap", zap.String("path", a.envoyDir.file(bootstrapFile)))
 	}
 	<-ctx.Done()
 	stopInner()
@@ -122,12 +134,12 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 func (a *Agent) writeBootstrap(own svid) error {
 	text, err := xds.Bootstrap(xds.BootstrapConfig{
 		NodeID: own.id.String(), NodeCluster: own.id.Tenant().Name(),
-		AgentSocket: a.dir.file(envoySocket), AdminSocket: a.dir.file(adminSocket),
+		AgentSocket: a.envoyDir.file(envoySocket), AdminSocket: a.envoyDir.file(adminSocket),
 	})
 	if err != nil {
 		return err
 	}
-	return a.dir.write(bootstrapFile, text)
+	return a.envoyDir.write(bootstrapFile, text)
 }
 
 // store keeps the configuration in the state directory; nothing is kept of none.

@@ -156,6 +156,44 @@ func private(t *testing.T, dir string) {
 	}
 }
 
+// Envoy can be given a directory of its own: it holds the bootstrap and the sockets, and nothing that is the agent's.
+func TestEnvoyDir(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	root := realenvoy.Dir(t)
+	c := p.config(filepath.Join(root, "a"), true)
+	c.EnvoyDir = filepath.Join(root, "e")
+	a := start(t, c)
+	a.ready()
+	names := func(dir string) []string {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		return names
+	}
+	if got := names(c.EnvoyDir); !slices.Equal(got, []string{"admin.sock", "bootstrap.json", "envoy.sock", "lock"}) {
+		t.Errorf("Envoy sees %v", got)
+	}
+	if info, err := os.Stat(c.EnvoyDir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("its directory: %v %v", info.Mode(), err)
+	}
+	for _, name := range names(c.StateDir) {
+		if strings.HasSuffix(name, ".sock") || name == "bootstrap.json" {
+			t.Errorf("%s is in the state directory", name)
+		}
+	}
+	second := p.config(filepath.Join(root, "b"), true)
+	second.EnvoyDir = c.EnvoyDir
+	if _, err := agent.New(second); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("two agents in one directory: %v", err)
+	}
+}
+
 func TestForeignClusterFromHostileControlPlane(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t)

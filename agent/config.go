@@ -20,6 +20,9 @@ type Config struct {
 	// StateDir holds key, SVID, configuration and sockets; it is made, mode 0700. Its path must leave room for
 	// "/envoy.sock" within the 107 bytes of a Unix socket's path.
 	StateDir string
+	// EnvoyDir holds what Envoy needs to see: its bootstrap and the two sockets. Empty: StateDir. An Envoy in a container of
+	// its own gets this directory alone, under the same path and as the same user, so that the key stays with the agent.
+	EnvoyDir string
 	// ControlPlane and Issuer are the host:port of the control plane's two listeners.
 	ControlPlane, Issuer string
 	// ControlPlaneID is the control plane's SPIFFE ID, in the platform's trust domain.

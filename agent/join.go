@@ -83,7 +83,7 @@ func (a *Agent) join(ctx context.Context, key *ecdsa.PrivateKey) (svid, error) {
 		return svid{}, fmt.Errorf("certificate request: %w", err)
 	}
 	conn, err := grpc.NewClient(a.config.Issuer, grpc.WithTransportCredentials(credentials.NewTLS(a.anchor.tls(nil))),
-		grpc.WithNoProxy(), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
+		grpc.WithNoProxy(), withoutDNSConfig(), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
 	if err != nil {
 		return svid{}, fmt.Errorf("issuer: %w", err)
 	}

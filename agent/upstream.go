@@ -56,6 +56,7 @@ func (u *upstream) once(agent context.Context) (heard bool, err error) {
 	conn, err := grpc.NewClient(u.address,
 		grpc.WithTransportCredentials(u.creds),
 		grpc.WithNoProxy(),
+		withoutDNSConfig(),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: grpcbackoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
@@ -148,3 +149,7 @@ func (o *outbox) pump(ctx context.Context, send func(*discovery.DeltaDiscoveryRe
 		}
 	}
 }
+
+// withoutDNSConfig ignores what a TXT record says of the control plane's service. Nobody signs that record, and where name
+// servers know only their own names, asking for it takes longer than joining may.
+func withoutDNSConfig() grpc.DialOption { return grpc.WithDisableServiceConfig() }

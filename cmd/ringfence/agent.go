@@ -22,8 +22,8 @@ import (
 
 // agentFlags are the flags of `ringfence agent`.
 type agentFlags struct {
-	id, state, plane, issuer, planeID, root, tokenFile, envoy, http string
-	concurrency                                                     int
+	id, state, envoyDir, plane, issuer, planeID, root, tokenFile, envoy, http string
+	concurrency                                                               int
 }
 
 func newAgent(p process) *cobra.Command {
@@ -46,12 +46,14 @@ The join token is read from a file or from RINGFENCE_JOIN_TOKEN, never from a fl
 	var o agentFlags
 	f.StringVar(&o.id, "id", "", "SPIFFE ID of the workload (required)")
 	f.StringVar(&o.state, "state", "", "the agent's own state directory, made 0700 where it is missing (required)")
+	f.StringVar(&o.envoyDir, "envoy-dir", "",
+		"directory that Envoy shares, for its bootstrap and the sockets; made and guarded as the state directory (default STATE)")
 	f.StringVar(&o.plane, "control-plane", "", "HOST:PORT of the control plane's configuration streams (required)")
 	f.StringVar(&o.issuer, "issuer", "", "HOST:PORT of the control plane's issuer (required)")
 	f.StringVar(&o.planeID, "control-plane-id", "", "SPIFFE ID of the control plane (required)")
 	f.StringVar(&o.root, "platform-root", "", "trust bundle of the platform, PEM; the control plane keeps it in STATE/trust (required)")
 	f.StringVar(&o.tokenFile, "join-token-file", "", "file with the join token")
-	f.StringVar(&o.envoy, "envoy", "", "Envoy to start (default: somebody else starts it, with STATE/bootstrap.json)")
+	f.StringVar(&o.envoy, "envoy", "", "Envoy to start (default: somebody else starts it, with bootstrap.json in --envoy-dir)")
 	f.IntVar(&o.concurrency, "envoy-concurrency", 2, "worker threads of Envoy")
 	f.StringVar(&o.http, "http-listen", "", "address of /healthz, /readyz and /metrics (default: none)")
 	level := addLogLevel(f)
@@ -102,7 +104,7 @@ func (o agentFlags) config(p process, log *zap.Logger) (agent.Config, error) {
 		return agent.Config{}, err
 	}
 	return agent.Config{
-		ID: o.id, StateDir: o.state, ControlPlane: o.plane, Issuer: o.issuer, ControlPlaneID: o.planeID,
+		ID: o.id, StateDir: o.state, EnvoyDir: o.envoyDir, ControlPlane: o.plane, Issuer: o.issuer, ControlPlaneID: o.planeID,
 		PlatformRoot: root, JoinToken: token,
 		EnvoyPath: o.envoy, EnvoyArgs: []string{"--concurrency", strconv.Itoa(o.concurrency)},
 		Log: log,

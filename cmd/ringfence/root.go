@@ -61,6 +61,7 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 		newServe(p),
 		newAgent(p),
 		newAuthz(p),
+		newReady(p),
 		newToken(p),
 		newProxy(p),
 		newValidate(p),

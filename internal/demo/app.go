@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,8 +42,8 @@ func foreign(h http.Header) []string {
 		switch name {
 		case "X-Ringfence-Tenant", "X-Ringfence-Caller", "X-Ringfence-Subject":
 			continue
-		case "X-Envoy-External-Address": // what Envoy itself saw of the peer, which is on this machine
-			if slices.Equal(values, []string{"127.0.0.1"}) {
+		case "X-Envoy-External-Address": // what Envoy itself saw of the peer, which is on this machine or on a private network
+			if address, err := netip.ParseAddr(strings.Join(values, ",")); err == nil && (address.IsLoopback() || address.IsPrivate()) {
 				continue
 			}
 		}
@@ -59,14 +60,19 @@ func startApp(ctx context.Context, name string, port uint16) (*App, error) {
 	if err != nil {
 		return nil, fmt.Errorf("application of %s: %w", name, err)
 	}
-	a := &App{name: name}
-	a.server = &http.Server{Handler: a, ReadHeaderTimeout: 5 * time.Second}
+	a := newApp(name)
 	go func() {
 		if err := a.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			panic(err) // Serve on a loopback listener ends only by Close
 		}
 	}()
 	return a, nil
+}
+
+func newApp(name string) *App {
+	a := &App{name: name}
+	a.server = &http.Server{Handler: a, ReadHeaderTimeout: 5 * time.Second}
+	return a
 }
 
 // ServeHTTP answers every request; under …/stream it keeps writing a line each 100 ms until the caller goes away.

@@ -85,7 +85,7 @@ const callTimeout = 5 * time.Second
 
 // Do sends one call on a connection of its own and says what became of it. Its error is a fault of the test bed, never a
 // refusal.
-func (m *Mesh) Do(ctx context.Context, c Call) (Result, error) {
+func (m *Caller) Do(ctx context.Context, c Call) (Result, error) {
 	s, err := m.Open(c)
 	if err != nil {
 		return Result{}, err
@@ -96,18 +96,18 @@ func (m *Mesh) Do(ctx context.Context, c Call) (Result, error) {
 
 // Session keeps its connection open from call to call.
 type Session struct {
-	mesh   *Mesh
+	caller *Caller
 	client *http.Client
 	target string
 }
 
 // Open prepares a connection in the way that the call says; the first Do opens it.
-func (m *Mesh) Open(c Call) (*Session, error) {
+func (m *Caller) Open(c Call) (*Session, error) {
 	client, target, err := m.client(c)
 	if err != nil {
 		return nil, err
 	}
-	return &Session{mesh: m, client: client, target: target}, nil
+	return &Session{caller: m, client: client, target: target}, nil
 }
 
 // Close closes the connection.
@@ -115,7 +115,7 @@ func (s *Session) Close() { s.client.CloseIdleConnections() }
 
 // Stream sends a call and hands over the open response; the caller closes its body.
 func (s *Session) Stream(ctx context.Context, c Call) (*http.Response, error) {
-	request, err := s.mesh.request(ctx, c, s.target)
+	request, err := s.caller.request(ctx, c, s.target)
 	if err != nil {
 		return nil, err
 	}
@@ -126,12 +126,12 @@ func (s *Session) Stream(ctx context.Context, c Call) (*http.Response, error) {
 func (s *Session) Do(ctx context.Context, c Call) (Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	m, client, target := s.mesh, s.client, s.target
+	m, client, target := s.caller, s.client, s.target
 	request, err := m.request(ctx, c, target)
 	if err != nil {
 		return Result{}, err
 	}
-	before, err := m.rbacDenials(ctx)
+	before, err := m.denials(ctx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -151,14 +151,17 @@ func (s *Session) Do(ctx context.Context, c Call) (Result, error) {
 	if r.Status == http.StatusOK {
 		return r, json.Unmarshal(body, &r.Seen)
 	}
-	after, err := m.rbacDenials(ctx)
+	after, err := m.denials(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 	r.Decision = response.Header.Get("x-ringfence-decision")
 	switch {
 	case r.Decision != "":
-		r.Layer, r.Reason = LayerAuthz, m.reason(r.Decision)
+		r.Layer = LayerAuthz
+		if r.Reason, err = m.reason(ctx, r.Decision); err != nil {
+			return Result{}, err
+		}
 	case after > before:
 		r.Layer = LayerRBAC
 	case c.Raw == nil && r.Status == http.StatusForbidden:
@@ -170,7 +173,7 @@ func (s *Session) Do(ctx context.Context, c Call) (Result, error) {
 }
 
 // transportFailure tells a refusal by TLS from a test bed that does not answer at all.
-func (m *Mesh) transportFailure(c Call, err error, took time.Duration) (Result, error) {
+func (m *Caller) transportFailure(c Call, err error, took time.Duration) (Result, error) {
 	var dial *net.OpError
 	if c.Raw == nil || errors.As(err, &dial) && dial.Op == "dial" || errors.Is(err, context.DeadlineExceeded) {
 		return Result{}, fmt.Errorf("%s to %s: %w", c.From, c.To, err)
@@ -179,7 +182,7 @@ func (m *Mesh) transportFailure(c Call, err error, took time.Duration) (Result, 
 }
 
 // client makes an HTTP client for one call, and the base URL that it asks.
-func (m *Mesh) client(c Call) (*http.Client, string, error) {
+func (m *Caller) client(c Call) (*http.Client, string, error) {
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	if c.Raw == nil {
 		proxy, err := m.Outbound(c.From)
@@ -187,7 +190,8 @@ func (m *Mesh) client(c Call) (*http.Client, string, error) {
 			return nil, "", err
 		}
 		through := &url.URL{Scheme: "http", Host: proxy.String()}
-		return &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(through)}, CheckRedirect: noRedirect}, "http://" + c.To, nil
+		transport := &http.Transport{Proxy: http.ProxyURL(through), DialContext: m.dialAs(c.From)}
+		return &http.Client{Transport: transport, CheckRedirect: noRedirect}, "http://" + c.To, nil
 	}
 	address, config, err := m.rawTLS(c)
 	if err != nil {
@@ -196,14 +200,22 @@ func (m *Mesh) client(c Call) (*http.Client, string, error) {
 	transport := &http.Transport{
 		ForceAttemptHTTP2: true,
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
+			conn, err := m.dial(ctx, c.From, "tcp", address)
+			if err != nil {
+				return nil, err
+			}
+			secure := tls.Client(conn, config)
+			if err := secure.HandshakeContext(ctx); err != nil {
+				return nil, errors.Join(err, conn.Close())
+			}
+			return secure, nil
 		},
 	}
 	return &http.Client{Transport: transport, CheckRedirect: noRedirect}, "https://" + address, nil
 }
 
 // rawTLS is where an attacker dials, and what it says in the handshake.
-func (m *Mesh) rawTLS(c Call) (string, *tls.Config, error) {
+func (m *Caller) rawTLS(c Call) (string, *tls.Config, error) {
 	address := c.Raw.Address
 	if address == "" {
 		inbound, err := m.Inbound(c.To)
@@ -229,7 +241,7 @@ func (m *Mesh) rawTLS(c Call) (string, *tls.Config, error) {
 	case c.Raw.Certificate != nil:
 		config.GetClientCertificate = always(c.Raw.Certificate)
 	default:
-		svid, err := m.StolenSVID(c.From)
+		svid, err := m.stolen(c.From)
 		if err != nil {
 			return "", nil, err
 		}
@@ -243,7 +255,7 @@ func always(c *tls.Certificate) func(*tls.CertificateRequestInfo) (*tls.Certific
 	return func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c, nil }
 }
 
-func (m *Mesh) request(ctx context.Context, c Call, target string) (*http.Request, error) {
+func (m *Caller) request(ctx context.Context, c Call, target string) (*http.Request, error) {
 	request, err := http.NewRequestWithContext(ctx, c.Method, target+c.Path, http.NoBody)
 	if err != nil {
 		return nil, err
@@ -252,7 +264,7 @@ func (m *Mesh) request(ctx context.Context, c Call, target string) (*http.Reques
 		request.Header[name] = slices.Clone(values)
 	}
 	if !c.Token.IsZero() {
-		token, err := m.Mint(c.Token)
+		token, err := m.mint(c.Token)
 		if err != nil {
 			return nil, err
 		}
@@ -262,7 +274,7 @@ func (m *Mesh) request(ctx context.Context, c Call, target string) (*http.Reques
 }
 
 // sni is the label by which the caller's own sidecar would ask for the service.
-func (m *Mesh) sni(caller, to string) (string, error) {
+func (m *Caller) sni(caller, to string) (string, error) {
 	service, _, err := m.service(to)
 	if err != nil {
 		return "", err

@@ -13,7 +13,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// idp stands for a tenant's identity provider: it signs tokens with a key that this process made and that dies with it.
+// idp stands for a tenant's identity provider: it signs tokens.
 type idp struct {
 	issuer   string
 	audience string
@@ -21,11 +21,9 @@ type idp struct {
 	jwks     []byte
 }
 
-func newIDP(issuer, audience string) (*idp, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
+func newIDPKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
+
+func newIDP(issuer, audience string, key *ecdsa.PrivateKey) (*idp, error) {
 	const kid = "demo"
 	jwks, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
 		{Key: key.Public(), KeyID: kid, Algorithm: string(jose.ES256), Use: "sig"},

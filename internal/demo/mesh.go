@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,7 +16,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
-	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/internal/controlplane"
 	"github.com/ringfence-mesh/ringfence/source"
 	"github.com/ringfence-mesh/ringfence/tenancy"
@@ -38,6 +36,8 @@ type Config struct {
 
 // Mesh is a running mesh. Close ends it and everything it started.
 type Mesh struct {
+	*Caller
+
 	config   Config
 	source   *overlay
 	plane    *controlplane.ControlPlane
@@ -59,6 +59,7 @@ const readyWithin = 30 * time.Second
 func Start(ctx context.Context, c Config) (*Mesh, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	m := &Mesh{config: c, sidecars: map[string]*sidecar{}, apps: map[string]*App{}, cancel: cancel, broken: make(chan struct{})}
+	m.Caller = &Caller{model: m.model, dial: dialHere, mint: m.Mint, stolen: m.StolenSVID, denials: m.rbacDenials, reason: m.reason}
 	if err := m.start(ctx); err != nil {
 		m.Close()
 		return nil, err
@@ -219,60 +220,8 @@ func (m *Mesh) TrustBundle(trustDomain string) string {
 	return filepath.Join(m.PlaneDir(), "trust", trustDomain+".pem")
 }
 
-// service finds "tenant/service" in the current model.
-func (m *Mesh) service(name string) (tenancy.Service, identity.TenantID, error) {
-	tenant, service, _ := strings.Cut(name, "/")
-	model := m.model()
-	id, err := model.Mapping().TenantID(tenant)
-	if err != nil {
-		return tenancy.Service{}, identity.TenantID{}, err
-	}
-	t, ok := model.Tenant(id)
-	if !ok {
-		return tenancy.Service{}, identity.TenantID{}, fmt.Errorf("no tenant %s", tenant)
-	}
-	for _, s := range t.Services() {
-		if s.Name() == service {
-			return s, id, nil
-		}
-	}
-	return tenancy.Service{}, identity.TenantID{}, fmt.Errorf("tenant %s has no service %s", tenant, service)
-}
-
-// Outbound is where the sidecar of "tenant/service" takes the application's own calls.
-func (m *Mesh) Outbound(name string) (netip.AddrPort, error) {
-	s, _, err := m.service(name)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	port, ok := s.Outbound()
-	if !ok {
-		return netip.AddrPort{}, fmt.Errorf("%s has no outbound port", name)
-	}
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port), nil
-}
-
-// Inbound is where the sidecar of "tenant/service" takes calls of others.
-func (m *Mesh) Inbound(name string) (netip.AddrPort, error) {
-	s, _, err := m.service(name)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	endpoints := s.Endpoints()
-	if len(endpoints) == 0 {
-		return netip.AddrPort{}, fmt.Errorf("%s has no endpoint", name)
-	}
-	return endpoints[0], nil
-}
-
 // Mint signs a token.
-func (m *Mesh) Mint(t Token) (string, error) {
-	p, ok := m.source.idps[t.Issuer]
-	if !ok {
-		return "", fmt.Errorf("no token issuer speaks of tenant %q", t.Issuer)
-	}
-	return p.sign(t, time.Now())
-}
+func (m *Mesh) Mint(t Token) (string, error) { return m.source.mint(t) }
 
 // StolenSVID is a workload's genuine certificate and key, as whoever took over its host would find them.
 func (m *Mesh) StolenSVID(name string) (*tls.Certificate, error) {
@@ -294,8 +243,8 @@ func (r *reasons) Record(e extauthz.Entry) {
 	}
 }
 
-func (m *Mesh) reason(decision string) string {
+func (m *Mesh) reason(_ context.Context, decision string) (string, error) {
 	reason, _ := m.reasons.byID.Load(decision)
 	text, _ := reason.(string)
-	return text
+	return text, nil
 }

@@ -21,7 +21,7 @@ func (r Row) OK() bool { return r.Result.As(r.Call.Want) }
 
 // RunMatrix sends the calls one after the other, so that every refusal can be told to its layer, and prints each as it
 // ends. It returns the rows; an error is a fault of the test bed.
-func (m *Mesh) RunMatrix(ctx context.Context, calls []Call, w io.Writer) ([]Row, error) {
+func (m *Caller) RunMatrix(ctx context.Context, calls []Call, w io.Writer) ([]Row, error) {
 	columns := []column{
 		{"#", 2}, {"from", 0}, {"request", 0}, {"token", 0}, {"expected", 0}, {"got", 0}, {"refused by", 0}, {"ms", 4}, {"", 1},
 	}

@@ -2,8 +2,11 @@ package demo
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/pipeline"
@@ -13,16 +16,32 @@ import (
 // issuer's key set is the one whose private half the demo holds. The user's own files are read live and never written.
 type overlay struct {
 	pipeline.Source
+	idPs
+
 	ports *portMap
-	idps  map[string]*idp // by the tenant that the issuer may assert
-	jwks  map[string][]byte
 }
 
 func newOverlay(ctx context.Context, under pipeline.Source, keepPorts bool) (*overlay, error) {
-	o := &overlay{Source: under, ports: newPortMap(keepPorts), idps: map[string]*idp{}, jwks: map[string][]byte{}}
-	files, _, _, err := under.Load(ctx)
+	// The keys live as long as this process.
+	idps, err := newIDPs(ctx, under, func(string) (*ecdsa.PrivateKey, error) { return newIDPKey() })
 	if err != nil {
 		return nil, err
+	}
+	return &overlay{Source: under, ports: newPortMap(keepPorts), idPs: idps}, nil
+}
+
+// idPs are the identity providers that a configuration names.
+type idPs struct {
+	byTenant map[string]*idp   // by the tenant that the issuer may assert
+	jwks     map[string][]byte // their key sets, by the path of the file that the configuration reads them from
+}
+
+// newIDPs plays every TokenIssuer that takes its keys from a file, with the key that is given for that file.
+func newIDPs(ctx context.Context, under pipeline.Source, key func(file string) (*ecdsa.PrivateKey, error)) (idPs, error) {
+	all := idPs{byTenant: map[string]*idp{}, jwks: map[string][]byte{}}
+	files, _, _, err := under.Load(ctx)
+	if err != nil {
+		return all, err
 	}
 	for _, f := range files {
 		if !isYAML(f) {
@@ -31,29 +50,41 @@ func newOverlay(ctx context.Context, under pipeline.Source, keepPorts bool) (*ov
 		docs, _ := v1alpha1.Decode(f)
 		for _, d := range docs {
 			if issuer, ok := d.(*v1alpha1.TokenIssuer); ok {
-				if err := o.adopt(issuer); err != nil {
-					return nil, err
+				if err := all.adopt(issuer, key); err != nil {
+					return all, err
 				}
 			}
 		}
 	}
-	return o, nil
+	return all, nil
 }
 
-// adopt puts a key of the demo's own in the place of an issuer's.
-func (o *overlay) adopt(issuer *v1alpha1.TokenIssuer) error {
+func (i idPs) adopt(issuer *v1alpha1.TokenIssuer, key func(string) (*ecdsa.PrivateKey, error)) error {
 	if len(issuer.Spec.Audiences) == 0 || !issuer.Spec.JWKS.File.IsSet() {
 		return nil
 	}
-	p, err := newIDP(issuer.Spec.Issuer.Value, issuer.Spec.Audiences[0].Value)
+	file := path.Join(path.Dir(issuer.Pos.File()), issuer.Spec.JWKS.File.Value)
+	k, err := key(file)
+	if err != nil {
+		return err
+	}
+	p, err := newIDP(issuer.Spec.Issuer.Value, issuer.Spec.Audiences[0].Value, k)
 	if err != nil {
 		return err
 	}
 	for _, tenant := range issuer.Spec.Tenants {
-		o.idps[tenant.Value] = p
+		i.byTenant[tenant.Value] = p
 	}
-	o.jwks[path.Join(path.Dir(issuer.Pos.File()), issuer.Spec.JWKS.File.Value)] = p.jwks
+	i.jwks[file] = p.jwks
 	return nil
+}
+
+func (i idPs) mint(t Token) (string, error) {
+	p, ok := i.byTenant[t.Issuer]
+	if !ok {
+		return "", fmt.Errorf("no token issuer speaks of tenant %q", t.Issuer)
+	}
+	return p.sign(t, time.Now())
 }
 
 // Load implements pipeline.Source. The revision is the underlying one: what is replaced stays the same for the life of
