@@ -203,11 +203,28 @@ func TestAMemoryThatFails(t *testing.T) {
 	}
 }
 
+// A memory that failed may hold nothing any more, also where what it held counts again.
+func TestWhatFailedIsKeptAgain(t *testing.T) {
+	t.Parallel()
+	m, n := kept(t)
+	n.err = errors.New("disk full")
+	widen(t, m, globexOrders)
+	if e := expect(t, m, outcome{published: true}); !errors.Is(e.Forgot, n.err) {
+		t.Errorf("forgot: %v", e.Forgot)
+	}
+	n.err, n.files = nil, nil
+	m.shelf.put(globexOrders, tenancytest.TwoTenantsFiles(t)[globexOrders])
+	if e := expect(t, m, outcome{published: true}); e.Forgot != nil || !n.holds(globexOrders, "") {
+		t.Errorf("nothing is kept: %v", e.Forgot)
+	}
+}
+
 // A file of an older version's documents, say, costs its owner's memory and nobody else's.
 func TestAMemoryThatIsNoLongerUnderstood(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ path, from, to string }{
 		"cannot be read":  {acmeOrders, "spec:", "spek:"},
+		"is no text":      {acmeOrders, "apiVersion:", "\xff"},
 		"cannot be built": {acmeOrders, "services: [web]", "services: [nobody]"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -283,7 +300,9 @@ func TestALostRootBringsNothingBack(t *testing.T) {
 	lost := errors.New("root of globex is corrupt")
 	p := pipeline.New(pipeline.Config{Source: m.shelf, Recorder: newEvents(), Memory: n, Bundles: without(t, "globex.demo.test", &lost)})
 	m = mesh{Pipeline: p, t: t, shelf: m.shelf}
-	m.Reload(t.Context())
+	if e := m.Reload(t.Context()); !e.Published || n.holds(globexOrders, "") {
+		t.Errorf("published %v, and globex is still kept: %v", e.Published, e.Forgot)
+	}
 	lost = nil
 	m.Reload(t.Context())
 	if m.Current() == nil || m.served("globex", "web") != "" || n.holds(globexOrders, "") {

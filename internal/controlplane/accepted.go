@@ -153,7 +153,7 @@ func decodeAccepted(data []byte) ([]v1alpha1.File, error) {
 // field takes what stands behind its length.
 func field(data []byte) (value, rest []byte, ok bool) {
 	length, n := binary.Uvarint(data)
-	if n <= 0 || length > uint64(len(data)-n) {
+	if n <= 0 || length > uint64(len(data)-n) { //nolint:gosec // where n counts, it is no more than len(data)
 		return nil, nil, false
 	}
 	end := n + int(length) //nolint:gosec // it is no more than len(data)
