@@ -352,17 +352,13 @@ func TestFailClosedAndGoOn(t *testing.T) {
 	})
 
 	t.Run("proxy list says where the sidecars stand", func(t *testing.T) {
-		list := func(ctx context.Context) string {
-			out, _ := exec.CommandContext(ctx, binary, "proxy", "list", "--state", a.planeState(), "--tenant", "globex").Output()
-			return string(out)
-		}
-		eventually(t, 10*time.Second, "both are in sync", func(ctx context.Context) bool { return strings.Count(list(ctx), "in sync") == 2 })
+		eventually(t, 10*time.Second, "both are in sync", func(ctx context.Context) bool { return strings.Count(a.proxies(ctx), "in sync") == 2 })
 		a.agents["web"].stop(t, syscall.SIGTERM)
 		eventually(t, 10*time.Second, "one is not connected", func(ctx context.Context) bool {
-			return strings.Contains(list(ctx), globexID("web")+"     not connected")
+			return strings.Contains(a.proxies(ctx), globexID("web")+"     not connected")
 		})
 		a.startAgent("web", false)
-		eventually(t, 10*time.Second, "both are in sync again", func(ctx context.Context) bool { return strings.Count(list(ctx), "in sync") == 2 })
+		eventually(t, 10*time.Second, "both are in sync again", func(ctx context.Context) bool { return strings.Count(a.proxies(ctx), "in sync") == 2 })
 	})
 
 	t.Run("a bad file is named, and the last good one stays", func(t *testing.T) {
@@ -380,6 +376,18 @@ func TestFailClosedAndGoOn(t *testing.T) {
 		}
 	})
 
+	t.Run("the control plane restarts with the bad file: the last good one stays", func(t *testing.T) {
+		a.serve.stop(t, syscall.SIGKILL)
+		a.startServe()
+		eventually(t, 15*time.Second, "both are in sync again", func(ctx context.Context) bool { return strings.Count(a.proxies(ctx), "in sync") == 2 })
+		if got := a.call(t.Context(), http.MethodGet); got != 200 {
+			t.Errorf("got %d", got)
+		}
+		if out := a.serve.output.String(); !strings.Contains(out, "mehtods") || !strings.Contains(out, "staying on the last accepted documents") {
+			t.Error("the problem is not named again")
+		}
+	})
+
 	t.Run("metrics and logs", func(t *testing.T) {
 		for _, name := range []string{
 			`ringfence_xds_streams{tenant="globex"} 2`, "ringfence_xds_pushes_total", "ringfence_generation", "ringfence_proof_duration_seconds",
@@ -392,6 +400,12 @@ func TestFailClosedAndGoOn(t *testing.T) {
 			}
 		}
 	})
+}
+
+// proxies is what `ringfence proxy list` says of globex.
+func (a *apart) proxies(ctx context.Context) string {
+	out, _ := exec.CommandContext(ctx, binary, "proxy", "list", "--state", a.planeState(), "--tenant", "globex").Output()
+	return string(out)
 }
 
 func metrics(ctx context.Context, address string) string {

@@ -21,7 +21,7 @@ type build struct {
 	model   *tenancy.Model
 	bundles identity.Bundles
 	tenants map[identity.TenantID]*compiled
-	// compiledNow is how many tenants were not taken from the generation before.
+	// compiledNow is how many tenants were not taken from the build before.
 	compiledNow int
 }
 
@@ -44,8 +44,9 @@ func (b build) tables() []*authz.Table {
 
 // builder makes a mesh out of documents.
 type builder struct {
-	bundles  Bundles
-	previous *Generation
+	bundles Bundles
+	// before says who held an address first, keeps roots, and saves compiling again. Zero: there is nothing before.
+	before build
 	// trouble is what the bundles' maker said last; it explains problems and is none of any owner's.
 	trouble error
 }
@@ -65,14 +66,14 @@ func (b *builder) input(s selection) tenancy.Input {
 	in := tenancy.Input{Documents: docs, Files: files}
 	domains := tenancy.TrustDomains(docs)
 	in.Bundles, b.trouble = b.bundles(domains...)
-	if b.previous != nil {
-		in.Previous = b.previous.model
+	if b.before.model != nil {
+		in.Previous = b.before.model
 		in.Bundles = b.keep(in.Bundles, domains)
 	}
 	return in
 }
 
-// keep adds the roots that the generation before had and that cannot be had now: a root that cannot be read for a while
+// keep adds the roots that the build before had and that cannot be had now: a root that cannot be read for a while
 // must not cut off a tenant that runs.
 func (b *builder) keep(now identity.Bundles, domains []identity.TrustDomain) identity.Bundles {
 	all := now.All()
@@ -80,7 +81,7 @@ func (b *builder) keep(now identity.Bundles, domains []identity.TrustDomain) ide
 		if _, has := now.Get(td); has {
 			continue
 		}
-		if old, had := b.previous.bundles.Get(td); had {
+		if old, had := b.before.bundles.Get(td); had {
 			all = append(all, old)
 		}
 	}
@@ -100,11 +101,9 @@ func (b *builder) compile(m *tenancy.Model, bundles identity.Bundles) (build, []
 		if !ok {
 			continue
 		}
-		if b.previous != nil {
-			if old, ok := b.previous.tenants[id]; ok && old.digest == t.Digest() {
-				made.tenants[id] = old
-				continue
-			}
+		if old, ok := b.before.tenants[id]; ok && old.digest == t.Digest() {
+			made.tenants[id] = old
+			continue
 		}
 		c, err := compileTenant(t)
 		if err != nil {
@@ -196,11 +195,12 @@ type descent struct {
 	level                  map[string]level
 }
 
-// lower takes an owner one step down, and is false where there is none.
+// lower takes an owner one step down, and is false where there is none. An owner whose files are gone from the source
+// has removed them: a problem that somebody else's documents make for it does not bring them back.
 func (d *descent) lower(owner string) bool {
 	if d.level[owner] == onNewest {
 		d.level[owner] = onAccepted
-		if old := d.accepted[owner]; old != nil {
+		if old := d.accepted[owner]; old != nil && d.newest[owner] != nil {
 			d.used[owner] = old
 			return true
 		}

@@ -11,5 +11,6 @@
 // Proof that covers it. What a tenant's digest says is unchanged is not compiled again. Compiling happens in the one
 // goroutine of Run, under no lock that a decision or a push needs: those read the pointer.
 //
-// The last accepted documents are in memory only: a restart with a broken document starts without that owner's.
+// A Memory keeps the accepted documents for the next process, which starts as if this one had never stopped: with a
+// broken document its owner stays on them, and who held an address keeps it. Without a Memory they end with the process.
 package pipeline

@@ -12,6 +12,8 @@ import (
 type owned struct {
 	docs  []v1alpha1.Document
 	files map[string][]byte
+	// raw are the files that all this was read from.
+	raw []v1alpha1.File
 	// problems are those of reading it: with any of them nothing of it is accepted.
 	problems []v1alpha1.Problem
 }
@@ -32,7 +34,9 @@ func decode(files []v1alpha1.File, found []v1alpha1.Problem) (owners selection, 
 		owner := v1alpha1.Owner(f.Path)
 		if path.Ext(f.Path) == ".json" {
 			if owner != "" {
-				of(owner).files[f.Path] = f.Data
+				o := of(owner)
+				o.files[f.Path] = f.Data
+				o.raw = append(o.raw, f)
 			}
 			continue
 		}
@@ -41,6 +45,7 @@ func decode(files []v1alpha1.File, found []v1alpha1.Problem) (owners selection, 
 		if owner != "" {
 			o := of(owner)
 			o.docs = append(o.docs, docs...)
+			o.raw = append(o.raw, f)
 		}
 	}
 	for _, p := range found {

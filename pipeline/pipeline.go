@@ -52,6 +52,9 @@ type Event struct {
 	Counterexample *prove.Counterexample
 	// Err is a reason outside the documents: the source or the trust bundles. The attempt is made again.
 	Err error
+	// Forgot is why the accepted documents could not be brought back at the start, or not be kept for the next one. All
+	// the rest of the attempt counts; it is made again.
+	Forgot error
 	// Compiled is how many tenants had to be compiled; Took is the time of it all, Proving that of the prover.
 	Compiled      int
 	Took, Proving time.Duration
@@ -62,6 +65,8 @@ type Config struct {
 	Source   Source
 	Bundles  Bundles
 	Recorder Recorder
+	// Memory keeps the accepted documents for the next process; nil: they end with this one.
+	Memory Memory
 	// Prover is prove.Proof.Extend where it is nil.
 	Prover Prover
 	// Clock is time.Now where it is nil. It stamps generations and measures; nothing is decided by it.
@@ -78,6 +83,7 @@ type Pipeline struct {
 	reloading sync.Mutex
 	accepted  selection
 	number    uint64
+	recall    recall
 
 	subscribers subscribers
 }
@@ -101,7 +107,7 @@ func (p *Pipeline) Run(ctx context.Context) {
 	retry := time.NewTimer(retryAfter)
 	defer retry.Stop()
 	for {
-		if p.Reload(ctx).Err != nil {
+		if e := p.Reload(ctx); e.Err != nil || e.Forgot != nil {
 			retry.Reset(retryAfter)
 		} else {
 			retry.Stop()
@@ -126,14 +132,20 @@ func (p *Pipeline) Reload(ctx context.Context) Event {
 	e := p.reload(ctx)
 	e.Took = p.config.Clock().Sub(start)
 	e.Generation = p.current.Load()
-	p.last.Store(&e)
+	said := e
+	p.last.Store(&said)
 	if errors.Is(e.Err, context.Canceled) {
 		return e // the end of the process is no event of the mesh
 	}
-	p.config.Recorder.Reloaded(e)
 	if e.Published {
 		p.subscribers.tell()
 	}
+	// Nobody who is served waits for the disk.
+	if err := p.keep(); err != nil {
+		e.Forgot = errors.Join(e.Forgot, err)
+		p.last.Store(&e)
+	}
+	p.config.Recorder.Reloaded(e)
 	return e
 }
 
@@ -143,23 +155,29 @@ func (p *Pipeline) reload(ctx context.Context) Event {
 		return Event{Err: err}
 	}
 	newest, stray := decode(files, problems)
-	b := builder{bundles: p.config.Bundles, previous: p.current.Load()}
+	forgot := p.remember()
+	previous := p.current.Load()
+	b := builder{bundles: p.config.Bundles, before: p.before()}
 	s, ok := b.settle(newest, p.accepted)
 	e := Event{
-		Revision: revision, Err: b.trouble, Stale: s.stale, Dropped: s.dropped, Compiled: s.build.compiledNow,
+		Revision: revision, Err: b.trouble, Forgot: forgot, Stale: s.stale, Dropped: s.dropped, Compiled: s.build.compiledNow,
 		Problems: v1alpha1.SortProblems(append(stray, s.problems...)),
 	}
 	if !ok {
 		return e
 	}
-	if b.previous.same(s.build) {
-		p.accepted = s.used
+	accepted := s.used
+	if b.trouble != nil {
+		accepted = s.waiting(newest, p.accepted)
+	}
+	if previous.same(s.build) {
+		p.accepted = accepted
 		return e
 	}
 	start := p.config.Clock()
 	var before prove.Proof
-	if b.previous != nil {
-		before = b.previous.proof
+	if previous != nil {
+		before = previous.proof
 	}
 	proof, counterexample := p.config.Prover(before, s.build.model, s.build.parts(), s.build.tables())
 	e.Proving = p.config.Clock().Sub(start)
@@ -173,8 +191,9 @@ func (p *Pipeline) reload(ctx context.Context) Event {
 		return e
 	}
 	p.number = g.number
-	p.accepted = s.used
+	p.accepted = accepted
 	p.current.Store(g)
+	p.recall.build = build{} // from now on the generation says what was before
 	e.Published = true
 	return e
 }

@@ -48,6 +48,10 @@ func (l *Log) Reloaded(e Event) {
 	if e.Err != nil {
 		l.log.Error("cannot bring everything of a new configuration; trying again", number, zap.Error(e.Err))
 	}
+	if e.Forgot != nil {
+		l.log.Error("the last accepted documents are not all remembered: after a start an owner with a broken one may be without any",
+			number, zap.Error(e.Forgot))
+	}
 	switch {
 	case e.Counterexample != nil:
 		l.log.Error("the new configuration is not isolated, the last generation stays", number, zap.Error(e.Counterexample))

@@ -28,7 +28,7 @@ SIGINT and SIGTERM end it; what the mesh has goes on without it.`,
 	f := cmd.Flags()
 	var c controlplane.Config
 	config := f.String("config", "", "configuration directory (required)")
-	f.StringVar(&c.State, "state", defaultState(p), "directory of roots and join tokens, made 0700 where it is missing")
+	f.StringVar(&c.State, "state", defaultState(p), "directory of roots, join tokens and accepted documents, made 0700 where it is missing")
 	f.StringVar(&c.XDSListen, "xds-listen", ":7443", "address for agents' configuration streams (mutual TLS)")
 	f.StringVar(&c.IssuerListen, "issuer-listen", ":7444", "address for agents that join (TLS and a join token)")
 	f.StringVar(&c.AdminSocket, "admin-socket", "", "Unix socket for operators (default STATE/admin.sock)")

@@ -25,7 +25,7 @@ import (
 // Config is what a ControlPlane is made of.
 type Config struct {
 	Source pipeline.Source
-	// State is the directory of roots and tokens; where it is empty they are in memory.
+	// State is the directory of roots, tokens and accepted documents; where it is empty they are in memory.
 	State string
 	// XDSListen and IssuerListen are TCP addresses; port 0 takes a free one.
 	XDSListen, IssuerListen string
@@ -79,6 +79,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	}
 	cp.pipeline = pipeline.New(pipeline.Config{
 		Source: c.Source,
+		Memory: memoryIn(c.State),
 		Bundles: func(domains ...identity.TrustDomain) (identity.Bundles, error) {
 			return cp.issuer.Bundles(c.Clock(), domains...)
 		},

@@ -323,6 +323,52 @@ func TestTokensAndTheRootsSurviveARestart(t *testing.T) {
 	}
 }
 
+// TestAcceptedDocumentsSurviveARestart: with and without the file of the process before.
+func TestAcceptedDocumentsSurviveARestart(t *testing.T) {
+	t.Parallel()
+	state, config := filepath.Join(t.TempDir(), "state"), example(t)
+	kept := filepath.Join(state, "accepted")
+	p := start(t, controlplane.Config{State: state}, config)
+	if _, err := p.WaitGeneration(within(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	served := func() (string, []byte) {
+		t.Helper()
+		g, err := p.WaitGeneration(within(t), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, _ := g.Workload(acmeOrders)
+		snapshot, table, _ := g.Snapshot(w)
+		return snapshot.Version(), table
+	}
+	version, table := served()
+	restart := func() {
+		t.Helper()
+		if err := p.stop(); err != nil { // it ends after the documents are kept
+			t.Fatal(err)
+		}
+		p = start(t, controlplane.Config{State: state, Log: zap.NewNop()}, config)
+	}
+	p.edit("tenants/acme/orders.yaml", "spec:", "spek:")
+	for range 2 {
+		restart()
+		if again, same := served(); again != version || !bytes.Equal(table, same) {
+			t.Errorf("acme/orders has %q after the restart, %q before", again, version)
+		}
+	}
+	if err := os.Truncate(kept, 100); err != nil {
+		t.Fatal(err)
+	}
+	restart()
+	if again, _ := served(); again != "" {
+		t.Errorf("acme/orders has %q of a damaged file", again)
+	}
+	if _, err := os.Stat(kept + ".bad"); err != nil {
+		t.Errorf("the damaged file is not set aside: %v", err)
+	}
+}
+
 func TestNobodyIsServedWithoutACertificateOfTheMesh(t *testing.T) {
 	t.Parallel()
 	p := start(t, controlplane.Config{}, example(t))

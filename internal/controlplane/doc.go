@@ -2,5 +2,5 @@
 // server, the issuer, the operators' admin socket, and the HTTP endpoint for health and metrics.
 //
 // It is used by `ringfence serve`, by the demo and by end-to-end tests alike, so what they run is the same. It holds
-// wiring and no rules.
+// wiring, the file in which accepted documents outlive the process, and no rules.
 package controlplane

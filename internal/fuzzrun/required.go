@@ -24,6 +24,7 @@ func required() []requirement {
 		{"x-forwarded-client-cert headers", "authz/extauthz", "FuzzXFCC"},
 		{"discovery requests", "xds/delta", "FuzzConversation"},
 		{"the agent's cache", "agent", "FuzzState"},
+		{"the control plane's accepted documents", "internal/controlplane", "FuzzAccepted"},
 	}
 }
 
