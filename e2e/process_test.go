@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/ringfence-mesh/ringfence/examples"
+	"github.com/ringfence-mesh/ringfence/internal/freeport"
 	"github.com/ringfence-mesh/ringfence/internal/realenvoy"
 )
 
@@ -174,14 +175,16 @@ func (a *apart) freePorts() {
 	}
 }
 
+// ports are given once each, to all tests of this package.
+var ports freeport.Finder
+
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	port, err := ports.Find(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // nothing was accepted
-	return l.Addr().(*net.TCPAddr).Port
+	return int(port)
 }
 
 func (a *apart) planeState() string { return filepath.Join(a.state, "plane") }

@@ -10,13 +10,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +28,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/internal/freeport"
 	"github.com/ringfence-mesh/ringfence/internal/realenvoy"
 	"github.com/ringfence-mesh/ringfence/internal/testca"
 	"github.com/ringfence-mesh/ringfence/tenancy"
@@ -80,27 +79,16 @@ func realMesh(tb testing.TB, files map[string]string) mesh {
 	return m
 }
 
-// Ports below the range that the kernel gives to outgoing connections, so that none of those takes one in between.
-const firstPort, lastPort = 21_000, 32_000
-
-var nextPort atomic.Int64
+// ports are given once each, to all tests of this package.
+var ports freeport.Finder
 
 func freePort(tb testing.TB) string {
 	tb.Helper()
-	start := int64(os.Getpid()) // several test processes start at different ports
-	for range lastPort - firstPort {
-		port := strconv.FormatInt(firstPort+(start*37+nextPort.Add(1))%(lastPort-firstPort), 10)
-		l, err := net.Listen("tcp", ":"+port)
-		if err != nil {
-			continue
-		}
-		if err := l.Close(); err != nil {
-			tb.Fatal(err)
-		}
-		return port
+	port, err := ports.Find(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
 	}
-	tb.Fatal("no free port")
-	return ""
+	return strconv.Itoa(int(port))
 }
 
 func (m mesh) address(port string) string { return net.JoinHostPort("127.0.0.1", m.ports[port]) }

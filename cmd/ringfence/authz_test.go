@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"net"
+	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/ringfence-mesh/ringfence/examples"
+	"github.com/ringfence-mesh/ringfence/internal/freeport"
 	"github.com/ringfence-mesh/ringfence/internal/testca"
 )
 
@@ -104,14 +105,16 @@ func (d *decisionPoint) write(name string, data []byte) {
 	}
 }
 
+// ports are given once each, to all tests of this package.
+var ports freeport.Finder
+
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := ports.Find(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 // overSocket asks through the Unix socket, overTLS with a certificate through the port.

@@ -2,23 +2,22 @@ package demo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
-	"net"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/internal/freeport"
 )
 
 // portMap gives every loopback port that a document names a port that is free on this machine now. A port keeps its
 // substitute for the life of the map, so a document can change while the mesh runs.
 type portMap struct {
 	keepFree bool // keep a declared port if it is free
+	finder   freeport.Finder
 
 	mu     sync.Mutex
 	chosen map[uint16]uint16
@@ -35,28 +34,16 @@ func (p *portMap) get(ctx context.Context, declared uint16) (uint16, error) {
 	if port, ok := p.chosen[declared]; ok {
 		return port, nil
 	}
-	candidates := []uint16{0, 0, 0, 0, 0, 0, 0, 0} // 0: any; the system may offer one that we gave away but that nobody listens on yet
-	if p.keepFree {
-		candidates = append([]uint16{declared}, candidates...)
-	}
-	for _, candidate := range candidates {
-		port, err := freePort(ctx, candidate)
-		if err != nil || p.taken[port] {
-			continue
+	port := declared
+	if !p.keepFree || p.taken[declared] || !freeport.Free(ctx, declared) {
+		found, err := p.finder.Find(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("in place of port %d: %w", declared, err)
 		}
-		p.chosen[declared], p.taken[port] = port, true
-		return port, nil
+		port = found
 	}
-	return 0, fmt.Errorf("no free port on 127.0.0.1 for %d", declared)
-}
-
-func freePort(ctx context.Context, want uint16) (uint16, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(want))))
-	if err != nil {
-		return 0, err
-	}
-	address, err := netip.ParseAddrPort(l.Addr().String())
-	return address.Port(), errors.Join(err, l.Close())
+	p.chosen[declared], p.taken[port] = port, true
+	return port, nil
 }
 
 // rewrite replaces, in a YAML file, the ports of endpoints, of applications and of outbound listeners. Lines stay, so that

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringfence-mesh/ringfence/examples"
+	"github.com/ringfence-mesh/ringfence/internal/freeport"
 	"github.com/ringfence-mesh/ringfence/source"
 )
 
@@ -22,7 +23,7 @@ func TestRelay(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
 	socket := filepath.Join(dir, "relay.sock")
-	port, err := freePort(t.Context(), 0)
+	port, err := new(freeport.Finder).Find(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
