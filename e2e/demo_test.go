@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -66,6 +67,15 @@ func TestDemoSuggestions(t *testing.T) {
 	}
 	if !seen[http.StatusOK] || !seen[http.StatusForbidden] || len(seen) != 2 {
 		t.Errorf("the suggestions show %v", seen)
+	}
+	why := regexp.MustCompile(`ringfence why X-RINGFENCE-DECISION (--log \S+)`).FindStringSubmatch(p.output.String())
+	decision := regexp.MustCompile(`"msg":"call refused","decision":"([0-9a-f]{32})"`).FindSubmatch(readFile(t, filepath.Join(p.state(t), "log")))
+	if why == nil || decision == nil {
+		t.Fatalf("no way from a refusal to its reason: %q, %q", why, decision)
+	}
+	out, err := exec.CommandContext(t.Context(), binary, append([]string{"why", string(decision[1])}, strings.Fields(why[1])...)...).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "what to do") {
+		t.Errorf("why: %v\n%s", err, out)
 	}
 }
 

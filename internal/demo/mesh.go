@@ -132,10 +132,24 @@ func (m *Mesh) Settled(ctx context.Context) error {
 	go func() { acknowledged <- m.plane.WaitAcknowledged(ctx, ids...) }()
 	select {
 	case err := <-acknowledged:
-		return err
+		return errors.Join(err, m.refusals(err))
 	case <-m.broken:
 		return m.cause
 	}
+}
+
+// refusals says what Envoys refused, where something is not acknowledged: a port that somebody else has taken, for example.
+func (m *Mesh) refusals(unacknowledged error) error {
+	if unacknowledged == nil {
+		return nil
+	}
+	var errs []error
+	for _, stream := range m.plane.Streams() {
+		for _, refused := range stream.Refused {
+			errs = append(errs, fmt.Errorf("%s: %s", stream.Workload, refused.Text))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // run keeps a part of the mesh going until the mesh is closed; if it ends before, the mesh is broken.
@@ -236,11 +250,18 @@ func (m *Mesh) StolenSVID(name string) (*tls.Certificate, error) {
 // reasons remembers why calls were refused, as an operator would look it up by the decision's id.
 type reasons struct{ byID sync.Map }
 
+// recorder tells the matrix why a call was refused, and the log as every agent does.
+type recorder struct {
+	reasons *reasons
+	log     extauthz.Recorder
+}
+
 // Record implements extauthz.Recorder.
-func (r *reasons) Record(e extauthz.Entry) {
+func (r recorder) Record(e extauthz.Entry) {
 	if !e.Allowed {
-		r.byID.Store(e.ID, e.Reason.String())
+		r.reasons.byID.Store(e.ID, e.Reason.String())
 	}
+	r.log.Record(e)
 }
 
 func (m *Mesh) reason(_ context.Context, decision string) (string, error) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/ringfence-mesh/ringfence/agent"
+	"github.com/ringfence-mesh/ringfence/authz/extauthz"
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/tenancy"
 )
@@ -43,7 +44,7 @@ func (m *Mesh) startSidecar(ctx context.Context, w tenancy.Workload) error {
 			ControlPlane: m.plane.XDSAddr().String(), Issuer: m.plane.IssuerAddr().String(),
 			ControlPlaneID: plane.String(), PlatformRoot: root, JoinToken: token,
 			EnvoyPath: m.config.Envoy, EnvoyArgs: []string{"--concurrency", "1"},
-			Recorder: &m.reasons, Log: m.config.Log.Named(name),
+			Recorder: recorder{reasons: &m.reasons, log: extauthz.Log(m.config.Log.Named(name))}, Log: m.config.Log.Named(name),
 		})
 	})
 	return nil
