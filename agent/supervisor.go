@@ -26,8 +26,8 @@ const (
 	maxLogLine = 8 << 10
 )
 
-// drainFlags end what is open within seconds of a change of its filter chain; Envoy's own default is ten minutes, and it
-// is a flag of the process, so only who starts Envoy can promise it.
+// envoyFlags are how Envoy is started. The drain time ends what is open within seconds of a change of its filter chain;
+// Envoy's own default is ten minutes, and it is a flag of the process, so only who starts Envoy can promise it.
 //
 // --reject-unknown-dynamic-fields makes an Envoy that does not know a guard refuse the configuration in place of dropping
 // the guard.

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/internal/durable"
 )
 
 const (
@@ -33,8 +34,8 @@ type directory struct {
 // openDirectory makes the directory where it is missing and holds it for this process.
 func openDirectory(path string) (*directory, error) {
 	for _, p := range []string{path, filepath.Join(path, rootsDir), filepath.Join(path, trustDir), filepath.Join(path, tokensDir)} {
-		if err := privateDir(p); err != nil {
-			return nil, err
+		if err := durable.PrivateDir(p); err != nil {
+			return nil, fmt.Errorf("state %w", err)
 		}
 	}
 	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, fileMode)
@@ -46,35 +47,6 @@ func openDirectory(path string) (*directory, error) {
 		return nil, fmt.Errorf("%w: %s", ErrLocked, path)
 	}
 	return &directory{path: path, lock: lock}, nil
-}
-
-// privateDir makes a directory that only this user reaches. One that is there already and open to others is narrowed while
-// it is empty; otherwise it is refused, for it may be somebody else's.
-func privateDir(path string) error {
-	if err := os.MkdirAll(path, dirMode); err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	if s, ok := info.Sys().(*syscall.Stat_t); !ok || int(s.Uid) != os.Geteuid() {
-		return fmt.Errorf("%w: %s belongs to another", ErrOpen, path)
-	}
-	if info.Mode().Perm()&0o077 == 0 {
-		return nil
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	if len(entries) > 0 {
-		return fmt.Errorf("%w: chmod 700 %s if it is the right one", ErrOpen, path)
-	}
-	if err := os.Chmod(path, dirMode); err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	return nil
 }
 
 func (d *directory) close() error { return d.lock.Close() }
@@ -114,17 +86,17 @@ func (d *directory) addRoot(r *root) error {
 	}
 	defer func() { _ = os.RemoveAll(temp) }() // gone after the rename
 	for name, data := range map[string][]byte{"root.pem": certPEM, "key.pem": keyPEM} {
-		if err := writeSynced(filepath.Join(temp, name), data, fileMode); err != nil {
+		if err := durable.Write(filepath.Join(temp, name), data, fileMode); err != nil {
 			return fmt.Errorf("root of %s: %w", r.td, err)
 		}
 	}
-	if err := syncDir(temp); err != nil {
+	if err := durable.SyncDir(temp); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, filepath.Join(parent, r.td.String())); err != nil {
 		return fmt.Errorf("root of %s: %w", r.td, err)
 	}
-	if err := syncDir(parent); err != nil {
+	if err := durable.SyncDir(parent); err != nil {
 		return err
 	}
 	return d.publish(r)
@@ -140,7 +112,7 @@ func (d *directory) publish(r *root) error {
 	if have, err := os.ReadFile(path); err == nil && string(have) == string(b.PEM()) {
 		return nil
 	}
-	return writeAtomic(path, b.PEM(), publicMode)
+	return durable.Replace(path, b.PEM(), publicMode)
 }
 
 func (d *directory) tokens() (map[tokenHash]record, error) {
@@ -173,7 +145,7 @@ func (d *directory) addToken(h tokenHash, r record) error {
 	if err != nil {
 		return fmt.Errorf("join token: %w", err)
 	}
-	return writeAtomic(d.tokenPath(h), data, fileMode)
+	return durable.Replace(d.tokenPath(h), data, fileMode)
 }
 
 func (d *directory) dropToken(h tokenHash) (bool, error) {
@@ -184,49 +156,9 @@ func (d *directory) dropToken(h tokenHash) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("join token: %w", err)
 	}
-	return true, syncDir(filepath.Join(d.path, tokensDir))
+	return true, durable.SyncDir(filepath.Join(d.path, tokensDir))
 }
 
 func (d *directory) tokenPath(h tokenHash) string {
 	return filepath.Join(d.path, tokensDir, hex.EncodeToString(h[:]))
-}
-
-// writeAtomic puts a file in place so that a crash leaves the old one or the new one, and the new one once it returned.
-func writeAtomic(path string, data []byte, mode os.FileMode) error {
-	temp := filepath.Join(filepath.Dir(path), tempMark+filepath.Base(path))
-	if err := writeSynced(temp, data, mode); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func writeSynced(path string, data []byte, mode os.FileMode) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, mode)
-	if err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := f.Write(data); err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	return nil
-}
-
-// syncDir makes renames and removals in a directory durable.
-func syncDir(path string) (err error) {
-	d, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
-	return nil
 }

@@ -11,7 +11,11 @@
 // Sources: SPIFFE X509-SVID standard, RFC 5280 (certificates), RFC 2986 (certificate requests).
 package issuer
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/ringfence-mesh/ringfence/internal/durable"
+)
 
 var (
 	// ErrRefused says that a join token gives nothing: it is unknown, used, expired, or another workload's. Which of
@@ -24,7 +28,7 @@ var (
 	// ErrLocked says that another process holds the state directory.
 	ErrLocked = errors.New("state directory is in use by another process")
 	// ErrOpen says that other users can reach a state directory that is in use already.
-	ErrOpen = errors.New("state directory is open to other users")
+	ErrOpen = durable.ErrOpen
 	// ErrTTL says that a join token was asked for with a life outside the bounds.
 	ErrTTL = errors.New("bad life of a join token")
 	// ErrNoWorkload says that a workload may not be given a join token.

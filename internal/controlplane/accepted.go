@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/internal/durable"
 	"github.com/ringfence-mesh/ringfence/pipeline"
 )
 
@@ -79,14 +80,10 @@ func (a accepted) write(files []v1alpha1.File) error {
 	if err != nil {
 		return err
 	}
-	temp := a.path + ".new"
-	if err := writeSynced(temp, data); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	if err := os.Rename(temp, a.path); err != nil {
+	if err := durable.Replace(a.path, data, acceptedMode); err != nil {
 		return fmt.Errorf("%w: %w", errAccepted, err)
 	}
-	return syncDir(filepath.Dir(a.path))
+	return nil
 }
 
 func readAccepted(path string) ([]byte, error) {
@@ -158,32 +155,4 @@ func field(data []byte) (value, rest []byte, ok bool) {
 	}
 	end := n + int(length) //nolint:gosec // it is no more than len(data)
 	return data[n:end:end], data[end:], true
-}
-
-func writeSynced(path string, data []byte) (err error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, acceptedMode)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errAccepted, err)
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := f.Write(data); err != nil {
-		return fmt.Errorf("%w: %w", errAccepted, err)
-	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("%w: %w", errAccepted, err)
-	}
-	return nil
-}
-
-// syncDir makes a rename durable.
-func syncDir(path string) (err error) {
-	d, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errAccepted, err)
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("%w: %w", errAccepted, err)
-	}
-	return nil
 }

@@ -220,9 +220,6 @@ func (m *Mesh) model() *tenancy.Model { return m.plane.Generation().Model() }
 // Apps are the sample applications by "tenant/service".
 func (m *Mesh) Apps() map[string]*App { return m.apps }
 
-// Plane is the control plane.
-func (m *Mesh) Plane() *controlplane.ControlPlane { return m.plane }
-
 // ConfigDir is the directory that the mesh reads.
 func (m *Mesh) ConfigDir() string { return m.config.Dir }
 

@@ -181,9 +181,6 @@ func (p *Process) Pid() int { return p.pid }
 // Log is what Envoy has written so far.
 func (p *Process) Log() string { return p.log.String() }
 
-// Done is closed when Envoy is gone.
-func (p *Process) Done() <-chan struct{} { return p.done }
-
 // Stop kills Envoy, by its process id, and waits until it is gone. It may be called more than once.
 func (p *Process) Stop() {
 	select {
