@@ -27,6 +27,9 @@ type twinToken struct {
 	tenant  string
 	roles   []string
 	expires time.Time
+	acr     string
+	amr     []string
+	auth    time.Time // zero: the token does not say it
 }
 
 type twinCall struct {
@@ -88,6 +91,22 @@ func twinDecide(table *tableMsg, c twinCall) (reason, rule string) {
 		}
 		if c.token.tenant != c.caller.tenant {
 			return "token_tenant_mismatch", ""
+		}
+	}
+	// The sensitivity's demands hold.
+	if class := dest.GetSensitivity(); class != nil {
+		if len(class.GetAcr()) > 0 && (c.token.acr == "" || !slices.Contains(class.GetAcr(), c.token.acr)) {
+			return "step_up_required", ""
+		}
+		for _, demanded := range class.GetAmr() {
+			if !slices.Contains(c.token.amr, demanded) {
+				return "step_up_required", ""
+			}
+		}
+		if seconds := class.GetMaxAuthAgeSeconds(); seconds > 0 {
+			if c.token.auth.IsZero() || c.now.After(c.token.auth.Add(time.Duration(seconds)*time.Second)) {
+				return "step_up_required", ""
+			}
 		}
 	}
 	// A rule allows it.
@@ -207,6 +226,13 @@ func newCast(t testing.TB, w *world, end time.Time) cast {
 		"clerk", w.token(t, "https://idp.acme.example.com", "acme", end, "clerk"),
 		twinToken{tenant: "acme", roles: []string{"clerk"}, expires: time.Unix(end.Unix(), 0)},
 	)
+	fresh := w.now.Truncate(time.Second).Add(-time.Minute)
+	addToken(
+		"stepped up", w.tokenWith(t, "https://idp.acme.example.com", "acme", end, map[string]any{
+			"roles": []string{"manager"}, "acr": "mfa", "amr": []string{"pwd", "hwk"}, "auth_time": fresh.Unix(),
+		}),
+		twinToken{tenant: "acme", roles: []string{"manager"}, expires: time.Unix(end.Unix(), 0), acr: "mfa", amr: []string{"pwd", "hwk"}, auth: fresh},
+	)
 	c.times = []time.Time{w.now, end.Add(-time.Nanosecond), end, w.now.Add(2 * time.Hour)}
 	return c
 }
@@ -247,7 +273,7 @@ func explained(t rapid.TB, e authz.Explanation, d authz.Decision) {
 			t.Fatalf("steps do not follow each other: %+v", e.Steps)
 		}
 	}
-	if e.Decision != d || covering != d.Rule() || len(e.Steps) != 5 || (failed == 0) != d.Allowed() || failed > 1 {
+	if e.Decision != d || covering != d.Rule() || len(e.Steps) != 6 || (failed == 0) != d.Allowed() || failed > 1 {
 		t.Fatalf("%s %q is explained by %+v", d.Reason(), d.Rule(), e)
 	}
 }
@@ -330,6 +356,9 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 		1, 3,
 	)
 	roles := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"clerk", "manager"}), 0, 2, rapid.ID)
+	classes := rapid.SampledFrom([]*classMsg{
+		nil, {Name: "internal"}, {Name: "a", Acr: []string{"phr", "mfa"}}, {Name: "b", Amr: []string{"hwk"}}, {Name: "c", MaxAuthAgeSeconds: 300},
+	})
 	until := rapid.SampledFrom([]int64{0, w.now.Unix(), end.Unix(), end.Unix() + 1000})
 	rapid.Check(t, func(r *rapid.T) {
 		shared := rapid.Bool().Draw(r, "shared")
@@ -347,6 +376,9 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 		}
 		for i := range rapid.IntRange(1, 3).Draw(r, "services") {
 			s := &serviceMsg{Name: fmt.Sprintf("s%d", i), Port: "http", Token: rapid.SampledFrom(tokenModes[:]).Draw(r, "mode"), Accounts: []string{m.GetWorkload()}}
+			if s.GetToken() == tokenRequired {
+				s.Sensitivity = classes.Draw(r, "class")
+			}
 			for j := range rapid.IntRange(0, 4).Draw(r, "rules") {
 				s.Rules = append(s.Rules, &ruleMsg{
 					Name: fmt.Sprintf("p/r%d", j), From: rapid.SliceOfNDistinct(rapid.SampledFrom(own), 0, len(own), rapid.ID).Draw(r, "from"),
