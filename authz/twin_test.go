@@ -94,20 +94,8 @@ func twinDecide(table *tableMsg, c twinCall) (reason, rule string) {
 		}
 	}
 	// The sensitivity's demands hold.
-	if class := dest.GetSensitivity(); class != nil {
-		if len(class.GetAcr()) > 0 && (c.token.acr == "" || !slices.Contains(class.GetAcr(), c.token.acr)) {
-			return "step_up_required", ""
-		}
-		for _, demanded := range class.GetAmr() {
-			if !slices.Contains(c.token.amr, demanded) {
-				return "step_up_required", ""
-			}
-		}
-		if seconds := class.GetMaxAuthAgeSeconds(); seconds > 0 {
-			if c.token.auth.IsZero() || c.now.After(c.token.auth.Add(time.Duration(seconds)*time.Second)) {
-				return "step_up_required", ""
-			}
-		}
+	if !twinMeets(dest.GetSensitivity(), c) {
+		return "step_up_required", ""
 	}
 	// A rule allows it.
 	for _, r := range dest.GetRules() {
@@ -122,6 +110,19 @@ func twinDecide(table *tableMsg, c twinCall) (reason, rule string) {
 		}
 	}
 	return "no_rule", ""
+}
+
+func twinMeets(class *classMsg, c twinCall) bool {
+	if len(class.GetAcr()) > 0 && (c.token.acr == "" || !slices.Contains(class.GetAcr(), c.token.acr)) {
+		return false
+	}
+	for _, demanded := range class.GetAmr() {
+		if !slices.Contains(c.token.amr, demanded) {
+			return false
+		}
+	}
+	seconds := class.GetMaxAuthAgeSeconds()
+	return seconds == 0 || (!c.token.auth.IsZero() && !c.now.After(c.token.auth.Add(time.Duration(seconds)*time.Second)))
 }
 
 func twinRole(dest *serviceMsg, roles []string, c twinCall) bool {
@@ -225,13 +226,6 @@ func newCast(t testing.TB, w *world, end time.Time) cast {
 	addToken(
 		"clerk", w.token(t, "https://idp.acme.example.com", "acme", end, "clerk"),
 		twinToken{tenant: "acme", roles: []string{"clerk"}, expires: time.Unix(end.Unix(), 0)},
-	)
-	fresh := w.now.Truncate(time.Second).Add(-time.Minute)
-	addToken(
-		"stepped up", w.tokenWith(t, "https://idp.acme.example.com", "acme", end, map[string]any{
-			"roles": []string{"manager"}, "acr": "mfa", "amr": []string{"pwd", "hwk"}, "auth_time": fresh.Unix(),
-		}),
-		twinToken{tenant: "acme", roles: []string{"manager"}, expires: time.Unix(end.Unix(), 0), acr: "mfa", amr: []string{"pwd", "hwk"}, auth: fresh},
 	)
 	c.times = []time.Time{w.now, end.Add(-time.Nanosecond), end, w.now.Add(2 * time.Hour)}
 	return c
@@ -360,6 +354,17 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 		nil, {Name: "internal"}, {Name: "a", Acr: []string{"phr", "mfa"}}, {Name: "b", Amr: []string{"hwk"}}, {Name: "c", MaxAuthAgeSeconds: 300},
 	})
 	until := rapid.SampledFrom([]int64{0, w.now.Unix(), end.Unix(), end.Unix() + 1000})
+	fresh := w.now.Truncate(time.Second).Add(-time.Minute)
+	steppedUp := w.tokenWith(t, "https://idp.acme.example.com", "acme", end, map[string]any{
+		"roles": []string{"manager"}, "acr": "mfa", "amr": []string{"pwd", "hwk"}, "auth_time": fresh.Unix(),
+	})
+	c.tokens = append(c.tokens, player[authz.Token, twinToken]{
+		"stepped up", func(table *authz.Table) authz.Token { return table.Token(steppedUp, w.now) },
+		twinToken{
+			present: true, tenant: "acme", roles: []string{"manager"}, expires: time.Unix(end.Unix(), 0),
+			acr: "mfa", amr: []string{"pwd", "hwk"}, auth: fresh,
+		},
+	})
 	rapid.Check(t, func(r *rapid.T) {
 		shared := rapid.Bool().Draw(r, "shared")
 		var m *tableMsg

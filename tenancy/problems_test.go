@@ -220,7 +220,8 @@ func TestProblems(t *testing.T) {
 		{"class without classes", edits{orders + ": token: required": "sensitivity: secret"}, []string{"acme RF2007 tenants/acme/orders.yaml:7:16"}, "no class of sensitivity"},
 		{"class of a mere caller", edits{mesh + platformDomain: sensitive, web + ": [web]": "[web]\n  sensitivity: open"}, []string{"acme RF2017 tenants/acme/web.yaml:8:16"}, "no effect"},
 		{
-			"classes that cannot be met", edits{mesh + platformDomain: classes(
+			"classes that cannot be met",
+			edits{mesh + platformDomain: classes(
 				`a: {acr: [mfa]}`, `b: {token: optional, amr: [hwk]}`, `c: {maxAuthAge: 1s}`, `Dd: {}`, `e: {token: required, acr: ["a b", "", "\"", "a\\b", å, x, x]}`,
 				`f: {token: required, maxAuthAge: 0s}`, `g: {token: required, maxAuthAge: 1500ms}`, `h: {token: required, maxAuthAge: 721h}`, `i: {token: required, maxAuthAge: -1s}`,
 				`j: {token: required, amr: [a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r]}`, `k: {token: required, acr: [`+strings.Repeat("a", 256)+`]}`,
@@ -236,12 +237,14 @@ func TestProblems(t *testing.T) {
 		{
 			"a class with problems is nobody else's",
 			edits{mesh + platformDomain: classes(`secret: {acr: [mfa]}`), orders + ": token: required": "sensitivity: secret"},
-			[]string{"platform RF2040 mesh.yaml:14:13"}, "",
+			[]string{"platform RF2040 mesh.yaml:14:13"},
+			"",
 		},
 		{
 			"a Mesh with problems is nobody else's",
 			edits{mesh + platformDomain: classes(`secret: {tokn: required}`), orders + ": token: required": "sensitivity: secret"},
-			[]string{"platform RF1008 mesh.yaml:14:14"}, "",
+			[]string{"platform RF1008 mesh.yaml:14:14"},
+			"",
 		},
 
 		{

@@ -91,7 +91,8 @@ func (b *builder) readClasses(mesh *v1alpha1.Mesh) {
 			Class: name, ACR: values(doc.ACR), AMR: values(doc.AMR), MaxAuthAge: doc.MaxAuthAge.Value,
 		}}
 		if age := doc.MaxAuthAge; age.IsSet() && (age.Value == 0 || Sensitivity{MaxAuthAge: age.Value}.Check() != nil) {
-			b.reportAt(age.Pos, v1alpha1.CodeSensitivity, "write for example 5m", "maxAuthAge is whole seconds, from 1s to %dh", maxAuthAge/time.Hour)
+			b.reportAt(age.Pos, v1alpha1.CodeSensitivity, "write for example 5m",
+				"maxAuthAge is whole seconds, from 1s to %dh", maxAuthAge/time.Hour)
 		}
 		if c.sensitivity.Demands() && c.token != TokenRequired {
 			b.reportAt(doc.Pos, v1alpha1.CodeSensitivity, "add token: required to the class",

@@ -54,20 +54,25 @@ func TestStepUpChallenge(t *testing.T) {
 	}{
 		"acr": {
 			", acr: [phr, \"urn:mace:incommon:iap:silver\"]",
-			map[string]any{"acr": "pwd"}, map[string]any{"acr": "urn:mace:incommon:iap:silver"},
+			map[string]any{"acr": "pwd"},
+			map[string]any{"acr": "urn:mace:incommon:iap:silver"},
 			map[string]string{"acr_values": "phr urn:mace:incommon:iap:silver"},
 		},
 		"acr with every character": {
-			", acr: [\"!#$%&'()*+,-./:;<=>?@[]^_`{|}~\"]", nil, map[string]any{"acr": "!#$%&'()*+,-./:;<=>?@[]^_`{|}~"},
+			", acr: [\"!#$%&'()*+,-./:;<=>?@[]^_`{|}~\"]", nil,
+			map[string]any{"acr": "!#$%&'()*+,-./:;<=>?@[]^_`{|}~"},
 			map[string]string{"acr_values": "!#$%&'()*+,-./:;<=>?@[]^_`{|}~"},
 		},
 		"age": {", maxAuthAge: 5m", nil, map[string]any{"auth_time": time.Now().Unix()}, map[string]string{"max_age": "300"}},
 		"amr": {
-			", amr: [hwk, pwd]", map[string]any{"amr": []string{"pwd"}}, map[string]any{"amr": []string{"pwd", "hwk", "mfa"}},
+			", amr: [hwk, pwd]",
+			map[string]any{"amr": []string{"pwd"}},
+			map[string]any{"amr": []string{"pwd", "hwk", "mfa"}},
 			map[string]string{"error_description": "The user must authenticate again by all of: hwk pwd"},
 		},
 		"all": {
-			", acr: [mfa], amr: [hwk], maxAuthAge: 1s", map[string]any{"acr": "mfa", "amr": []string{"hwk"}},
+			", acr: [mfa], amr: [hwk], maxAuthAge: 1s",
+			map[string]any{"acr": "mfa", "amr": []string{"hwk"}},
 			map[string]any{"acr": "mfa", "amr": []string{"hwk"}, "auth_time": time.Now().Add(10 * time.Second).Unix()},
 			map[string]string{"acr_values": "mfa", "max_age": "1", "error_description": "The user must authenticate again by all of: hwk"},
 		},
