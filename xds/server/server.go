@@ -144,7 +144,7 @@ func (s *Server) serve(ctx context.Context, run func(context.Context, *watch) er
 	defer cancel()
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	defer context.AfterFunc(s.ctx, func() { end(errStopped) })()
+	defer context.AfterFunc(s.ctx, func() { end(errStopped) })() //nolint:contextcheck // joins the two
 	err = run(ctx, w)
 	w.log.Info("discovery stream ended", zap.NamedError("cause", err))
 	return toStatus(err)
