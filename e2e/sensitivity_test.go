@@ -175,12 +175,19 @@ func TestClassChangesOnOpenConnections(t *testing.T) {
 	session := open(t, m, call)
 	expectWithin(t, session, call, allowed)
 	stepUp := demo.Want{Status: 401, Layer: demo.LayerAuthz, Reason: "step_up_required"}
-	for i, demand := range []string{", acr: [mfa]", ", maxAuthAge: 30s", ", amr: [hwk]"} {
+	var most []string // the longest list of the longest values
+	for i := range 8 {
+		most = append(most, strings.Repeat(strconv.Itoa(i), 127)+"x")
+	}
+	for i, demand := range []string{", acr: [mfa]", ", maxAuthAge: 30s", ", amr: [hwk]", ", acr: [" + strings.Join(most, ", ") + "]"} {
 		edit(t, m, "mesh.yaml", "{token: required}", "{token: required"+demand+"}")
 		expectWithin(t, session, call, stepUp)
 		r := doOn(t, session, call)
-		if got := r.Header.Get("www-authenticate"); strings.Contains(got, "acr_values") != (i == 0) || strings.Contains(got, "max_age="+strconv.Quote("30")) != (i == 1) {
-			t.Errorf("%s: %s", demand, got)
+		want := []string{`acr_values="mfa"`, `max_age="30"`, `error_description="The user must authenticate again by all of: hwk"`, `acr_values="` + strings.Join(most, " ") + `"`}
+		for j, part := range want {
+			if got := r.Header.Get("www-authenticate"); strings.Contains(got, part) != (i == j) {
+				t.Errorf("%s: %s", demand, got)
+			}
 		}
 		edit(t, m, "mesh.yaml", demand, "")
 		expectWithin(t, session, call, allowed)

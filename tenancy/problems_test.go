@@ -224,13 +224,13 @@ func TestProblems(t *testing.T) {
 			edits{mesh + platformDomain: classes(
 				`a: {acr: [mfa]}`, `b: {token: optional, amr: [hwk]}`, `c: {maxAuthAge: 1s}`, `Dd: {}`, `e: {token: required, acr: ["a b", "", "\"", "a\\b", å, x, x]}`,
 				`f: {token: required, maxAuthAge: 0s}`, `g: {token: required, maxAuthAge: 1500ms}`, `h: {token: required, maxAuthAge: 721h}`, `i: {token: required, maxAuthAge: -1s}`,
-				`j: {token: required, amr: [a, b, c, d, e, f, g, h, i, j, k, l, m, o, p, q, r]}`, `k: {token: required, acr: [`+strings.Repeat("a", 256)+`]}`,
+				`j: {token: required, amr: [a, b, c, d, e, f, g, h, i]}`, `k: {token: required, acr: [`+strings.Repeat("a", 129)+`]}`,
 			)},
 			[]string{
 				"platform RF2040 mesh.yaml:14:8", "platform RF2040 mesh.yaml:15:8", "platform RF2040 mesh.yaml:16:8", "platform RF2003 mesh.yaml:17:5",
 				"platform RF2040 mesh.yaml:18:32", "platform RF2040 mesh.yaml:18:39", "platform RF2040 mesh.yaml:18:43", "platform RF2040 mesh.yaml:18:49",
 				"platform RF2040 mesh.yaml:18:57", "platform RF2018 mesh.yaml:18:63", "platform RF2040 mesh.yaml:19:38", "platform RF2040 mesh.yaml:20:38",
-				"platform RF2040 mesh.yaml:21:38", "platform RF2040 mesh.yaml:22:38", "platform RF2040 mesh.yaml:23:80", "platform RF2040 mesh.yaml:24:32",
+				"platform RF2040 mesh.yaml:21:38", "platform RF2040 mesh.yaml:22:38", "platform RF2040 mesh.yaml:23:56", "platform RF2040 mesh.yaml:24:32",
 			},
 			"the class must require one",
 		},

@@ -1,7 +1,6 @@
 package tenancy
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -23,8 +22,9 @@ type Sensitivity struct {
 }
 
 const (
-	maxDemanded     = 16 // values of each list: with their greatest length they fit into any HTTP header
-	maxDemandedText = 255
+	// A challenge holds both lists: at most 2 KiB of values, which every client and proxy takes in a header.
+	maxDemanded     = 8
+	maxDemandedText = 128
 	maxAuthAge      = 30 * 24 * time.Hour
 )
 
@@ -52,7 +52,7 @@ func (s Sensitivity) clone() Sensitivity {
 	return s
 }
 
-var errChallengeText = errors.New(`acr and amr are visible ASCII without space, " and \, at most 255 characters`)
+var errChallengeText = fmt.Errorf(`acr and amr are 1 to %d characters of visible ASCII, without space, " and \`, maxDemandedText)
 
 func allChallengeTexts(list []string) bool {
 	return !slices.ContainsFunc(list, func(s string) bool { return !challengeText(s) })

@@ -62,8 +62,8 @@ func TestSensitivityCheck(t *testing.T) {
 	}
 	for _, s := range []tenancy.Sensitivity{
 		{ACR: []string{""}},
-		{ACR: []string{strings.Repeat("a", 256)}},
-		{AMR: make([]string, 17)},
+		{ACR: []string{strings.Repeat("a", 129)}},
+		{AMR: []string{"a", "b", "c", "d", "e", "f", "g", "h", "i"}},
 		{MaxAuthAge: -time.Second},
 		{MaxAuthAge: time.Second + 1},
 		{MaxAuthAge: 720*time.Hour + time.Second},
