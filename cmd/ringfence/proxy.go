@@ -21,7 +21,7 @@ import (
 func newProxy(p process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "proxy",
-		Short: "Sidecars: which are connected, what they have, what they refused",
+		Short: "Say which sidecars are connected, what they have and what they refused",
 		Args:  subcommand,
 		RunE:  help,
 	}
