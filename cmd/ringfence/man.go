@@ -22,7 +22,7 @@ func newMan(p process) *cobra.Command {
 		Long: `Writes a manual page for each command into a directory, which is made where it is missing: ringfence.1, ringfence-serve.1
 and so on. They are made of what --help says, and are the same for the same binary.`,
 		Example: `  ringfence man /usr/local/share/man/man1
-  ringfence man man && man man/ringfence-agent.1`,
+  ringfence man pages && man pages/ringfence-agent.1`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil { //nolint:gosec // manual pages are for everybody
@@ -32,7 +32,8 @@ and so on. They are made of what --help says, and are the same for the same bina
 			for page := range documented(cmd.Root()) {
 				n++
 				name := filepath.Join(args[0], pageName(page)+".1")
-				if err := os.WriteFile(name, manualPage(page, defaultState(p)), manMode); err != nil { //nolint:gosec // manual pages are for everybody
+				text := manualPage(page, defaultState(p))
+				if err := os.WriteFile(name, text, manMode); err != nil { //nolint:gosec // manual pages are for everybody
 					return fmt.Errorf("manual pages: %w", err)
 				}
 			}
@@ -63,8 +64,8 @@ func documented(cmd *cobra.Command) func(yield func(*cobra.Command) bool) {
 
 func pageName(cmd *cobra.Command) string { return strings.ReplaceAll(cmd.CommandPath(), " ", "-") }
 
-// manualPage is what --help says, as man(7). state is the default that depends on the user. Texts are plain, so they are set as they are: cobra's own generator reads them
-// as Markdown, and loses what stands in angle brackets.
+// manualPage is what --help says, as man(7). state is the default that depends on the user. Texts are plain, so they are set
+// as they are: cobra's own generator reads them as Markdown, and loses what stands in angle brackets.
 func manualPage(cmd *cobra.Command, state string) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, ".TH %q 1 \"\" %q \"Ringfence\"\n.nh\n.ad l\n", strings.ToUpper(pageName(cmd)), "ringfence "+version)

@@ -50,25 +50,23 @@ func blocksOf(text string) []block {
 func TestPages(t *testing.T) {
 	t.Parallel()
 	executed := 0
-	t.Run("all", func(t *testing.T) {
-		for _, pattern := range []string{"README.md", "docs/*.md", "examples/*/README.md"} {
-			pages, err := filepath.Glob(filepath.Join(repository, pattern))
-			if err != nil || len(pages) == 0 {
-				t.Fatalf("%s: no pages, %v", pattern, err)
-			}
-			for _, page := range pages {
-				data, err := os.ReadFile(page)
-				if err != nil {
-					t.Fatal(err)
-				}
-				executed += strings.Count(string(data), "\n$ ") + strings.Count(string(data), "```sh\n")
-				t.Run(strings.TrimPrefix(page, repository+"/"), func(t *testing.T) {
-					t.Parallel()
-					runPage(t, page, string(data))
-				})
-			}
+	for _, pattern := range []string{"README.md", "docs/*.md", "examples/*/README.md"} {
+		pages, err := filepath.Glob(filepath.Join(repository, pattern))
+		if err != nil || len(pages) == 0 {
+			t.Fatalf("%s: no pages, %v", pattern, err)
 		}
-	})
+		for _, page := range pages {
+			data, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			executed += strings.Count(string(data), "\n$ ") + strings.Count(string(data), "```sh\n")
+			t.Run(strings.TrimPrefix(page, repository+"/"), func(t *testing.T) {
+				t.Parallel()
+				runPage(t, page, string(data))
+			})
+		}
+	}
 	if executed < 20 {
 		t.Errorf("only %d commands and scripts are executed", executed)
 	}
