@@ -40,6 +40,11 @@ build: ## Build bin/ringfence
 	@$(call say,building bin/ringfence $(VERSION))
 	@go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/ringfence ./cmd/ringfence
 
+.PHONY: man
+man: build ## Write the manual pages into bin/man
+	@rm -rf bin/man
+	@bin/ringfence man bin/man
+
 .PHONY: images
 images: ## Build the images ringfence/ringfence:dev and ringfence/checker:dev (needs a Docker engine; docs/compose.md)
 	@$(call say,building the images)

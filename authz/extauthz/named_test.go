@@ -23,6 +23,7 @@ import (
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/internal/limit"
 	"github.com/ringfence-mesh/ringfence/internal/testca"
 	"github.com/ringfence-mesh/ringfence/tenancy"
 )
@@ -368,7 +369,7 @@ func TestLimitsLeaveOthersUnharmed(t *testing.T) {
 	p := &point{tables: &tables{}, entries: &entries{}, registry: prometheus.NewRegistry(), clock: newClock(m.now)}
 	who := &turns{greedy: tenancy.KeyOfSocket("/run/many.sock"), other: tenancy.KeyOfSocket("/run/whole.sock")}
 	p.serve(t, extauthz.New(p.tables, who, p.entries, metrics(t, p.registry), p.clock.Now,
-		extauthz.WithNamed(all), extauthz.WithLimits(extauthz.Limits{Concurrent: 8, PerSecond: 100, Burst: 200})))
+		extauthz.WithNamed(all), extauthz.WithLimits(limit.Limits{Concurrent: 8, PerSecond: 100, Burst: 200})))
 	req := call(m.acme.SVID(acmeWeb), acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.clerk())
 	var before, after runtime.MemStats
 	runtime.GC()

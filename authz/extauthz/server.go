@@ -18,6 +18,7 @@ import (
 
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/internal/limit"
 	"github.com/ringfence-mesh/ringfence/tenancy"
 )
 
@@ -40,7 +41,7 @@ type Server struct {
 	proofs     proofs
 	stripToken bool
 	named      NamedTables
-	limiter    limiter
+	limiter    *limit.Limiter
 }
 
 // NamedTables says which rules answer an asker that the Mesh names.
@@ -63,13 +64,13 @@ func StripToken() Option { return func(s *Server) { s.stripToken = true } }
 func WithNamed(t NamedTables) Option { return func(s *Server) { s.named = t } }
 
 // WithLimits bounds what each asker may ask for.
-func WithLimits(l Limits) Option { return func(s *Server) { s.limiter.limits = l } }
+func WithLimits(l limit.Limits) Option { return func(s *Server) { s.limiter = limit.New(l) } }
 
 // New makes a server. Servers of one process may share the recorder and the metrics.
 func New(tables Tables, asker Asker, recorder Recorder, metrics *Metrics, clock func() time.Time, options ...Option) *Server {
 	s := &Server{tables: tables, asker: asker, recorder: recorder, metrics: metrics, clock: clock}
 	s.proofs.tenants = make(map[identity.TenantID]*memory)
-	s.limiter.loads = make(map[Asking]*load)
+	s.limiter = limit.New(limit.Limits{})
 	for _, o := range options {
 		o(s)
 	}
@@ -114,7 +115,7 @@ func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *aut
 	if v.asker, err = s.asker.Asker(ctx); err != nil || v.asker.IsZero() || !s.mayAsk(v.asker) {
 		return nil, status.Error(codes.PermissionDenied, "who asks is not known")
 	}
-	end, ok := s.limiter.begin(v.asker, start)
+	end, ok := s.limiter.Begin(v.asker.text(), start)
 	if !ok {
 		s.metrics.limited.Inc()
 		return nil, status.Error(codes.ResourceExhausted, "too many checks")
