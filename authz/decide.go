@@ -16,6 +16,7 @@ type Caller struct {
 	asserted identity.WorkloadID // without a proof, by an asker that is believed; see AskerRef.Caller
 	proof    string              // the version of the Table whose roots proved it
 	reason   Reason              // why nobody is proved
+	foreign  bool                // the Table has no roots of its trust domain
 }
 
 // Caller proves who holds the leaf certificate. Whoever lives in a trust domain that the Table has no roots of cannot be
@@ -28,17 +29,20 @@ func (t *Table) Caller(leafDER []byte, intermediates [][]byte, now time.Time) Ca
 	if err == nil {
 		return Caller{peer: peer, proof: t.version}
 	}
-	reason := identityReason(err)
-	if errors.Is(err, identity.ErrNoBundle) {
+	reason, foreign := identityReason(err), errors.Is(err, identity.ErrNoBundle)
+	if foreign {
 		if reason = CrossTenant; t.tenant.IsPlatform() {
 			reason = GrantMissing
 		}
 	}
-	return Caller{reason: reason}
+	return Caller{reason: reason, foreign: foreign}
 }
 
 // InvalidCaller is a caller whose proofs contradict each other or cannot be read.
 func InvalidCaller() Caller { return Caller{reason: InvalidIdentity} }
+
+// Foreign reports whether nobody is proved because the Table has no roots of the trust domain, whatever the time is.
+func (c Caller) Foreign() bool { return c.foreign }
 
 // Peer is who was proved; zero for a caller that is only asserted.
 func (c Caller) Peer() identity.Peer { return c.peer }

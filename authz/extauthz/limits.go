@@ -32,15 +32,14 @@ type load struct {
 	last    time.Time
 }
 
-// begin lets a check begin, until end is called; ok is false where it may not.
-func (l *limiter) begin(who Asking, now time.Time) (end func(), ok bool) {
+// begin lets a check begin, until end is called with what it gave; ok is false where it may not.
+func (l *limiter) begin(who Asking, now time.Time) (of *load, ok bool) {
 	if l.limits == (Limits{}) {
-		return func() {}, true
+		return nil, true
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	of := l.loads[who]
-	if of == nil {
+	if of = l.loads[who]; of == nil {
 		if of = l.add(who, now); of == nil {
 			return nil, false
 		}
@@ -51,11 +50,17 @@ func (l *limiter) begin(who Asking, now time.Time) (end func(), ok bool) {
 	}
 	of.tokens--
 	of.running++
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		of.running--
-	}, true
+	return of, true
+}
+
+// end is called once for each check that has begun.
+func (l *limiter) end(of *load) {
+	if of == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of.running--
 }
 
 func (l *limiter) refill(of *load, now time.Time) {

@@ -18,13 +18,13 @@ func TestLimiter(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	l := &limiter{limits: Limits{Concurrent: 2, PerSecond: 10, Burst: 4}, loads: map[Asking]*load{}}
 	a, b := Named(tenancy.KeyOfSocket("/a")), Named(tenancy.KeyOfSocket("/b"))
-	begin := func(who Asking, want bool) func() {
+	begin := func(who Asking, want bool) (end func()) {
 		t.Helper()
-		end, ok := l.begin(who, now)
+		of, ok := l.begin(who, now)
 		if ok != want {
 			t.Fatalf("begun: %v, want %v", ok, want)
 		}
-		return end
+		return func() { l.end(of) }
 	}
 	first, second := begin(a, true), begin(a, true)
 	begin(a, false) // a third at a time
@@ -47,9 +47,11 @@ func TestLimiter(t *testing.T) {
 
 	none := &limiter{}
 	for range 100 {
-		if _, ok := none.begin(a, now); !ok {
+		of, ok := none.begin(a, now)
+		if !ok {
 			t.Fatal("limited without limits")
 		}
+		none.end(of)
 	}
 }
 
