@@ -3,6 +3,7 @@ package extauthz
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"sync"
 	"time"
 
@@ -14,24 +15,25 @@ import (
 const (
 	maxLeaves  = 1024
 	maxTokens  = 4096
-	maxForeign = 256
+	maxRefused = 256
 )
 
-// foreignFor is how long it is remembered that a certificate is one of those that need no proof.
-const foreignFor = time.Minute
+// refusedFor is how long it is remembered that a certificate can prove nobody.
+const refusedFor = time.Minute
 
 // proofs verifies certificates and tokens, and remembers what it verified, so that a warm check costs no signature. Good
-// proofs are remembered under the hash of the whole text and the version of the Table, and until they end; certificates of
-// trust domains that the Table has no roots of apart from them and for a while, so that refusing one that comes again costs
-// no more than allowing one. Each tenant has its own memory: who floods it pushes out nobody else's.
+// proofs are remembered under the hash of the whole text and the version of the Table, and until they end; certificates
+// that can prove nobody apart from them and for a while, so that refusing one that comes again costs no more than allowing
+// one. Each tenant has its own memory: who floods it pushes out nobody else's.
 type proofs struct {
 	mu      sync.Mutex
 	tenants map[identity.TenantID]*memory
+	hashers sync.Pool // of *hasher
 }
 
 type memory struct {
 	leaves  cache[proof, authz.Caller]
-	foreign cache[proof, authz.Caller]
+	refused cache[proof, authz.Caller]
 	tokens  cache[proof, authz.Token]
 }
 
@@ -41,8 +43,22 @@ type proof struct {
 	text  [sha256.Size]byte
 }
 
-func proofOf(t *authz.Table, text string) proof {
-	return proof{t.Version(), sha256.Sum256([]byte(text))}
+// hasher is reused, because a hash behind an interface costs an allocation.
+type hasher struct {
+	hash hash.Hash
+	sum  [sha256.Size]byte
+}
+
+func (p *proofs) proof(t *authz.Table, text string) proof {
+	h, ok := p.hashers.Get().(*hasher)
+	if !ok {
+		h = &hasher{hash: sha256.New()}
+	}
+	defer p.hashers.Put(h)
+	h.hash.Reset()
+	h.hash.Write(bytesOf(text))
+	h.hash.Sum(h.sum[:0])
+	return proof{t.Version(), h.sum}
 }
 
 func (p *proofs) of(t *authz.Table) *memory {
@@ -52,7 +68,7 @@ func (p *proofs) of(t *authz.Table) *memory {
 	if !ok {
 		m = &memory{
 			leaves:  cache[proof, authz.Caller]{limit: maxLeaves},
-			foreign: cache[proof, authz.Caller]{limit: maxForeign},
+			refused: cache[proof, authz.Caller]{limit: maxRefused},
 			tokens:  cache[proof, authz.Token]{limit: maxTokens},
 		}
 		p.tenants[t.Tenant()] = m
@@ -70,8 +86,8 @@ func (p *proofs) caller(t *authz.Table, req *request, now time.Time) authz.Calle
 		return authz.InvalidCaller()
 	}
 	m := p.of(t)
-	k := proofOf(t, text)
-	if c, known := m.foreign.get(k, now); known {
+	k := p.proof(t, text)
+	if c, known := m.refused.get(k, now); known {
 		return c
 	}
 	c, known := m.leaves.get(k, now)
@@ -81,8 +97,8 @@ func (p *proofs) caller(t *authz.Table, req *request, now time.Time) authz.Calle
 			return authz.InvalidCaller()
 		}
 		switch c = t.Caller(der, nil, now); {
-		case c.Foreign():
-			m.foreign.put(k, c, now.Add(foreignFor))
+		case c.Unprovable():
+			m.refused.put(k, c, now.Add(refusedFor))
 			return c
 		case c.Peer().IsZero():
 			return c
@@ -105,7 +121,7 @@ func (p *proofs) token(t *authz.Table, h header, now time.Time) authz.Token {
 		return authz.Token{}
 	}
 	m := p.of(t)
-	k := proofOf(t, text)
+	k := p.proof(t, text)
 	token, known := m.tokens.get(k, now)
 	if !known {
 		if token = t.Token(text, now); !token.Claims().IsZero() {

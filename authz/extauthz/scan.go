@@ -230,3 +230,8 @@ func (m *message) text(to *string) {
 func view(b []byte) string {
 	return unsafe.String(unsafe.SliceData(b), len(b)) //nolint:gosec // the one reason is speed; see request for what it asks of users
 }
+
+// bytesOf is the text as bytes that nobody may change, without a copy.
+func bytesOf(text string) []byte {
+	return unsafe.Slice(unsafe.StringData(text), len(text)) //nolint:gosec // as view
+}

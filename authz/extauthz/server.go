@@ -235,7 +235,11 @@ func (s *Server) decide(
 }
 
 func newID() string {
-	var b [16]byte
+	var (
+		b    [16]byte
+		text [2 * len(b)]byte
+	)
 	_, _ = rand.Read(b[:]) // never fails (Go 1.24)
-	return hex.EncodeToString(b[:])
+	hex.Encode(text[:], b[:])
+	return string(text[:])
 }
