@@ -23,7 +23,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, row := range []string{
-		"Decide, one tenant", "bytes to answer", "Check over TCP, 1 in flight", "Check over TCP, 64 in flight",
+		"Decide, one tenant", "first sight", "bytes to answer", "Check over TCP, 1 in flight", "Check over TCP, 64 in flight",
 		"Check over Unix socket, 16 in flight", "p99", "RSS idle", "token seen before", "unknown callers", "growth, 1 to 110 tenants",
 	} {
 		if !strings.Contains(out.String(), row) {

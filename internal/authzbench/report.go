@@ -27,6 +27,9 @@ func (r *report) add(what string, bar float64, unit string, values ...float64) {
 	r.rows = append(r.rows, row{what: what, bar: bar, unit: unit, values: values})
 }
 
+// missing is a bar that nothing here measures.
+func (r *report) missing(what, why string) { r.rows = append(r.rows, row{what: what, remark: why}) }
+
 // remark says more about the last row.
 func (r *report) remark(format string, args ...any) {
 	r.rows[len(r.rows)-1].remark = fmt.Sprintf(format, args...)
@@ -69,6 +72,10 @@ func (r *report) print() {
 	w := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "WHAT\tBAR\tREACHED\tSPREAD\tVERDICT\tREMARK")
 	for _, row := range r.rows {
+		if len(row.values) == 0 {
+			fmt.Fprintf(w, "%s\t-\t-\t-\tnot measured\t%s\n", row.what, row.remark)
+			continue
+		}
 		bar, reached := "-", number(median(row.values))+" "+row.unit
 		if row.bar != 0 {
 			bar = "≤ " + number(row.bar) + " " + row.unit
