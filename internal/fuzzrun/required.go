@@ -24,6 +24,7 @@ func required() []requirement {
 		{"encoded CheckRequests", "authz/extauthz", "FuzzScan"},
 		{"x-forwarded-client-cert headers", "authz/extauthz", "FuzzXFCC"},
 		{"discovery requests", "xds/delta", "FuzzConversation"},
+		{"discovery requests for the state of the world", "xds/sotw", "FuzzConversation"},
 		{"the agent's cache", "agent", "FuzzState"},
 		{"the control plane's accepted documents", "internal/controlplane", "FuzzAccepted"},
 	}
