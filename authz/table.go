@@ -266,7 +266,8 @@ func (t *Table) addIssuers(issuers []*agentv1alpha1.TokenIssuer, speaksOf map[id
 
 func (t *Table) addService(m *agentv1alpha1.Service, speaksOf map[identity.TenantID]bool) error {
 	s := &service{
-		table: t, name: m.GetName(), full: t.tenant.Name() + "/" + m.GetName(), port: m.GetPort(), token: m.GetToken(), forward: m.GetForwardToken(),
+		table: t, name: m.GetName(), full: t.tenant.Name() + "/" + m.GetName(), port: m.GetPort(),
+		token: m.GetToken(), forward: m.GetForwardToken(),
 		grants: map[identity.TenantID]int64{},
 	}
 	_, known := agentv1alpha1.TokenMode_name[int32(s.token)]

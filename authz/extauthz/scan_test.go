@@ -194,7 +194,13 @@ func hostile(t testing.TB) [][]byte {
 	text := func(number protowire.Number, s string) []byte { return field(number, []byte(s)) }
 	group := protowire.AppendTag(protowire.AppendTag(nil, 99, protowire.StartGroupType), 99, protowire.EndGroupType)
 	return [][]byte{
-		{}, {0x0a, 0xff}, {0x0a}, {0x00}, {0x0c}, {0x0f}, group, group[:len(group)-2],
+		{},
+		{0x0a, 0xff},
+		{0x0a},
+		{0x00},
+		{0x0c},
+		{0x0f},
+		group, group[:len(group)-2],
 		slices.Concat(good, second), slices.Concat(second, good), slices.Concat(good, good),
 		attributes([]byte{0x80}), attributes(text(attributeContext, "\x0a\x07service\x12\x01x")),
 		attributes(field(attributeContext, entry(text(1, "service"), text(2, "a/b"), text(2, "c/d")))),

@@ -152,7 +152,8 @@ func (b *bench) checks(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		b.report.add(fmt.Sprintf("Check over %s, %d in flight: CPU ÷ no-op", row.transport, row.inFlight), row.bar, "×", over(c.ours, c.noop, cpu)...)
+		what := fmt.Sprintf("Check over %s, %d in flight: CPU ÷ no-op", row.transport, row.inFlight)
+		b.report.add(what, row.bar, "×", over(c.ours, c.noop, cpu)...)
 		b.report.remark("%.1f µs and %.1f µs a call", microseconds(c.ours, cpu), microseconds(c.noop, cpu))
 		if row.transport == overTCP && row.inFlight == 16 {
 			at16 = c
@@ -171,7 +172,7 @@ func (b *bench) checks(ctx context.Context) (err error) {
 	if err := b.refusals(ctx, p); err != nil {
 		return err
 	}
-	if err := b.tokens(ctx, p); err != nil {
+	if err := b.withTokens(ctx, p); err != nil {
 		return err
 	}
 	return b.growth(ctx)
@@ -230,18 +231,18 @@ func (b *bench) refusals(ctx context.Context, p pair) error {
 	return nil
 }
 
-// tokens compares calls with tokens to calls without.
-func (b *bench) tokens(ctx context.Context, p pair) error {
+// withTokens compares calls with tokens to calls without.
+func (b *bench) withTokens(ctx context.Context, p pair) error {
 	const size = 2000
 	expires := b.mesh.now.Add(time.Hour / 2)
-	withTokens := func(number func(tenant, n int) int) func(int, int) (call, error) {
+	tokenCalls := func(number func(tenant, n int) int) func(int, int) (call, error) {
 		return func(tenant, n int) (call, error) {
 			token, err := b.mesh.token(b.mesh.tenants[tenant].name, number(tenant, n), expires)
 			return b.mesh.tokenCall(tenant, token), err
 		}
 	}
 	plain := always(b.mesh.pool(few, size, shares{allowed: 100}, b.mesh.plain))
-	known := always(b.mesh.pool(few, size, shares{allowed: 100}, withTokens(func(_, n int) int { return n })))
+	known := always(b.mesh.pool(few, size, shares{allowed: 100}, tokenCalls(func(_, n int) int { return n })))
 	seen, without, err := b.turns(ctx, p.ours, known, plain)
 	if err != nil {
 		return err
@@ -256,7 +257,7 @@ func (b *bench) growth(ctx context.Context) error {
 	const smallest = 2 // whom the attacks need; one is asked about
 	var one cell
 	for _, n := range []int{1, 1000, 10_000} {
-		n = min(n, b.plan.tenants)
+		n = min(n, b.tenants)
 		p, err := b.start(ctx, max(n, smallest))
 		if err != nil {
 			return err
@@ -275,9 +276,11 @@ func (b *bench) growth(ctx context.Context) error {
 			continue
 		}
 		// The no-op beside each takes out what the machine did meanwhile.
-		b.report.add(fmt.Sprintf("growth, 1 to %d tenants: CPU", n), 1.10, "×", ratios(over(c.ours, c.noop, cpu), over(one.ours, one.noop, cpu))...)
+		grown := ratios(over(c.ours, c.noop, cpu), over(one.ours, one.noop, cpu))
+		b.report.add(fmt.Sprintf("growth, 1 to %d tenants: CPU", n), 1.10, "×", grown...)
 		b.report.remark("RSS %.0f MiB", rss[0]/1024)
-		b.report.add(fmt.Sprintf("growth, 1 to %d tenants: p99", n), 1.25, "×", ratios(over(c.ours, c.noop, p99), over(one.ours, one.noop, p99))...)
+		grown = ratios(over(c.ours, c.noop, p99), over(one.ours, one.noop, p99))
+		b.report.add(fmt.Sprintf("growth, 1 to %d tenants: p99", n), 1.25, "×", grown...)
 	}
 	return nil
 }

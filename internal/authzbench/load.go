@@ -45,8 +45,9 @@ func launch(ctx context.Context, dir, kind string, more ...string) (*target, err
 	if err != nil {
 		return nil, err
 	}
-	socket := filepath.Join(dir, kind+strconv.Itoa(len(more))+strconv.FormatInt(time.Now().UnixNano(), 36)+".sock")
-	t := &target{kind: kind, cmd: exec.CommandContext(ctx, self, append([]string{serveCommand, kind, socket}, more...)...)} //nolint:gosec // ourselves
+	socket := filepath.Join(dir, kind+strconv.FormatInt(time.Now().UnixNano(), 36))
+	args := append([]string{serveCommand, kind, socket}, more...)
+	t := &target{kind: kind, cmd: exec.CommandContext(ctx, self, args...)} //nolint:gosec // ourselves
 	out, err := t.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -214,7 +215,7 @@ func (t *target) load(ctx context.Context, transport string, inFlight int, quest
 	}
 	wg.Wait()
 	after, err := cpuOf(t.cmd.Process.Pid)
-	if err := errors.Join(append(errs, err)...); err != nil {
+	if err := errors.Join(err, errors.Join(errs...)); err != nil {
 		return sample{}, fmt.Errorf("%s: %w", t.kind, err)
 	}
 	all := slices.Concat(took...)

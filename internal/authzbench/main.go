@@ -73,7 +73,8 @@ func run(ctx context.Context, p plan, out io.Writer) error {
 	if b.mesh, err = newMesh(p.tenants); err != nil {
 		return err
 	}
-	if err := b.steps(); err != nil {
+	defer b.report.show() // also what was measured before something failed
+	if err := b.steps(ctx); err != nil {
 		return fmt.Errorf("steps: %w", err)
 	}
 	if err := b.checks(ctx); err != nil {
@@ -81,6 +82,5 @@ func run(ctx context.Context, p plan, out io.Writer) error {
 	}
 	b.report.missing("authz process behind a real Envoy, 32 connections", "the load asks the servers itself")
 	b.report.missing("swap of a Generation under load", "the bench has no control plane; no call fails: TestCheckConcurrently")
-	b.report.print()
 	return nil
 }

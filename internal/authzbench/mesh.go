@@ -103,13 +103,14 @@ func (m *mesh) tenant(name string, tokens bool) (*tenant, error) {
 		Mapping: []*agentv1alpha1.MappingRule{{TrustDomain: "{tenant}.bench.test", Path: "/ns/{namespace}/sa/{serviceAccount}"}},
 		Bundles: []*agentv1alpha1.Bundle{{TrustDomain: domain(name), Roots: [][]byte{t.ca.Raw}}},
 		Issuers: []*agentv1alpha1.TokenIssuer{{
-			Name: "idp", Issuer: issuer(name), Audiences: []string{"api"}, Tenants: []string{name}, TenantClaim: "tenant", RolesClaim: "roles",
-			MaxLifetimeSeconds: 3600, Jwks: m.jwks,
+			Name: "idp", Issuer: issuer(name), Audiences: []string{"api"}, Tenants: []string{name},
+			TenantClaim: "tenant", RolesClaim: "roles", MaxLifetimeSeconds: 3600, Jwks: m.jwks,
 		}},
 	}
 	for s := range services {
 		service := &agentv1alpha1.Service{
-			Name: fmt.Sprintf("s%d", s), Port: "http", Accounts: []string{id(name, "proxy")}, Token: agentv1alpha1.TokenMode_TOKEN_MODE_NONE,
+			Name: fmt.Sprintf("s%d", s), Port: "http", Accounts: []string{id(name, "proxy")},
+			Token: agentv1alpha1.TokenMode_TOKEN_MODE_NONE,
 			Rules: []*agentv1alpha1.Rule{{
 				Name: "policy/read", Position: "f:1:1", Methods: []string{"GET"}, Paths: []string{"/items/*", "/items/*/lines/**"},
 			}},
@@ -130,7 +131,8 @@ func (m *mesh) tenant(name string, tokens bool) (*tenant, error) {
 func (m *mesh) certificate(domain string, root *x509.Certificate, uri string) (*x509.Certificate, error) {
 	m.serial++
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(m.serial), NotBefore: m.now.Add(-time.Hour), NotAfter: m.now.Add(24 * time.Hour), BasicConstraintsValid: true,
+		SerialNumber: big.NewInt(m.serial), BasicConstraintsValid: true,
+		NotBefore: m.now.Add(-time.Hour), NotAfter: m.now.Add(24 * time.Hour),
 	}
 	key, parent := m.root, template
 	if root == nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -68,17 +69,28 @@ func (c call) encode(m *mesh) ([]byte, error) {
 		headers.Headers = append(headers.Headers, &corev3.HeaderValue{Key: name, RawValue: []byte(value)})
 	}
 	for _, h := range [][2]string{
-		{":authority", "s1." + own + ".internal:8080"}, {":path", c.target}, {":method", c.method}, {":scheme", "https"},
-		{"user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}, {"accept", "application/json, text/plain, */*"},
-		{"accept-language", "en-GB,en;q=0.7,de;q=0.3"}, {"accept-encoding", "gzip, deflate, br, zstd"}, {"content-type", "application/json"},
-		{"cache-control", "no-cache"}, {"cookie", "session=5b2f1f0c8a4e4d0d9c7c2b1a; theme=dark"}, {"origin", "https://shop.example.com"},
-		{"referer", "https://shop.example.com/orders/4711"}, {"x-forwarded-proto", "https"}, {"x-forwarded-for", "203.0.113.7, 10.2.3.4"},
-		{"x-request-id", "6f0c8d9e-3f1b-4f0a-9a57-2f6b0c1d2e3f"}, {"traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
-		{"tracestate", "vendor=00f067aa0ba902b7"}, {"x-b3-traceid", "4bf92f3577b34da6a3ce929d0e0e4736"}, {"x-envoy-attempt-count", "1"},
-		{"x-envoy-expected-rq-timeout-ms", "15000"}, {
-			"x-forwarded-client-cert", "By=" + id(own, "proxy") +
-				";Hash=468ed33be74eee6556d90c0149c1309e9ba61d6425303443c0748a02dd8de688;URI=" + c.principal,
-		},
+		{":authority", "s1." + own + ".internal:8080"},
+		{":path", c.target},
+		{":method", c.method},
+		{":scheme", "https"},
+		{"user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"},
+		{"accept", "application/json, text/plain, */*"},
+		{"accept-language", "en-GB,en;q=0.7,de;q=0.3"},
+		{"accept-encoding", "gzip, deflate, br, zstd"},
+		{"content-type", "application/json"},
+		{"cache-control", "no-cache"},
+		{"cookie", "session=5b2f1f0c8a4e4d0d9c7c2b1a; theme=dark"},
+		{"origin", "https://shop.example.com"},
+		{"referer", "https://shop.example.com/orders/4711"},
+		{"x-forwarded-proto", "https"},
+		{"x-forwarded-for", "203.0.113.7, 10.2.3.4"},
+		{"x-request-id", "6f0c8d9e-3f1b-4f0a-9a57-2f6b0c1d2e3f"},
+		{"traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+		{"tracestate", "vendor=00f067aa0ba902b7"},
+		{"x-b3-traceid", "4bf92f3577b34da6a3ce929d0e0e4736"},
+		{"x-envoy-attempt-count", "1"},
+		{"x-envoy-expected-rq-timeout-ms", "15000"},
+		{"x-forwarded-client-cert", "By=" + id(own, "proxy") + ";Hash=" + strings.Repeat("0a", 32) + ";URI=" + c.principal},
 	} {
 		add(h[0], h[1])
 	}
@@ -91,7 +103,8 @@ func (c call) encode(m *mesh) ([]byte, error) {
 		},
 		Destination: &authv3.AttributeContext_Peer{Address: address("10.2.3.5", 8080), Principal: id(own, "proxy")},
 		Request: &authv3.AttributeContext_Request{Time: timestamppb.New(m.now), Http: &authv3.AttributeContext_HttpRequest{
-			Id: "1234567890123456789", Method: c.method, Path: c.target, Host: "s1." + own + ".internal:8080", Scheme: "https", Protocol: "HTTP/2", HeaderMap: headers,
+			Id: "1234567890123456789", Method: c.method, Path: c.target, Host: "s1." + own + ".internal:8080", Scheme: "https",
+			Protocol: "HTTP/2", HeaderMap: headers,
 		}},
 		ContextExtensions: map[string]string{"service": c.service, "port": c.port, "generation": "v1"},
 		TlsSession:        &authv3.AttributeContext_TLSSession{Sni: "0123456789abcdef." + own},
@@ -105,7 +118,7 @@ type shares struct{ allowed, foreign int }
 func usual() shares { return shares{allowed: 90, foreign: 9} }
 
 // pool are questions about the first tenants of the mesh, each tenant equally often.
-func (m *mesh) pool(tenants, size int, s shares, make func(tenant, number int) (call, error)) ([]question, error) {
+func (m *mesh) pool(tenants, size int, s shares, of func(tenant, number int) (call, error)) ([]question, error) {
 	rogue, err := m.certificate("other.test", nil, "")
 	if err != nil {
 		return nil, err
@@ -118,7 +131,7 @@ func (m *mesh) pool(tenants, size int, s shares, make func(tenant, number int) (
 	all := []question{}
 	for n := range size {
 		tenant := n % tenants
-		c, err := make(tenant, n)
+		c, err := of(tenant, n)
 		if err != nil {
 			return nil, err
 		}
@@ -209,5 +222,6 @@ func (m *mesh) attacks() ([]question, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attacks: %w", err)
 	}
-	return append(all, question{wire: all[0].wire[:len(all[0].wire)/2], broken: true}, question{wire: []byte{0x0a, 0xff}, broken: true}), nil
+	half := all[0].wire[:len(all[0].wire)/2]
+	return append(all, question{wire: half, broken: true}, question{wire: []byte{0x0a, 0xff}, broken: true}), nil
 }

@@ -68,7 +68,7 @@ func (r row) verdict() string {
 // number shows three digits that mean something.
 func number(v float64) string { return strconv.FormatFloat(v, 'g', 3, 64) }
 
-func (r *report) print() {
+func (r *report) show() {
 	w := tabwriter.NewWriter(r.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "WHAT\tBAR\tREACHED\tSPREAD\tVERDICT\tREMARK")
 	for _, row := range r.rows {

@@ -65,7 +65,7 @@ func serve(args []string) error {
 	for _, l := range []net.Listener{unix, tcp} {
 		go func() { failed <- server.Serve(l) }()
 	}
-	fmt.Println(tcp.Addr())
+	fmt.Fprintln(os.Stdout, tcp.Addr())
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		failed <- nil
@@ -165,7 +165,7 @@ func readTables(file string) ([][]byte, error) {
 	var all [][]byte
 	for len(data) >= head {
 		size := binary.BigEndian.Uint64(data)
-		if size > uint64(len(data)-head) {
+		if size > uint64(len(data)-head) { //nolint:gosec // positive
 			return nil, io.ErrUnexpectedEOF
 		}
 		all, data = append(all, data[head:head+size]), data[head+size:]

@@ -35,7 +35,7 @@ func (b *bench) cost(f func()) (cpu float64, allocations float64) {
 		took := ownCPU() - start
 		runtime.ReadMemStats(&after)
 		if took >= b.micro {
-			return float64(took) / float64(n), float64((after.Mallocs - before.Mallocs) / uint64(n)) //nolint:gosec // positive
+			return float64(took) / float64(n), float64((after.Mallocs - before.Mallocs) / uint64(n))
 		}
 	}
 }
@@ -57,7 +57,7 @@ func (silent) Record(extauthz.Entry) {}
 var errRefused = errors.New("a call that is allowed is refused")
 
 // steps measures what needs no gRPC, as parts of what unmarshalling the same request costs.
-func (b *bench) steps() error {
+func (b *bench) steps(ctx context.Context) error {
 	all, err := b.decode()
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (b *bench) steps() error {
 	server := extauthz.New(all, extauthz.Fixed(all.proxies[0]), silent{}, metrics, time.Now)
 	check := func(wire []byte) func() {
 		return func() {
-			answer, errCheck := server.Check(context.Background(), wire)
+			answer, errCheck := server.Check(ctx, wire)
 			ok, errAnswer := allows(answer)
 			if errCheck != nil || errAnswer != nil || !ok {
 				err = errors.Join(errRefused, errCheck, errAnswer)
@@ -133,11 +133,11 @@ func (b *bench) steps() error {
 		b.report.add(r.what, r.bar, "×", r.values...)
 		b.report.remark("%.2f µs, %.0f allocations", median(r.cpu)/float64(time.Microsecond), r.allocs)
 	}
-	return errors.Join(err, b.firstSight(server, check(tokenWire)))
+	return errors.Join(err, b.firstSight(ctx, server, check(tokenWire)))
 }
 
 // firstSight measures what a token costs that was never seen, beyond one that was, as a part of a bare verification.
-func (b *bench) firstSight(server *extauthz.Server, seen func()) error {
+func (b *bench) firstSight(ctx context.Context, server *extauthz.Server, seen func()) error {
 	const fresh = 200
 	var values, costs []float64
 	for repeat := range b.repeats {
@@ -165,7 +165,7 @@ func (b *bench) firstSight(server *extauthz.Server, seen func()) error {
 		bare := ownCPU() - start
 		start = ownCPU()
 		for _, wire := range wires {
-			answer, err := server.Check(context.Background(), wire)
+			answer, err := server.Check(ctx, wire)
 			ok, errAnswer := allows(answer)
 			if err := errors.Join(err, errAnswer); err != nil {
 				return err
