@@ -24,6 +24,7 @@ func main() {
 	flag.DurationVar(&p.window, "window", p.window, "how long each server is asked, in each repeat of each row")
 	flag.IntVar(&p.repeats, "repeats", p.repeats, "how often each row is repeated")
 	flag.IntVar(&p.tenants, "tenants", p.tenants, "how many tenants the largest mesh has")
+	limit := flag.Duration("limit", 10*time.Minute, "when to stop, and show what was measured by then")
 	short := flag.Bool("quick", false, "only see that everything works: the figures mean nothing")
 	flag.Parse()
 	if *short {
@@ -31,6 +32,8 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, *limit)
+	defer cancel()
 	exit(run(ctx, p, os.Stdout))
 }
 
