@@ -73,20 +73,20 @@ func appendAllowed(b []byte, v *verdict) []byte {
 }
 
 // appendRefused is one answer for every refusal that could reveal a tenant, a service or a rule. Only what the caller can
-// know anyway, that its token is missing, wrong or old, and that nothing can be decided now, is told apart.
+// know anyway, that its token is missing, wrong or old, and that nothing can be decided now, is told apart; and to who has
+// passed the guard with a good token, what else the service's class of data demands of one. That is the same for every path
+// of the service, and said before any rule is looked at, so it tells of no rule.
 func appendRefused(b []byte, v *verdict) []byte {
 	code, grpc, challenge := typev3.StatusCode_Forbidden, codes.PermissionDenied, ""
-	body := `{"type":"about:blank","title":"request refused","status":403}`
 	switch v.decision.Reason() {
 	case authz.NotReady:
 		code, grpc = typev3.StatusCode_ServiceUnavailable, codes.Unavailable
-		body = `{"type":"about:blank","title":"request refused","status":503}`
 	case authz.TokenMissing:
-		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, `Bearer realm="ringfence"`
-		body = `{"type":"about:blank","title":"request refused","status":401}`
-	case authz.TokenInvalid, authz.TokenExpired: // RFC 6750, section 3.1
-		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, `Bearer realm="ringfence", error="invalid_token"`
-		body = `{"type":"about:blank","title":"request refused","status":401}`
+		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, challengeMissing
+	case authz.TokenInvalid, authz.TokenExpired:
+		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, challengeInvalid
+	case authz.StepUpRequired:
+		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, stepUp(v.service.Sensitivity())
 	default:
 	}
 	b = appendMetadata(appendStatus(b, grpc), v)
@@ -97,8 +97,20 @@ func appendRefused(b []byte, v *verdict) []byte {
 	if challenge != "" {
 		b = appendHeader(b, "www-authenticate", challenge)
 	}
-	b = appendText(b, deniedBody, body)
+	b = appendText(b, deniedBody, body(code))
 	return wrap(b, denied, responseDenied)
+}
+
+// body says nothing that the status does not.
+func body(code typev3.StatusCode) string {
+	switch code {
+	case typev3.StatusCode_Unauthorized:
+		return `{"type":"about:blank","title":"request refused","status":401}`
+	case typev3.StatusCode_ServiceUnavailable:
+		return `{"type":"about:blank","title":"request refused","status":503}`
+	default:
+		return `{"type":"about:blank","title":"request refused","status":403}`
+	}
 }
 
 // appendMetadata is what the asker's access log may show. Nothing reads it to decide.
