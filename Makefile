@@ -118,6 +118,8 @@ test-long: ## The tests with the race detector (needs a C compiler) and many mor
 
 .PHONY: bench
 bench: ## Benchmarks (BENCHTIME=1s); docs/performance.md says what they mean
+	@$(call say,a Check beside a decision point that does nothing; four minutes)
+	@go run ./internal/authzbench -window $(BENCHTIME)
 	@$(call say,benchmarks)
 	@$(envoy); go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m \
 	  $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r dirname | sort -u | grep -v '^./e2e')

@@ -61,11 +61,11 @@ func (cp *ControlPlane) remoteProxies() proxies {
 			cp.log.Info("question about sidecars refused", zap.Error(err))
 			return viewer{}, nil, status.Error(codes.Unauthenticated, "the client's certificate proves nobody, or no longer")
 		}
-		end, ok := limits.Begin(peer.ID().String(), cp.clock())
+		running, ok := limits.Begin(peer.ID().String(), cp.clock())
 		if !ok {
 			return viewer{}, nil, status.Error(codes.ResourceExhausted, "too many questions, ask again in a second")
 		}
-		return viewer{self: peer.ID()}, end, nil
+		return viewer{self: peer.ID()}, running.End, nil
 	}}
 }
 

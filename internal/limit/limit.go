@@ -31,33 +31,46 @@ type load struct {
 	last    time.Time
 }
 
+// Running is a request that has begun.
+type Running struct {
+	mu *sync.Mutex
+	of *load
+}
+
 // New makes a limiter that holds each asker to these limits.
 func New(l Limits) *Limiter { return &Limiter{limits: l, loads: map[string]*load{}} }
 
-// Begin lets a request begin, until end is called; ok is false where it may not.
-func (l *Limiter) Begin(who string, now time.Time) (end func(), ok bool) {
+// Begin lets a request begin, until End is called once for what it gives; ok is false where it may not. It allocates
+// nothing for an asker that it knows.
+func (l *Limiter) Begin(who string, now time.Time) (r Running, ok bool) {
 	if l.limits == (Limits{}) {
-		return func() {}, true
+		return Running{}, true
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	of := l.loads[who]
 	if of == nil {
 		if of = l.add(who, now); of == nil {
-			return nil, false
+			return Running{}, false
 		}
 	}
 	l.refill(of, now)
 	if of.running >= l.limits.Concurrent || of.tokens < 1 {
-		return nil, false
+		return Running{}, false
 	}
 	of.tokens--
 	of.running++
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		of.running--
-	}, true
+	return Running{mu: &l.mu, of: of}, true
+}
+
+// End makes room for the asker's next request.
+func (r Running) End() {
+	if r.of == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.of.running--
 }
 
 func (l *Limiter) refill(of *load, now time.Time) {

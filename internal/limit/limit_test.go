@@ -13,11 +13,11 @@ func TestLimiter(t *testing.T) {
 	const a, b = "a", "b"
 	begin := func(who string, want bool) func() {
 		t.Helper()
-		end, ok := l.Begin(who, now)
+		running, ok := l.Begin(who, now)
 		if ok != want {
 			t.Fatalf("begun: %v, want %v", ok, want)
 		}
-		return end
+		return running.End
 	}
 	first, second := begin(a, true), begin(a, true)
 	begin(a, false) // a third at a time
