@@ -71,7 +71,28 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 		p.Set(reflect.ValueOf(d.pos(n)))
 	}
 	fields := fieldsOf(v.Type())
-	seen, meant := map[string]Pos{}, map[string]bool{}
+	meant := map[string]bool{}
+	seen := d.entries(m, path, func(name string, at Pos, value ast.Node) {
+		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
+		switch {
+		case i < 0:
+			meant[d.unknown(fields, name, at, path)] = true
+		case fields[i].index == nil:
+			d.reportAt(at, CodeNotYet, "", "%s is not built yet", join(path, name))
+		default:
+			d.value(value, v.FieldByIndex(fields[i].index), join(path, name), fields[i])
+		}
+	})
+	for _, f := range fields {
+		if _, ok := seen[f.name]; !ok && f.required && !meant[f.name] {
+			d.reportAt(d.pos(n), CodeMissingField, "", "%s is missing", join(path, f.name))
+		}
+	}
+}
+
+// entries gives every key of a mapping once, with its value, and returns where each stands.
+func (d *decoder) entries(m ast.MapNode, path string, each func(name string, at Pos, value ast.Node)) map[string]Pos {
+	seen := map[string]Pos{}
 	for it := m.MapRange(); it.Next(); {
 		key, at := it.Key(), d.pos(it.Key())
 		name := keyText(key)
@@ -88,21 +109,9 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 			d.reportAt(d.pos(it.Value()), CodeSyntax, "", "the value of %s begins in the line of its key", join(path, name))
 			continue
 		}
-		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
-		switch {
-		case i < 0:
-			meant[d.unknown(fields, name, at, path)] = true
-		case fields[i].index == nil:
-			d.reportAt(at, CodeNotYet, "", "%s is not built yet", join(path, name))
-		default:
-			d.value(it.Value(), v.FieldByIndex(fields[i].index), join(path, name), fields[i])
-		}
+		each(name, at, it.Value())
 	}
-	for _, f := range fields {
-		if _, ok := seen[f.name]; !ok && f.required && !meant[f.name] {
-			d.reportAt(d.pos(n), CodeMissingField, "", "%s is missing", join(path, f.name))
-		}
-	}
+	return seen
 }
 
 // isBlock reports whether a value may begin in a line of its own.
@@ -135,7 +144,12 @@ func (d *decoder) unknown(fields []field, name string, at Pos, path string) stri
 	return nearest(name, known)
 }
 
-// value reads n into v, which is a scalar, a struct, a pointer to a struct, or a list of scalars or structs.
+// reader is a type that reads itself, because it takes more than one form.
+type reader interface {
+	read(d *decoder, n ast.Node, path string)
+}
+
+// value reads n into v, which is a scalar, a struct, a pointer to a struct, a reader, or a list of these.
 func (d *decoder) value(n ast.Node, v reflect.Value, path string, f field) {
 	switch v.Kind() {
 	case reflect.Slice:
@@ -157,6 +171,10 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, f field) {
 		v.Set(reflect.New(v.Type().Elem()))
 		d.structure(n, v.Elem(), path)
 	default:
+		if own, ok := reflect.TypeAssert[reader](v.Addr()); ok {
+			own.read(d, n, path)
+			return
+		}
 		if !isScalar(v.Type()) {
 			d.structure(n, v, path)
 			return
