@@ -46,7 +46,7 @@ func newSchema(p process) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("schema: %w", err)
 			}
-			fmt.Fprintf(p.out, "%s\n", schema)
+			fmt.Fprintf(p.out, "%s", schema)
 			return nil
 		},
 	}
