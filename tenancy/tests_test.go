@@ -121,10 +121,11 @@ func TestTestsOfOneName(t *testing.T) {
 	}
 }
 
-// TestModelIsWithoutTests builds the example with and without its policy tests.
+// TestModelIsWithoutTests builds the example with and without policy tests, its own and such as CheckTests refuses.
 func TestModelIsWithoutTests(t *testing.T) {
 	t.Parallel()
 	files := tenancytest.TwoTenantsFiles(t)
+	files["tenants/acme/tests/a.yaml"], files["tenants/acme/tests/b.yaml"] = policyTest, policyTest
 	with := tenancytest.Model(t, files)
 	for path := range files {
 		if v1alpha1.IsTest(path) {

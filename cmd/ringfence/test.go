@@ -112,9 +112,12 @@ var (
 
 // Set reads a percentage.
 func (p *percent) Set(text string) error {
+	if !percentForm.MatchString(text) { // big.Rat would also take fractions, and exponents of any size
+		return errPercent
+	}
 	const whole = 100
 	value, ok := new(big.Rat).SetString(text)
-	if !percentForm.MatchString(text) || !ok || value.Cmp(big.NewRat(whole, 1)) > 0 {
+	if !ok || value.Cmp(big.NewRat(whole, 1)) > 0 {
 		return errPercent
 	}
 	p.Rat = value

@@ -37,9 +37,9 @@ func newSchema(p process) *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of the documents, for editors",
-		Example: `  ringfence schema > ringfence.schema.json
+		Example: `  ringfence schema > .ringfence.schema.json
   # then, as the first line of a document:
-  # yaml-language-server: $schema=ringfence.schema.json`,
+  # yaml-language-server: $schema=.ringfence.schema.json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			schema, err := v1alpha1.Schema()
