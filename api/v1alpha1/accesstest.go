@@ -82,7 +82,7 @@ const expectAllow = "allow"
 // denial is the form of an Expectation that refuses. Its values are the decision point's reasons that a call can have
 // whose certificate is valid.
 type denial struct {
-	Deny String `json:"deny" jsonschema:"enum=unknown_caller,enum=invalid_identity,enum=unknown_destination,enum=cross_tenant,enum=grant_missing,enum=grant_expired,enum=token_missing,enum=token_invalid,enum=token_expired,enum=token_tenant_mismatch,enum=issuer_not_allowed,enum=no_rule" notyet:"revoked,quarantined,step_up_required"`
+	Deny String `json:"deny" jsonschema:"enum=unknown_caller,enum=invalid_identity,enum=unknown_destination,enum=cross_tenant,enum=grant_missing,enum=grant_expired,enum=token_missing,enum=token_invalid,enum=token_expired,enum=token_tenant_mismatch,enum=issuer_not_allowed,enum=step_up_required,enum=no_rule" notyet:"revoked,quarantined"`
 	Pos  Pos    `json:"-"`
 }
 
@@ -139,7 +139,10 @@ func (e *Expectation) read(d *decoder, n ast.Node, path string) {
 // object is a mapping as encoding/json would give it.
 func (d *decoder) object(m ast.MapNode, path string) map[string]any {
 	values := map[string]any{}
-	d.entries(m, path, func(name string, _ Pos, value ast.Node) {
+	d.entries(m, path, func(name string, key, value ast.Node) {
+		if _, ok := d.text(key, path); !ok {
+			return
+		}
 		values[name] = d.free(value, join(path, name))
 	})
 	return values

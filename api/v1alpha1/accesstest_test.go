@@ -13,7 +13,7 @@ const accessTest = `kind: AccessTest
 metadata: {name: orders}
 spec:
   at: "2026-11-24T12:00:00Z"
-  tokens: [{name: clerk, claims: {iss: "https://idp", roles: [clerk], n: 1, deep: {yes: true, none: []}}}]
+  tokens: [{name: clerk, claims: {iss: "https://idp", roles: [clerk], m: 1, deep: {a: true, none: []}}}]
   cases:
     - name: a
       from: spiffe://a/b
@@ -40,7 +40,7 @@ func TestAccessTest(t *testing.T) {
 		t.Fatalf("not the test that was written: %+v", docs[0])
 	}
 	want := map[string]any{
-		"iss": "https://idp", "roles": []any{"clerk"}, "n": float64(1), "deep": map[string]any{"yes": true, "none": []any{}},
+		"iss": "https://idp", "roles": []any{"clerk"}, "m": float64(1), "deep": map[string]any{"a": true, "none": []any{}},
 	}
 	if diff := cmp.Diff(want, got.Spec.Tokens[0].Claims.Values); diff != "" {
 		t.Errorf("claims (-want +got):\n%s", diff)
@@ -61,29 +61,30 @@ func TestAccessTestProblems(t *testing.T) {
 		want      []string
 		says      string
 	}{
-		"deny as a word":    {"expect: allow", "expect: no_rul", []string{"RF1010 12:15"}, "write {deny: no_rule}"},
-		"mistyped allow":    {"expect: allow", "expect: alow", []string{"RF1010 12:15"}, `did you mean "allow"`},
-		"empty expectation": {"expect: allow", "expect: []", []string{"RF1007 12:15"}, "a list"},
-		"mistyped reason":   {"deny: no_rule", "deny: no_rul", []string{"RF1010 18:22"}, `did you mean "no_rule"`},
-		"later reason":      {"deny: no_rule", "deny: revoked", []string{"RF1013 18:22"}, "not built yet"},
-		"no such reason":    {"deny: no_rule", "deny: not_ready", []string{"RF1010 18:22"}, "is one of"},
-		"field of deny":     {"{deny: no_rule}", "{denied: no_rule}", []string{"RF1008 18:16"}, `did you mean "deny"`},
-		"no reason":         {"{deny: no_rule}", "{}", []string{"RF1009 18:15"}, "deny is missing"},
-		"allow as mapping":  {"expect: allow", "expect: {allow: true}", []string{"RF1009 12:15", "RF1008 12:16"}, "allow"},
-		"no expectation":    {"      expect: allow\n", "", []string{"RF1009 7:7"}, "expect is missing"},
-		"headers":           {"request: {", "request: {headers: {a: b}, ", []string{"RF1013 10:17"}, "headers"},
-		"no path":           {", path: /", "", []string{"RF1009 10:16"}, "path is missing"},
-		"token as list":     {"token: clerk", "token: [clerk]", []string{"RF1007 11:14"}, "a list"},
-		"claims as text":    {"claims: {iss: \"https://idp\", roles: [clerk], n: 1, deep: {yes: true, none: []}}", "claims: x", []string{"RF1007 5:34"}, "mapping of claims"},
-		"claim twice":       {"token: {iss: x}", "token: {iss: x, iss: y}", []string{"RF1006 17:23"}, "written twice"},
-		"deep claim twice":  {"token: {iss: x}", "token: {a: [{b: 1, b: 2}]}", []string{"RF1006 17:26"}, "written twice"},
-		"null claim":        {"token: {iss: x}", "token: {iss: ~}", []string{"RF1007 17:20"}, "empty"},
-		"fraction":          {"token: {iss: x}", "token: {iss: 1.5}", []string{"RF1007 17:20"}, "a number"},
-		"octal":             {"token: {iss: x}", "token: {iss: 017}", []string{"RF1007 17:20"}, "decimal"},
-		"large number":      {"token: {iss: x}", "token: {iss: 9007199254740993}", []string{"RF1010 17:20"}, "exact"},
-		"truth as a word":   {"token: {iss: x}", "token: {iss: on}", []string{"RF1007 17:20"}, "quote it"},
-		"no cases":          {"  cases:\n    - name: a\n      from: spiffe://a/b\n      to: acme/orders\n      request: {method: GET, path: /}\n      token: clerk\n      expect: allow\n    - name: b\n      from: spiffe://a/b\n      to: acme/orders\n      request: {method: GET, path: /}\n      token: {iss: x}\n      expect: {deny: no_rule}\n", "", []string{"RF1009 4:3"}, "cases"},
-		"unknown field":     {"      token: clerk", "      tokn: clerk", []string{"RF1008 11:7"}, `did you mean "token"`},
+		"deny as a word":      {"expect: allow", "expect: no_rul", []string{"RF1010 12:15"}, "write {deny: no_rule}"},
+		"mistyped allow":      {"expect: allow", "expect: alow", []string{"RF1010 12:15"}, `did you mean "allow"`},
+		"empty expectation":   {"expect: allow", "expect: []", []string{"RF1007 12:15"}, "a list"},
+		"mistyped reason":     {"deny: no_rule", "deny: no_rul", []string{"RF1010 18:22"}, `did you mean "no_rule"`},
+		"later reason":        {"deny: no_rule", "deny: revoked", []string{"RF1013 18:22"}, "not built yet"},
+		"no such reason":      {"deny: no_rule", "deny: not_ready", []string{"RF1010 18:22"}, "is one of"},
+		"field of deny":       {"{deny: no_rule}", "{denied: no_rule}", []string{"RF1008 18:16"}, `did you mean "deny"`},
+		"no reason":           {"{deny: no_rule}", "{}", []string{"RF1009 18:15"}, "deny is missing"},
+		"allow as mapping":    {"expect: allow", "expect: {allow: true}", []string{"RF1009 12:15", "RF1008 12:16"}, "allow"},
+		"no expectation":      {"      expect: allow\n", "", []string{"RF1009 7:7"}, "expect is missing"},
+		"headers":             {"request: {", "request: {headers: {a: b}, ", []string{"RF1013 10:17"}, "headers"},
+		"no path":             {", path: /", "", []string{"RF1009 10:16"}, "path is missing"},
+		"token as list":       {"token: clerk", "token: [clerk]", []string{"RF1007 11:14"}, "a list"},
+		"claims as text":      {"claims: {iss: \"https://idp\", roles: [clerk], m: 1, deep: {a: true, none: []}}", "claims: x", []string{"RF1007 5:34"}, "mapping of claims"},
+		"claim twice":         {"token: {iss: x}", "token: {iss: x, iss: y}", []string{"RF1006 17:23"}, "written twice"},
+		"deep claim twice":    {"token: {iss: x}", "token: {a: [{b: 1, b: 2}]}", []string{"RF1006 17:26"}, "written twice"},
+		"null claim":          {"token: {iss: x}", "token: {iss: ~}", []string{"RF1007 17:20"}, "empty"},
+		"fraction":            {"token: {iss: x}", "token: {iss: 1.5}", []string{"RF1007 17:20"}, "a number"},
+		"octal":               {"token: {iss: x}", "token: {iss: 017}", []string{"RF1007 17:20"}, "decimal"},
+		"large number":        {"token: {iss: x}", "token: {iss: 9007199254740993}", []string{"RF1010 17:20"}, "exact"},
+		"truth as a word":     {"token: {iss: x}", "token: {iss: on}", []string{"RF1007 17:20"}, "quote it"},
+		"key that is a truth": {"token: {iss: x}", "token: {on: x}", []string{"RF1007 17:15"}, "quote it"},
+		"no cases":            {"  cases:\n    - name: a\n      from: spiffe://a/b\n      to: acme/orders\n      request: {method: GET, path: /}\n      token: clerk\n      expect: allow\n    - name: b\n      from: spiffe://a/b\n      to: acme/orders\n      request: {method: GET, path: /}\n      token: {iss: x}\n      expect: {deny: no_rule}\n", "", []string{"RF1009 4:3"}, "cases"},
+		"unknown field":       {"      token: clerk", "      tokn: clerk", []string{"RF1008 11:7"}, `did you mean "token"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -72,7 +72,8 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 	}
 	fields := fieldsOf(v.Type())
 	meant := map[string]bool{}
-	seen := d.entries(m, path, func(name string, at Pos, value ast.Node) {
+	seen := d.entries(m, path, func(name string, key, value ast.Node) {
+		at := d.pos(key)
 		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
 		switch {
 		case i < 0:
@@ -90,8 +91,9 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 	}
 }
 
-// entries gives every key of a mapping once, with its value, and returns where each stands.
-func (d *decoder) entries(m ast.MapNode, path string, each func(name string, at Pos, value ast.Node)) map[string]Pos {
+// entries visits the entries of a mapping that every YAML reader reads alike, reports the others, and says which keys there
+// are.
+func (d *decoder) entries(m ast.MapNode, path string, visit func(name string, key, value ast.Node)) map[string]Pos {
 	seen := map[string]Pos{}
 	for it := m.MapRange(); it.Next(); {
 		key, at := it.Key(), d.pos(it.Key())
@@ -109,7 +111,7 @@ func (d *decoder) entries(m ast.MapNode, path string, each func(name string, at 
 			d.reportAt(d.pos(it.Value()), CodeSyntax, "", "the value of %s begins in the line of its key", join(path, name))
 			continue
 		}
-		each(name, at, it.Value())
+		visit(name, key, it.Value())
 	}
 	return seen
 }
@@ -149,7 +151,7 @@ type reader interface {
 	read(d *decoder, n ast.Node, path string)
 }
 
-// value reads n into v, which is a scalar, a struct, a pointer to a struct, a reader, or a list of these.
+// value reads n into v, which is a scalar, a struct, a pointer to a struct, a reader, a list of these, or structs by name.
 func (d *decoder) value(n ast.Node, v reflect.Value, path string, f field) {
 	switch v.Kind() {
 	case reflect.Slice:
@@ -167,6 +169,8 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, f field) {
 			d.value(item, items.Index(i), fmt.Sprintf("%s[%d]", path, i), f)
 		}
 		v.Set(items)
+	case reflect.Map:
+		d.named(n, v, path)
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
 		d.structure(n, v.Elem(), path)
@@ -183,6 +187,28 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, f field) {
 			d.oneOf(v.Addr().Interface(), path, f)
 		}
 	}
+}
+
+// named reads a mapping whose keys are names that the document chooses. Each struct gets its key as its Name.
+func (d *decoder) named(n ast.Node, v reflect.Value, path string) {
+	m, ok := n.(ast.MapNode)
+	if !ok {
+		d.reportAt(d.pos(n), CodeWrongType, "", "%s is a mapping, not %s", path, describe(n))
+		return
+	}
+	if !m.MapRange().Next() {
+		d.reportAt(d.pos(n), CodeBadValue, "leave it out where nothing is meant", "%s is an empty mapping", path)
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	d.entries(m, path, func(name string, key, value ast.Node) {
+		if _, ok := d.text(key, path); !ok {
+			return
+		}
+		item := reflect.New(v.Type().Elem()).Elem()
+		d.structure(value, item, join(path, name))
+		item.FieldByName("Name").Set(reflect.ValueOf(String{Value: name, Pos: d.pos(key)}))
+		v.SetMapIndex(reflect.ValueOf(name), item)
+	})
 }
 
 func isScalar(t reflect.Type) bool {

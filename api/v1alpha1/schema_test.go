@@ -117,16 +117,22 @@ func TestSchemaRefuses(t *testing.T) {
 		"two expectations":  strings.Replace(accessTest, "deny: no_rule", "deny: no_rule, allow: true", 1),
 		"token of a case":   strings.Replace(accessTest, "token: clerk", "token: [clerk]", 1),
 		"claims":            strings.Replace(accessTest, "claims: {", "claims: [], x: {", 1),
+		"class as text":     classes("a: secret\n"),
+		"class unknown":     classes("a: {tokn: required}\n"),
+		"class token":       classes("a: {token: none}\n"),
+		"class name":        classes("Aa: {}\n"),
+		"class age":         classes("a: {maxAuthAge: 5}\n"),
+		"no classes":        strings.Replace(classes(""), "sensitivity:\n    ", "sensitivity: {}\n", 1),
 		"TCP":               strings.Replace(service, "spec: {", "spec: {ports: [{name: a, port: 1, protocol: TCP, appPort: 2}], ", 1),
 	} {
 		if errs := validate(t, s, text); len(errs) != 1 || errs[0] == nil {
 			t.Errorf("%s: accepted", name)
 		}
-		if _, ps := decode("platform/x.yaml", text); len(ps) == 0 && name != "name" && name != "name in a list" && name != "port out of range" {
+		if _, ps := decode("platform/x.yaml", text); len(ps) == 0 && name != "name" && name != "class name" && name != "name in a list" && name != "port out of range" {
 			t.Errorf("%s: Decode accepts what the schema refuses", name)
 		}
 	}
-	if errs := validate(t, s, service+"---\n"+policy+"---\n"+accessTest); len(errs) != 3 || errs[0] != nil || errs[1] != nil || errs[2] != nil {
+	if errs := validate(t, s, service+"---\n"+policy+"---\n"+accessTest+"---\n"+classes("a: {acr: [x]}\n")); len(errs) != 4 || errors.Join(errs...) != nil {
 		t.Errorf("refused what is whole: %v", errs)
 	}
 }

@@ -70,10 +70,26 @@ func TestExampleTests(t *testing.T) {
 		t.Errorf("%s %% of %d rules: %+v", got, len(run.Coverage), run.Coverage)
 	}
 	for _, reason := range v1alpha1.Denials() {
-		// It takes an issuer that speaks of two tenants of whom both may call: the example has none.
-		if !provoked[reason] && reason != authz.TokenTenantMismatch.String() {
+		// They take an issuer that speaks of two tenants of whom both may call, and a class of data: the example has none.
+		if !provoked[reason] && reason != authz.TokenTenantMismatch.String() && reason != authz.StepUpRequired.String() {
 			t.Errorf("no test of the example provokes %s", reason)
 		}
+	}
+}
+
+// TestSensitivityTests runs those of the example of step-up authentication.
+func TestSensitivityTests(t *testing.T) {
+	t.Parallel()
+	run := runTests(t, "../../examples/sensitivity", every)
+	provoked := false
+	for _, r := range run.Results {
+		if !r.Passed() {
+			t.Errorf("%s: %s", r.FullName(), r.Explanation.Decision.Reason())
+		}
+		provoked = provoked || r.Explanation.Decision.Reason() == authz.StepUpRequired
+	}
+	if !provoked || run.Coverage.Percent() != "100.0" {
+		t.Errorf("%d results, %s %% of the rules", len(run.Results), run.Coverage.Percent())
 	}
 }
 
