@@ -16,9 +16,10 @@ const (
 	KindService      Kind = "Service"
 	KindGrant        Kind = "Grant"
 	KindAccessPolicy Kind = "AccessPolicy"
+	KindAccessTest   Kind = "AccessTest"
 )
 
-// Document is one of *Mesh, *Tenant, *TokenIssuer, *Service, *Grant and *AccessPolicy.
+// Document is one of *Mesh, *Tenant, *TokenIssuer, *Service, *Grant, *AccessPolicy and *AccessTest.
 type Document interface {
 	// Head is what every document has.
 	Head() Header
