@@ -65,6 +65,7 @@ type builder struct {
 	problems []v1alpha1.Problem
 	mapping  identity.Mapping
 	draft    map[string]*draft // by owner
+	classes  map[string]class  // nil where the Mesh does not say them
 	askers   []draftAsker
 	// operators are the tenants that each may look at.
 	operators map[identity.WorkloadID][]*draft
