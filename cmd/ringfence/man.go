@@ -33,7 +33,7 @@ and so on. They are made of what --help says, and are the same for the same bina
 				n++
 				name := filepath.Join(args[0], pageName(page)+".1")
 				text := manualPage(page, defaultState(p))
-				if err := os.WriteFile(name, text, manMode); err != nil { //nolint:gosec // manual pages are for everybody
+				if err := os.WriteFile(name, text, manMode); err != nil {
 					return fmt.Errorf("manual pages: %w", err)
 				}
 			}

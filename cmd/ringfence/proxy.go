@@ -159,8 +159,8 @@ func (l proxyList) inSync() bool {
 
 func (l proxyList) print(p process) error {
 	if l.Generation == 0 && len(l.Proxies) == 0 {
-		fmt.Fprintln(p.err, `There is no sidecar that you may see. With --control-plane a workload sees its own, an operator those of its tenants.
-On the admin socket there is none before the first configuration is published: see the control plane's log.`)
+		fmt.Fprintln(p.err, `There is no sidecar that you may see. With --control-plane a workload sees its own, an operator those of its
+tenants. On the admin socket there is none before the first configuration is published: see the control plane's log.`)
 		return nil
 	}
 	const padding = 2
