@@ -239,6 +239,10 @@ func (t *Table) addIssuers(issuers []*agentv1alpha1.TokenIssuer, speaksOf map[id
 			Name: i.GetName(), Issuer: i.GetIssuer(), Audiences: i.GetAudiences(),
 			TenantClaim: i.GetTenantClaim(), RolesClaim: i.GetRolesClaim(),
 			MaxLifetime: time.Duration(i.GetMaxLifetimeSeconds()) * time.Second, JWKS: i.GetJwks(),
+			Format: identity.TokenFormat(i.GetFormat()),
+		}
+		if c.Format == identity.FormatSVID {
+			c.Mapping = t.mapping
 		}
 		for _, name := range i.GetTenants() {
 			id, err := t.mapping.TenantID(name)

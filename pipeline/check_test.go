@@ -14,7 +14,7 @@ import (
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	s := newShelf(tenancytest.TwoTenantsFiles(t))
-	r, err := pipeline.Check(t.Context(), s, bundles(t))
+	r, err := pipeline.Check(t.Context(), s, bundles(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func TestCheck(t *testing.T) {
 	s.edit(t, globexOrders, "services: [web]", "services: [nobody]")
 	s.edit(t, billing, "tenant: acme", "tenant: initech")
 	s.put("stray.yaml", "kind: Service")
-	r, err = pipeline.Check(t.Context(), s, bundles(t))
+	r, err = pipeline.Check(t.Context(), s, bundles(t), nil)
 	if err != nil || r.Clean() {
 		t.Fatalf("clean, %v", err)
 	}
@@ -49,11 +49,11 @@ func TestCheckCannotLook(t *testing.T) {
 	s := newShelf(tenancytest.TwoTenantsFiles(t))
 	trouble := errors.New("trouble")
 	none := func(...identity.TrustDomain) (identity.Bundles, error) { return identity.Bundles{}, trouble }
-	if _, err := pipeline.Check(t.Context(), s, none); !errors.Is(err, trouble) {
+	if _, err := pipeline.Check(t.Context(), s, none, nil); !errors.Is(err, trouble) {
 		t.Errorf("bundles: %v", err)
 	}
 	s.fail(trouble)
-	if _, err := pipeline.Check(t.Context(), s, bundles(t)); !errors.Is(err, trouble) {
+	if _, err := pipeline.Check(t.Context(), s, bundles(t), nil); !errors.Is(err, trouble) {
 		t.Errorf("source: %v", err)
 	}
 }

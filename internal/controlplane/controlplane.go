@@ -3,10 +3,13 @@ package controlplane
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +21,7 @@ import (
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/identity/issuer"
+	"github.com/ringfence-mesh/ringfence/identity/jwks"
 	"github.com/ringfence-mesh/ringfence/pipeline"
 	"github.com/ringfence-mesh/ringfence/xds/server"
 )
@@ -31,6 +35,10 @@ type Config struct {
 	XDSListen, IssuerListen string
 	// AdminSocket is the path of the operators' Unix socket, HTTPListen the address of health and metrics; empty: none.
 	AdminSocket, HTTPListen string
+	// JWKSAllow are address ranges from which published key sets may be fetched although they are not public.
+	JWKSAllow []netip.Prefix
+	// JWKSRoots verify the servers of published key sets; nil: the system's.
+	JWKSRoots *x509.CertPool
 	// SVIDTTL is the life of the SVIDs that are issued; zero is issuer.DefaultTTL.
 	SVIDTTL time.Duration
 	Log     *zap.Logger
@@ -45,6 +53,7 @@ type ControlPlane struct {
 	log      *zap.Logger
 	clock    func() time.Time
 	issuer   *issuer.Issuer
+	keySets  *jwks.Fetcher
 	pipeline *pipeline.Pipeline
 	self     *self
 	registry *prometheus.Registry
@@ -77,9 +86,15 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	keys := jwks.Config{Allow: c.JWKSAllow, Roots: c.JWKSRoots, Log: c.Log, Clock: c.Clock}
+	if c.State != "" {
+		keys.State = filepath.Join(c.State, "jwks.json")
+	}
+	cp.keySets = jwks.New(keys)
 	cp.pipeline = pipeline.New(pipeline.Config{
-		Source: c.Source,
-		Memory: memoryIn(c.State),
+		Source:  c.Source,
+		KeySets: cp.keySets,
+		Memory:  memoryIn(c.State),
 		Bundles: func(domains ...identity.TrustDomain) (identity.Bundles, error) {
 			return cp.issuer.Bundles(c.Clock(), domains...)
 		},
@@ -87,7 +102,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 		Clock:    c.Clock,
 	})
 	cp.self = &self{issuer: cp.issuer, mapping: cp.pipeline.Mapping, clock: c.Clock}
-	c.Registry.MustRegister(cp.self.expiry())
+	c.Registry.MustRegister(cp.self.expiry(), cp.keySets)
 	metrics, err := server.NewMetrics(c.Registry)
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
@@ -154,6 +169,7 @@ func closed(err error) error {
 func (cp *ControlPlane) Run(ctx context.Context) error {
 	var tasks Tasks
 	tasks.Add(func(ctx context.Context) error { cp.pipeline.Run(ctx); return nil })
+	tasks.Add(func(ctx context.Context) error { cp.keySets.Run(ctx); return nil })
 	tasks.Add(func(ctx context.Context) error { return cp.ads.Serve(ctx, cp.xds) })
 	tasks.ServeGRPC(cp.joinServer(), cp.join)
 	if cp.admin != nil {
