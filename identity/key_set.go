@@ -19,8 +19,6 @@ const (
 	maxJWKS    = 64 << 10
 	maxKeys    = 32
 	minRSABits = 2048
-	// maxRSABits bounds what one verification costs: the key may be an issuer's that means harm.
-	maxRSABits = 8192
 	// maxPublished bounds the usable keys of a published set, so that one issuer cannot fill a Table that holds many.
 	maxPublished = 8 << 10
 )
@@ -223,8 +221,9 @@ func algorithms(jwk jose.JSONWebKey) ([]jose.SignatureAlgorithm, error) {
 			fit = []jose.SignatureAlgorithm{jose.ES512}
 		}
 	case *rsa.PublicKey:
-		if n := key.N.BitLen(); n < minRSABits || n > maxRSABits {
-			return nil, fmt.Errorf("an RSA key has %d to %d bits, this one has %d", minRSABits, maxRSABits, n)
+		// The library bounds it above (jose.MaxRSAModulusBits), and with it what one verification costs.
+		if n := key.N.BitLen(); n < minRSABits {
+			return nil, fmt.Errorf("an RSA key has at least %d bits, this one has %d", minRSABits, n)
 		}
 		fit = []jose.SignatureAlgorithm{jose.RS256, jose.PS256}
 	case ed25519.PublicKey:

@@ -263,11 +263,8 @@ func (i *tokenIssuer) claims(m map[string]any, now time.Time) (*claims, error) {
 func (i *tokenIssuer) readWorkload(c *claims, m map[string]any) error {
 	subject, _ := m["sub"].(string)
 	w, err := i.config.Mapping.Parse(subject)
-	switch {
-	case err != nil:
+	if err != nil || !w.Tenant().Same(i.config.Tenants[0]) {
 		return fmt.Errorf("%w: subject", ErrTokenInvalid)
-	case !w.Tenant().Same(i.config.Tenants[0]):
-		return fmt.Errorf("%w: not for this tenant", ErrIssuerNotAllowed)
 	}
 	c.subject, c.tenant, c.issuer = subject, w.Tenant(), w.Tenant().TrustDomain().ID()
 	return nil

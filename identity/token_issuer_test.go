@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"bytes"
 	"crypto/elliptic"
 	"encoding/json"
 	"strings"
@@ -79,7 +80,10 @@ func TestNewTokenIssuerRefuses(t *testing.T) {
 				[]byte, 32,
 			)) + `","y":"` + b64.EncodeToString(make([]byte, 32)) + `"}`), nil, "key 1",
 		},
-		"short RSA":            {jwks(jwk(t, rsaKey(t, 1024), nil)), nil, "2048"},
+		"short RSA": {jwks(jwk(t, rsaKey(t, 1024), nil)), nil, "2048"},
+		"very long RSA": {
+			jwks(`{"kty":"RSA","e":"AQAB","n":"` + b64.EncodeToString(bytes.Repeat([]byte{0xff}, 513)) + `"}`), nil, "modulus",
+		},
 		"alg of another curve": {jwks(jwk(t, p256, members{"alg": "ES384"})), nil, "alg"},
 		"alg none":             {jwks(jwk(t, p256, members{"alg": "none"})), nil, "alg"},
 		"alg HS256":            {jwks(jwk(t, p256, members{"alg": "HS256"})), nil, "alg"},
