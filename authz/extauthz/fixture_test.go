@@ -47,6 +47,7 @@ type mesh struct {
 	acme, globex, platform *testca.CA
 	idp                    *ecdsa.PrivateKey
 	files                  map[string]string
+	kid                    string // of the tokens that are signed
 }
 
 func newMesh(t testing.TB) *mesh {
@@ -60,7 +61,7 @@ func newMesh(t testing.TB) *mesh {
 		t.Fatal(err)
 	}
 	m := &mesh{
-		t: t, now: time.Now(), idp: key, files: tenancytest.TwoTenantsFiles(t),
+		t: t, now: time.Now(), idp: key, kid: "k1", files: tenancytest.TwoTenantsFiles(t),
 		acme: testca.Constrained(t, "acme.demo.test"), globex: testca.Constrained(t, "globex.demo.test"), platform: testca.Constrained(
 			t, "platform.demo.test",
 		),
@@ -130,7 +131,7 @@ func (m *mesh) edit(file, old, replacement string) {
 // token is signed by the issuer's key.
 func (m *mesh) token(issuer, tenant string, expires time.Time, roles ...string) string {
 	m.t.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: m.idp}, (&jose.SignerOptions{}).WithHeader("kid", "k1"))
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: m.idp}, (&jose.SignerOptions{}).WithHeader("kid", m.kid))
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -19,8 +19,9 @@ const (
 )
 
 // proofs verifies certificates and tokens, and remembers what it verified, so that a warm check costs no signature. Only
-// good proofs are remembered, under a hash that covers the version of the Table, and until they end. Each tenant has its
-// own memory: who floods it with tokens pushes out nobody else's.
+// good proofs are remembered, under a hash of all of the proof and of the version of the Table, so that a withdrawn key or
+// another issuer ends them, and only for the time in which they hold. Each tenant has its own memory: who floods it with
+// tokens pushes out nobody else's.
 type proofs struct {
 	mu      sync.Mutex
 	tenants map[identity.TenantID]*memory
@@ -59,7 +60,7 @@ func (p *proofs) caller(t *authz.Table, source *authv3.AttributeContext_Peer, no
 		if c = t.Caller(der, nil, now); c.Peer().IsZero() {
 			return c
 		}
-		m.leaves.put(k, c, c.Peer().NotAfter())
+		m.leaves.put(k, c, time.Time{}, c.Peer().NotAfter())
 	}
 	if c.Peer().ID().String() != source.GetPrincipal() {
 		return authz.InvalidCaller()
@@ -76,12 +77,17 @@ func (p *proofs) token(t *authz.Table, h *authv3.AttributeContext_HttpRequest, n
 	case !present:
 		return authz.Token{}
 	}
+	return p.verified(t, text, now)
+}
+
+// verified is what the Table says of a token, from memory where it was asked before. It allocates nothing then.
+func (p *proofs) verified(t *authz.Table, text string, now time.Time) authz.Token {
 	m := p.of(t)
 	k := key(t.Version(), text)
 	token, known := m.tokens.get(k, now)
 	if !known {
 		if token = t.Token(text, now); !token.Claims().IsZero() {
-			m.tokens.put(k, token, token.Claims().Expires())
+			m.tokens.put(k, token, token.Claims().Begins(), token.Claims().Expires())
 		}
 	}
 	return token
@@ -89,20 +95,28 @@ func (p *proofs) token(t *authz.Table, h *authv3.AttributeContext_HttpRequest, n
 
 type digest [sha256.Size]byte
 
+// buffers are what is hashed, for the next hash.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
 // key hashes fields with their lengths, so that no two lists of fields are one.
 func key[T string | []byte](fields ...T) digest {
-	h := sha256.New()
+	const keep = 64 << 10 // what is larger is no proof, and is not kept
+	buffer, _ := buffers.Get().(*[]byte)
+	b := (*buffer)[:0]
 	for _, f := range fields {
-		var n [8]byte
-		binary.BigEndian.PutUint64(n[:], uint64(len(f)))
-		h.Write(n[:])
-		h.Write([]byte(f))
+		b = binary.BigEndian.AppendUint64(b, uint64(len(f)))
+		b = append(b, f...)
 	}
-	return digest(h.Sum(nil))
+	sum := sha256.Sum256(b)
+	if cap(b) <= keep {
+		*buffer = b
+		buffers.Put(buffer)
+	}
+	return sum
 }
 
-// cache remembers values until they end. It holds two halves: what is asked for moves into the young half, and when that
-// is full the old half is forgotten. So it is bounded, and what is in use stays.
+// cache remembers values for the time in which they hold. It has two halves: what is asked for moves into the young half,
+// and when that is full the old half is forgotten. So it is bounded, and what is in use stays.
 type cache[V any] struct {
 	limit      int
 	mu         sync.Mutex
@@ -110,8 +124,8 @@ type cache[V any] struct {
 }
 
 type remembered[V any] struct {
-	value V
-	until time.Time
+	value       V
+	from, until time.Time
 }
 
 func (c *cache[V]) get(k digest, now time.Time) (V, bool) {
@@ -123,17 +137,18 @@ func (c *cache[V]) get(k digest, now time.Time) (V, bool) {
 			c.store(k, r)
 		}
 	}
-	if !ok || !now.Before(r.until) {
+	if !ok || now.Before(r.from) || !now.Before(r.until) {
 		var none V
 		return none, false
 	}
 	return r.value, true
 }
 
-func (c *cache[V]) put(k digest, v V, until time.Time) {
+// put remembers a value that holds from a time on, and not at the other and later.
+func (c *cache[V]) put(k digest, v V, from, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.store(k, remembered[V]{v, until})
+	c.store(k, remembered[V]{v, from, until})
 }
 
 func (c *cache[V]) store(k digest, r remembered[V]) {
