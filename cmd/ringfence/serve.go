@@ -44,7 +44,7 @@ SIGINT and SIGTERM end it; what the mesh has goes on without it.`,
 			return usage("--svid-ttl is between %s and %s", issuer.MinTTL, issuer.MaxTTL)
 		}
 		var err error
-		if c.JWKSAllow, err = parsePrefixes("--jwks-allow", *allow); err != nil {
+		if c.JWKS.Allow, err = parsePrefixes("--jwks-allow", *allow); err != nil {
 			return err
 		}
 		if c.AdminSocket == "" {

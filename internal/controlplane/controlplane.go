@@ -3,11 +3,9 @@ package controlplane
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -35,10 +33,8 @@ type Config struct {
 	XDSListen, IssuerListen string
 	// AdminSocket is the path of the operators' Unix socket, HTTPListen the address of health and metrics; empty: none.
 	AdminSocket, HTTPListen string
-	// JWKSAllow are address ranges from which published key sets may be fetched although they are not public.
-	JWKSAllow []netip.Prefix
-	// JWKSRoots verify the servers of published key sets; nil: the system's.
-	JWKSRoots *x509.CertPool
+	// JWKS says how key sets that token issuers publish are fetched; State, Log and Clock of it are the control plane's own.
+	JWKS jwks.Config
 	// SVIDTTL is the life of the SVIDs that are issued; zero is issuer.DefaultTTL.
 	SVIDTTL time.Duration
 	Log     *zap.Logger
@@ -86,11 +82,11 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := jwks.Config{Allow: c.JWKSAllow, Roots: c.JWKSRoots, Log: c.Log, Clock: c.Clock}
+	c.JWKS.Log, c.JWKS.Clock = c.Log, c.Clock
 	if c.State != "" {
-		keys.State = filepath.Join(c.State, "jwks.json")
+		c.JWKS.State = filepath.Join(c.State, "jwks.json")
 	}
-	cp.keySets = jwks.New(keys)
+	cp.keySets = jwks.New(c.JWKS)
 	cp.pipeline = pipeline.New(pipeline.Config{
 		Source:  c.Source,
 		KeySets: cp.keySets,
@@ -111,6 +107,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 		Certificate: cp.self.certificate,
 		Verifier:    func() identity.Verifier { return cp.pipeline.Current().Verifier() },
 		Snapshots:   cp.pipeline,
+		UnknownKey:  cp.unknownKey,
 		Clock:       c.Clock,
 		Log:         c.Log,
 		Metrics:     metrics,
@@ -179,6 +176,13 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 		tasks.ServeHTTP(HealthServer(cp.ready, cp.registry), cp.http)
 	}
 	return errors.Join(tasks.Run(ctx), cp.Close())
+}
+
+// unknownKey believes a workload's word only of issuers whose tokens it gets.
+func (cp *ControlPlane) unknownKey(w identity.WorkloadID, issuer string) {
+	if cp.pipeline.Current().Table(w.Tenant()).Trusts(issuer) {
+		cp.keySets.UnknownKey(issuer)
+	}
 }
 
 // ready is nil once there is something to serve.

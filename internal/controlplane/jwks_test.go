@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"net/http"
@@ -16,7 +17,9 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/authz"
+	"github.com/ringfence-mesh/ringfence/identity/jwks"
 	"github.com/ringfence-mesh/ringfence/internal/controlplane"
 )
 
@@ -26,6 +29,8 @@ type idp struct {
 	kid    string
 	server *httptest.Server
 	down   atomic.Bool
+	jwks   atomic.Pointer[[]byte]
+	hits   atomic.Int64
 }
 
 func newIDP(t *testing.T) *idp {
@@ -34,20 +39,29 @@ func newIDP(t *testing.T) *idp {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &idp{key: key, kid: "k1"}
-	jwks, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: p.kid, Use: "sig"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := &idp{key: key}
+	p.rotate(t, "k1")
 	p.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p.down.Load() || r.URL.Path != "/jwks" {
 			<-r.Context().Done() // the other issuer's server hangs for ever
 			return
 		}
-		_, _ = w.Write(jwks)
+		p.hits.Add(1)
+		_, _ = w.Write(*p.jwks.Load())
 	}))
 	t.Cleanup(func() { p.server.CloseClientConnections(); p.server.Close() })
 	return p
+}
+
+// rotate publishes the key under another name, as if it were another one.
+func (p *idp) rotate(t *testing.T, kid string) {
+	t.Helper()
+	text, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: p.key.Public(), KeyID: kid, Use: "sig"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.kid = kid
+	p.jwks.Store(&text)
 }
 
 func (p *idp) sign(t *testing.T, claims map[string]any) string {
@@ -76,7 +90,9 @@ func (p *idp) sign(t *testing.T, claims map[string]any) string {
 func (p *idp) config(state string) controlplane.Config {
 	roots := x509.NewCertPool()
 	roots.AddCert(p.server.Certificate())
-	return controlplane.Config{State: state, JWKSRoots: roots, JWKSAllow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+	return controlplane.Config{State: state, JWKS: jwks.Config{
+		Roots: roots, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Refresh: time.Hour, Pause: 10 * time.Millisecond,
+	}}
 }
 
 // published waits for the first generation.
@@ -152,4 +168,38 @@ func TestKeysOfAWorkloadsTrustDomain(t *testing.T) {
 	cp.edit("platform/token-issuers.yaml", "  claims: {tenant: tenant, roles: roles}\n", "")
 	tables := follow(t, cp.stream(cp.joined(acmeOrders)))
 	verifies(t, tables, p.sign(t, map[string]any{"sub": "spiffe://acme.demo.test/ns/acme/sa/web"}))
+}
+
+// TestAWordOfAnUnknownKeyFetchesItsSet: an agent says that a key is unknown, and the set is fetched, long before its time.
+// Another tenant's word is not heard.
+func TestAWordOfAnUnknownKeyFetchesItsSet(t *testing.T) {
+	t.Parallel()
+	p := newIDP(t)
+	cp := start(t, p.config(""), example(t))
+	published(t, cp)
+	cp.edit("platform/token-issuers.yaml", "{file: acme-jwks.json}", "{uri: \""+p.server.URL+"/jwks\"}")
+	claims := map[string]any{"iss": "https://idp.acme.example.com", "sub": "alice", "tenant": "acme"}
+	cert, foreign := cp.joined(acmeOrders), cp.joined(globexOrders)
+	tables := follow(t, cp.stream(cert))
+	verifies(t, tables, p.sign(t, claims))
+	p.rotate(t, "k2")
+	before := p.hits.Load()
+	say := func(cert tls.Certificate, issuer string) {
+		c := cp.trust()
+		c.Certificates = []tls.Certificate{cert}
+		_, err := agentv1alpha1.NewKeysClient(cp.dial(cp.XDSAddr().String(), c)).Unknown(within(t), &agentv1alpha1.UnknownKeyRequest{Issuer: issuer})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(foreign, "acme-idp")
+	say(cert, "globex-idp")
+	say(cert, "nobody")
+	say(cert, "")
+	time.Sleep(100 * time.Millisecond) // ten times the pause between fetches
+	if n := p.hits.Load(); n != before {
+		t.Errorf("%d fetches without reason", n-before)
+	}
+	say(cert, "acme-idp")
+	verifies(t, tables, p.sign(t, claims))
 }
