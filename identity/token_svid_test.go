@@ -3,6 +3,7 @@ package identity_test
 import (
 	"crypto/elliptic"
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -37,9 +38,7 @@ func svidConfig(t testing.TB, m identity.Mapping, name string, keys []byte) iden
 func svid(t testing.TB, changes map[string]any) string {
 	t.Helper()
 	m := map[string]any{"iss": nil, "tenant": nil, "roles": nil, "sub": acmeWeb}
-	for k, v := range changes {
-		m[k] = v
-	}
+	maps.Copy(m, changes)
 	return payload(t, m)
 }
 

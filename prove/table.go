@@ -170,7 +170,8 @@ func sameIssuer(c identity.TokenIssuerConfig, e *agentv1alpha1.TokenIssuer) bool
 		identity.FormatSVID: agentv1alpha1.TokenFormat_TOKEN_FORMAT_SVID,
 	}
 	want, known := format[c.Format]
-	return known && want == e.GetFormat() && c.Name == e.GetName() && c.Issuer == e.GetIssuer() && slices.Equal(c.Audiences, e.GetAudiences()) &&
+	return known && want == e.GetFormat() &&
+		c.Name == e.GetName() && c.Issuer == e.GetIssuer() && slices.Equal(c.Audiences, e.GetAudiences()) &&
 		c.TenantClaim == e.GetTenantClaim() && c.RolesClaim == e.GetRolesClaim() &&
 		int64(c.MaxLifetime/time.Second) == e.GetMaxLifetimeSeconds() && bytes.Equal(c.JWKS, e.GetJwks())
 }

@@ -160,7 +160,7 @@ func TestRememberedTokensAreVerifiedTokens(t *testing.T) {
 		}
 	}
 	p := proofs{tenants: map[identity.TenantID]*memory{}}
-	random := mathrand.New(mathrand.NewPCG(1, 2)) //nolint:gosec // a test that repeats itself
+	random := mathrand.New(mathrand.NewPCG(1, 2)) // the same each time
 	good := 0
 	for range 20_000 {
 		now = now.Add(time.Duration(random.Int64N(int64(4*time.Minute))) - 2*time.Minute)
@@ -181,7 +181,7 @@ func TestRememberedTokensAreVerifiedTokens(t *testing.T) {
 	}
 }
 
-func TestARememberedTokenCostsNoAllocation(t *testing.T) {
+func TestARememberedTokenCostsNoAllocation(t *testing.T) { //nolint:paralleltest // it counts allocations
 	now := time.Unix(1_800_000_000, 0)
 	k := newTokenKey(t, "k1")
 	table := tableOf(t, "orders-api", k)

@@ -128,14 +128,14 @@ func (f *Fetcher) Follow(uris map[string]string) {
 			delete(f.sets, uri)
 		}
 	}
-	f.begin()
+	f.begin(f.run)
 }
 
 func newSet() *set { return &set{soon: make(chan struct{}, 1)} }
 
-// begin lets every followed set have its goroutine.
-func (f *Fetcher) begin() {
-	if f.run == nil {
+// begin lets every followed set have its goroutine, once there is a Run.
+func (f *Fetcher) begin(run context.Context) {
+	if run == nil {
 		return
 	}
 	followed := slices.Collect(maps.Values(f.names))
@@ -143,7 +143,7 @@ func (f *Fetcher) begin() {
 		if s.stop != nil || !slices.Contains(followed, uri) {
 			continue
 		}
-		ctx, stop := context.WithCancel(f.run)
+		ctx, stop := context.WithCancel(run)
 		s.stop = stop
 		f.wg.Go(func() { f.keep(ctx, uri, s) })
 	}
@@ -166,7 +166,7 @@ func (f *Fetcher) UnknownKey(issuer string) {
 func (f *Fetcher) Run(ctx context.Context) {
 	f.mu.Lock()
 	f.run = ctx
-	f.begin()
+	f.begin(ctx)
 	f.mu.Unlock()
 	<-ctx.Done()
 	f.mu.Lock()

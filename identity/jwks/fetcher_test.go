@@ -177,7 +177,7 @@ func TestFetch(t *testing.T) {
 	var headers atomic.Pointer[http.Request]
 	p := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		headers.Store(r)
-		http.SetCookie(w, &http.Cookie{Name: "c", Value: "v"})
+		w.Header().Set("Set-Cookie", "c=v")
 		_, _ = w.Write(first)
 	})
 	f := run(t, jwks.Config{Roots: roots(p)})
@@ -329,7 +329,7 @@ func TestOnlyVerifiedHTTPS(t *testing.T) {
 	plain := httptest.NewServer(publishing(set))
 	t.Cleanup(plain.Close)
 	other := httptest.NewUnstartedServer(publishing(set))
-	other.TLS = &tls.Config{MaxVersion: tls.VersionTLS11} //nolint:gosec // what must be refused
+	other.TLS = &tls.Config{MaxVersion: tls.VersionTLS11} // what must be refused
 	other.Config.ErrorLog = zap.NewStdLog(zap.NewNop())
 	other.StartTLS()
 	t.Cleanup(other.Close)

@@ -48,7 +48,10 @@ type World struct {
 
 // Open builds what a source holds, as of a time. The World is nil where the Report is not clean.
 func Open(ctx context.Context, s pipeline.Source, at time.Time) (*World, pipeline.Report, error) {
-	w := &World{at: at, audiences: map[string]string{}, svids: map[string]string{}, grants: map[string]string{}, chains: map[identity.WorkloadID][][]byte{}}
+	w := &World{
+		at: at, audiences: map[string]string{}, svids: map[string]string{}, grants: map[string]string{},
+		chains: map[identity.WorkloadID][][]byte{},
+	}
 	var err error
 	if w.roots, err = issuer.OpenMemory(issuer.Options{}); err != nil {
 		return nil, pipeline.Report{}, fmt.Errorf("throw-away roots: %w", err)
