@@ -54,6 +54,7 @@ type claims struct {
 	tenant          TenantID
 	roles           []string
 	begins, expires time.Time // the first moment that counts, and the first that does not
+	authenticated   authentication
 }
 
 // IsZero reports whether nothing was asserted.
@@ -256,7 +257,7 @@ func (i *tokenIssuer) claims(m map[string]any, now time.Time) (*claims, error) {
 	if i.config.Format == FormatSVID {
 		return c, i.readWorkload(c, m)
 	}
-	return c, i.readUser(c, m)
+	return c, i.readUser(c, m, now)
 }
 
 // readWorkload reads whom a JWT-SVID names: a workload of the issuer's own tenant, and so of its own trust domain.
@@ -271,13 +272,19 @@ func (i *tokenIssuer) readWorkload(c *claims, m map[string]any) error {
 }
 
 // readUser reads whom an access token names, and what it says of that user.
-func (i *tokenIssuer) readUser(c *claims, m map[string]any) error {
+func (i *tokenIssuer) readUser(c *claims, m map[string]any, now time.Time) error {
 	if sub, present := m["sub"]; present {
 		if c.subject, _ = sub.(string); !visible(c.subject, maxClaimText) {
 			return fmt.Errorf("%w: subject", ErrTokenInvalid)
 		}
 	}
 	var ok bool
+	if c.authenticated, ok = readAuthentication(m, now); !ok {
+		return fmt.Errorf("%w: acr, amr or auth_time", ErrTokenInvalid)
+	}
+	if begins := c.authenticated.at.Add(-clockLeeway); begins.After(c.begins) {
+		c.begins = begins
+	}
 	if c.roles, ok = roles(m, i.config.RolesClaim); !ok {
 		return fmt.Errorf("%w: roles", ErrTokenInvalid)
 	}

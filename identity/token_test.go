@@ -513,6 +513,7 @@ func FuzzToken(f *testing.F) {
 	f.Add(workload)
 	f.Add(sign(f, key, "ES256", `{"alg":"ES256","kid":"k1"}`, svid(f, map[string]any{"sub": acmeWeb + "#"})))
 	f.Add(strings.Repeat(".", 4) + good)
+	f.Add(sign(f, key, "ES256", `{"alg":"ES256"}`, payload(f, map[string]any{"acr": "mfa", "amr": []any{"hwk", 1}, "auth_time": -1})))
 	f.Add(compact(`{"alg":"ES256","jwk":{"kty":"oct","k":""}}`, `{"iss":"`+acmeIDP+`"}`, make([]byte, 64)))
 	f.Fuzz(func(t *testing.T, token string) {
 		c, err := v.Verify(token, tokenNow)

@@ -152,8 +152,11 @@ func TestRememberedTokensAreVerifiedTokens(t *testing.T) {
 					"iss": "https://idp.acme.example.com", "aud": aud, "sub": fmt.Sprint(minutes), "tenant": "acme",
 					"iat": begin.Unix(), "exp": begin.Add(10 * time.Minute).Unix(), "roles": []string{"clerk"},
 				}
-				if minutes == 0 {
+				switch minutes {
+				case 0:
 					claims["nbf"] = begin.Add(2 * time.Minute).Unix()
+				case 5:
+					claims["auth_time"] = begin.Add(time.Minute).Unix()
 				}
 				tokens = append(tokens, k.sign(t, claims))
 			}
