@@ -23,7 +23,7 @@ func TestCache(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
 	later := now.Add(time.Minute)
-	c := cache[int]{limit: 3}
+	c := cache[digest, int]{limit: 3}
 	k := func(n byte) digest { return digest{n} }
 	if _, ok := c.get(k(0), now); ok {
 		t.Error("something is in an empty cache")
@@ -210,7 +210,7 @@ func TestTheMemoryOfATenantIsBounded(t *testing.T) {
 	m := p.of(table)
 	now := time.Unix(1_800_000_000, 0)
 	for n := range 3 * maxTokens {
-		m.tokens.put(key(fmt.Sprint(n)), authz.Token{}, now, now.Add(time.Minute))
+		m.tokens.put(p.proof(table, fmt.Sprint(n)), authz.Token{}, now, now.Add(time.Minute))
 	}
 	if held := len(m.tokens.young) + len(m.tokens.old); held > 2*maxTokens {
 		t.Errorf("%d tokens are remembered", held)

@@ -22,7 +22,7 @@ var _ agentv1alpha1.KeysServer = keys{}
 
 // Unknown passes on which issuer lacks a key. The answer is the same whether there is such an issuer or not.
 func (k keys) Unknown(ctx context.Context, req *agentv1alpha1.UnknownKeyRequest) (*agentv1alpha1.UnknownKeyResponse, error) {
-	p, err := k.server.caller(ctx)
+	p, err := k.server.Caller(ctx)
 	if err != nil {
 		k.server.config.Log.Info("word of an unknown key refused", zap.Error(err))
 		return nil, status.Error(codes.Unauthenticated, "the client's certificate proves nobody")
