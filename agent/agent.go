@@ -106,9 +106,13 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	defer stopInner()
 
 	events, reports := make(chan event), newLatest[delta.Report]()
-	down := newDownstream(to, reports, extauthz.New(ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock), a.log)
+	unknown := newUnknownKeys(a.log)
+	decide := extauthz.New(
+		ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock, extauthz.WithUnknownKeys(unknown.add),
+	)
+	down := newDownstream(to, reports, decide, a.log)
 	up := &upstream{
-		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events,
+		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, unknown: unknown,
 		creds: credentials.NewTLS(a.anchor.tls(&own.cert)),
 	}
 	a.setIdentity(own)

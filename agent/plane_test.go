@@ -51,6 +51,7 @@ type plane struct {
 	bundles identity.Bundles
 	server  *server.Server
 	changed chan struct{}
+	unknown chan string // of whom a key is unknown, and to whom
 	hostile func(w identity.WorkloadID, s xds.Snapshot) xds.Snapshot
 }
 
@@ -60,17 +61,21 @@ func newPlane(t *testing.T) *plane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plane{t: t, issuer: i, files: tenancytest.TwoTenantsFiles(t), changed: make(chan struct{}, 1)}
+	p := &plane{t: t, issuer: i, files: tenancytest.TwoTenantsFiles(t), changed: make(chan struct{}, 1), unknown: make(chan string, 10)}
+	var held []net.Listener
 	ports, number := map[string]string{}, regexp.MustCompile(`\b20[0-9]{3}\b`)
 	for path, text := range p.files { // another test may use the example's ports
 		p.files[path] = number.ReplaceAllStringFunc(text, func(port string) string {
 			if ports[port] == "" {
 				l := p.listen("127.0.0.1:0")
 				ports[port] = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-				_ = l.Close()
+				held = append(held, l) // until all are found: no port is given twice
 			}
 			return ports[port]
 		})
+	}
+	for _, l := range held {
+		_ = l.Close()
 	}
 	p.publish()
 	bundle, _ := p.bundles.Get(p.model.Mapping().Platform())
@@ -132,7 +137,8 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 	}
 	s, err := server.New(server.Config{
 		Certificate: certificate, Snapshots: p, Clock: time.Now, Log: zap.NewNop(), Metrics: metrics,
-		Verifier: func() identity.Verifier { return identity.NewVerifier(p.Mapping(), p.bundles) },
+		Verifier:   func() identity.Verifier { return identity.NewVerifier(p.Mapping(), p.bundles) },
+		UnknownKey: func(w identity.WorkloadID, issuer string) { p.unknown <- w.String() + " " + issuer },
 	})
 	if err != nil {
 		p.t.Fatal(err)

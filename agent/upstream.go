@@ -13,6 +13,8 @@ import (
 	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+
+	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 )
 
 const (
@@ -29,6 +31,7 @@ type upstream struct {
 	node    string
 	log     *zap.Logger
 	events  chan<- event
+	unknown *unknownKeys
 }
 
 // run returns when ctx ends.
@@ -72,6 +75,7 @@ func (u *upstream) once(agent context.Context) (heard bool, err error) {
 	out := newOutbox()
 	var sender sync.WaitGroup
 	sender.Go(func() { out.pump(ctx, stream.Send) })
+	sender.Go(func() { u.unknown.tell(ctx, agentv1alpha1.NewKeysClient(conn)) })
 	defer sender.Wait()
 	defer cancel()
 	first := true

@@ -100,7 +100,7 @@ func (e *encoder) trust(b identity.Bundle, issuers []identity.TokenIssuer) error
 		if !seen {
 			m = &agentv1alpha1.TokenIssuer{
 				Name: c.Name, Issuer: c.Issuer, Audiences: c.Audiences, TenantClaim: c.TenantClaim, RolesClaim: c.RolesClaim,
-				MaxLifetimeSeconds: int64(c.MaxLifetime / time.Second), Jwks: c.JWKS,
+				MaxLifetimeSeconds: int64(c.MaxLifetime / time.Second), Jwks: c.JWKS, Format: formats[c.Format],
 			}
 			e.issuers[c.Name] = m
 			e.message.Issuers = append(e.message.Issuers, m)
@@ -115,6 +115,11 @@ func (e *encoder) trust(b identity.Bundle, issuers []identity.TokenIssuer) error
 		}
 	}
 	return nil
+}
+
+var formats = map[identity.TokenFormat]agentv1alpha1.TokenFormat{
+	identity.FormatJWT:  agentv1alpha1.TokenFormat_TOKEN_FORMAT_JWT,
+	identity.FormatSVID: agentv1alpha1.TokenFormat_TOKEN_FORMAT_SVID,
 }
 
 func texts(ids []identity.WorkloadID) []string {

@@ -58,6 +58,7 @@ type Token struct {
 	claims  identity.Claims
 	proof   string // the version of the Table whose issuers' keys verified it
 	reason  Reason // why nothing is verified
+	lacking string // the issuer that does not have the key which the token names
 }
 
 // Token verifies a bearer token by the issuers of the Table.
@@ -67,13 +68,21 @@ func (t *Table) Token(compact string, now time.Time) Token {
 	}
 	c, err := t.tokens.Verify(compact, now)
 	if err != nil {
-		return Token{present: true, reason: tokenReason(err)}
+		t := Token{present: true, reason: tokenReason(err)}
+		if unknown, ok := errors.AsType[*identity.UnknownKeyError](err); ok {
+			t.lacking = unknown.Issuer
+		}
+		return t
 	}
 	return Token{present: true, claims: c, proof: t.version}
 }
 
 // InvalidToken is a token that cannot be read, or more than one.
 func InvalidToken() Token { return Token{present: true, reason: TokenInvalid} }
+
+// Lacks is the name of the token issuer that does not have the key which the token names, where that is why it is not
+// verified.
+func (t Token) Lacks() string { return t.lacking }
 
 // Claims are what the token asserts; zero where there is none or it is not verified.
 func (t Token) Claims() identity.Claims { return t.claims }
@@ -172,6 +181,8 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 	case token.claims.IsZero():
 		return token.reason, false
 	case token.proof != t.version:
+		return TokenInvalid, false
+	case in.Now.Before(token.claims.Begins()):
 		return TokenInvalid, false
 	case !in.Now.Before(token.claims.Expires()):
 		return TokenExpired, false

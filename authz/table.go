@@ -85,6 +85,11 @@ func (t *Table) Workload() (identity.WorkloadID, bool) { return t.workload, !t.w
 // SnapshotVersion is the version of the xDS snapshot that belongs to these rules; empty for a tenant's whole Table.
 func (t *Table) SnapshotVersion() string { return t.message.GetSnapshotVersion() }
 
+// Trusts reports whether the Table believes tokens of the TokenIssuer of that name.
+func (t *Table) Trusts(issuer string) bool {
+	return t != nil && slices.ContainsFunc(t.message.GetIssuers(), func(i *agentv1alpha1.TokenIssuer) bool { return i.GetName() == issuer })
+}
+
 // Service finds a destination by its owner's name and its own. What is not found is the zero ServiceRef.
 func (t *Table) Service(owner, name string) (ServiceRef, bool) {
 	if t == nil || owner != t.tenant.Name() {
@@ -245,6 +250,10 @@ func (t *Table) addIssuers(issuers []*agentv1alpha1.TokenIssuer, speaksOf map[id
 			Name: i.GetName(), Issuer: i.GetIssuer(), Audiences: i.GetAudiences(),
 			TenantClaim: i.GetTenantClaim(), RolesClaim: i.GetRolesClaim(),
 			MaxLifetime: time.Duration(i.GetMaxLifetimeSeconds()) * time.Second, JWKS: i.GetJwks(),
+			Format: identity.TokenFormat(i.GetFormat()),
+		}
+		if c.Format == identity.FormatSVID {
+			c.Mapping = t.mapping
 		}
 		for _, name := range i.GetTenants() {
 			id, err := t.mapping.TenantID(name)

@@ -172,7 +172,13 @@ func (w *world) tableIssuers(m *agentv1alpha1.Table, tenants map[identity.Tenant
 }
 
 func sameIssuer(c identity.TokenIssuerConfig, e *agentv1alpha1.TokenIssuer) bool {
-	return c.Name == e.GetName() && c.Issuer == e.GetIssuer() && slices.Equal(c.Audiences, e.GetAudiences()) &&
+	format := map[identity.TokenFormat]agentv1alpha1.TokenFormat{
+		identity.FormatJWT:  agentv1alpha1.TokenFormat_TOKEN_FORMAT_JWT,
+		identity.FormatSVID: agentv1alpha1.TokenFormat_TOKEN_FORMAT_SVID,
+	}
+	want, known := format[c.Format]
+	return known && want == e.GetFormat() &&
+		c.Name == e.GetName() && c.Issuer == e.GetIssuer() && slices.Equal(c.Audiences, e.GetAudiences()) &&
 		c.TenantClaim == e.GetTenantClaim() && c.RolesClaim == e.GetRolesClaim() &&
 		int64(c.MaxLifetime/time.Second) == e.GetMaxLifetimeSeconds() && bytes.Equal(c.JWKS, e.GetJwks())
 }

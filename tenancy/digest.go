@@ -158,11 +158,13 @@ func (d digester) asker(a Asker) {
 func (d digester) issuer(i identity.TokenIssuer) {
 	c := i.Config()
 	d.text(c.Name)
+	d.number(uint64(c.Format)) //nolint:gosec // one of a few
 	d.text(c.Issuer)
 	d.texts(c.Audiences)
 	list(d, c.Tenants, d.tenant)
 	d.text(c.TenantClaim)
 	d.text(c.RolesClaim)
+	d.mapping(c.Mapping)
 	d.text(c.MaxLifetime.String())
 	d.text(string(c.JWKS))
 }

@@ -179,7 +179,12 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"Pos":     func(x *tenant) { x.rules["orders"][0].Pos = "f:1:3" },
 		},
 		"TokenIssuerConfig": {
-			"Name":        reissue(func(c *identity.TokenIssuerConfig) { c.Name = "x" }),
+			"Name": reissue(func(c *identity.TokenIssuerConfig) { c.Name = "x" }),
+			"Format": reissue(func(c *identity.TokenIssuerConfig) {
+				c.Format, c.Issuer, c.TenantClaim, c.RolesClaim, c.JWKS = identity.FormatSVID, "", "", "", nil
+				c.Mapping = remap(t, "x.y", "{tenant}.test", "/{serviceAccount}")
+			}),
+			"Mapping":     reissue(func(c *identity.TokenIssuerConfig) { c.Mapping = remap(t, "x.y", "{tenant}.test", "/{serviceAccount}") }),
 			"Issuer":      reissue(func(c *identity.TokenIssuerConfig) { c.Issuer = "x" }),
 			"Audiences":   reissue(func(c *identity.TokenIssuerConfig) { c.Audiences = []string{"a", "b"} }),
 			"Tenants":     reissue(func(c *identity.TokenIssuerConfig) { c.Tenants = []identity.TenantID{w.globex} }),

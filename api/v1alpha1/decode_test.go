@@ -148,7 +148,7 @@ func TestDecodeProblems(t *testing.T) {
 		{"class in the next line", classes("a:\n      {}\n"), []string{"RF1003 8:7"}, "in the line of its key"},
 		{"asker by token not yet", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: token, services: [a/b]}\n", []string{"RF1013 7:43"}, "not built yet"},
 		{"asker by nothing known", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: XFCC, service: [a/b]}\n", []string{"RF1010 7:43", "RF1008 7:49"}, "xfcc"},
-		{"jwks.uri not yet", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {issuer: i, jwks: {uri: u}, audiences: [a], tenants: [a]}\n", []string{"RF1009 3:25", "RF1013 3:26"}, ""},
+		{"a format of tokens that there is not", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {format: paseto, jwks: {uri: u}, audiences: [a], tenants: [a]}\n", []string{"RF1010 3:16"}, "jwt-svid"},
 
 		{"no time", "kind: Grant\nmetadata: {name: a}\nspec: {tenant: a, service: b, to: {methods: [GET], paths: [/]}, notAfter: 2026-01-01}\n", []string{"RF1010 3:75"}, "RFC 3339"},
 		{"no length of time", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {issuer: i, jwks: {file: f}, audiences: [a], tenants: [a], maxLifetime: 15 minutes}\n", []string{"RF1010 3:79"}, "15m"},

@@ -38,6 +38,7 @@ type Server struct {
 	stripToken bool
 	named      NamedTables
 	limiter    *limit.Limiter
+	unknownKey func(issuer string)
 }
 
 // NamedTables says which rules answer an asker that the Mesh names.
@@ -59,6 +60,10 @@ func StripToken() Option { return func(s *Server) { s.stripToken = true } }
 
 // WithNamed lets askers ask that the Mesh names. Without it only workloads' own proxies may.
 func WithNamed(t NamedTables) Option { return func(s *Server) { s.named = t } }
+
+// WithUnknownKeys tells of each token that names a key which its issuer does not have here, with the name of the issuer's
+// document. Anybody can make such tokens: tell must neither block nor do much.
+func WithUnknownKeys(tell func(issuer string)) Option { return func(s *Server) { s.unknownKey = tell } }
 
 // WithLimits bounds what each asker may ask for.
 func WithLimits(l limit.Limits) Option { return func(s *Server) { s.limiter = limit.New(l) } }
@@ -228,6 +233,9 @@ func (s *Server) decide(
 	in := authz.Input{Caller: caller, Service: service, Method: req.method, Path: req.path, Now: now}
 	if service.ReadsToken() && !caller.ID().IsZero() {
 		in.Token = s.proofs.token(t, req.authorization, now)
+		if issuer := in.Token.Lacks(); issuer != "" && s.unknownKey != nil {
+			s.unknownKey(issuer)
+		}
 	}
 	v.decision, v.service, v.generation = authz.Decide(t, in), service, t.Version()
 	v.caller, v.claims = caller.ID(), in.Token.Claims()

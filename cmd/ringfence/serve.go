@@ -34,6 +34,7 @@ SIGINT and SIGTERM end it; what the mesh has goes on without it.`,
 	f.StringVar(&c.AdminSocket, "admin-socket", "", "Unix socket for operators (default STATE/admin.sock)")
 	f.StringVar(&c.HTTPListen, "http-listen", "127.0.0.1:7480", "address of /healthz, /readyz and /metrics; empty: none")
 	f.DurationVar(&c.SVIDTTL, "svid-ttl", issuer.DefaultTTL, "life of the SVIDs that are issued")
+	allow := addJWKSAllow(f)
 	level := addLogLevel(f)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *config == "" {
@@ -41,6 +42,10 @@ SIGINT and SIGTERM end it; what the mesh has goes on without it.`,
 		}
 		if c.SVIDTTL < issuer.MinTTL || c.SVIDTTL > issuer.MaxTTL {
 			return usage("--svid-ttl is between %s and %s", issuer.MinTTL, issuer.MaxTTL)
+		}
+		var err error
+		if c.JWKS.Allow, err = parsePrefixes("--jwks-allow", *allow); err != nil {
+			return err
 		}
 		if c.AdminSocket == "" {
 			c.AdminSocket = adminSocket(c.State)

@@ -16,6 +16,8 @@ func required() []requirement {
 		{"SPIFFE IDs", "identity", "FuzzSPIFFEID"},
 		{"peer certificates", "identity", "FuzzPeerCertificate"},
 		{"tokens", "identity", "FuzzToken"},
+		{"key sets of documents", "identity", "FuzzTokenIssuerJWKS"},
+		{"key sets that issuers publish", "identity", "FuzzKeySet"},
 		{"join requests", "identity/issuer", "FuzzIssue"},
 		{"resource names", "tenancy", "FuzzResourceName"},
 		{"relayed resources", "prove", "FuzzRelayed"},
