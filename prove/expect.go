@@ -19,7 +19,7 @@ func (w *world) expect(t tenancy.Tenant, workload tenancy.Workload) expectations
 	want := expectations{}
 	calls := false
 	for _, s := range workload.Services() {
-		if port, ok := s.Port(); ok {
+		if port, ok := s.Port(); ok && port.Protocol != tenancy.TCP {
 			w.expectInbound(want, t, s, port)
 		}
 		if port, ok := s.Outbound(); ok {
@@ -46,7 +46,7 @@ func (w *world) expectInbound(want expectations, t tenancy.Tenant, s tenancy.Ser
 
 func (w *world) expectDestinations(want expectations, t tenancy.Tenant) {
 	for _, s := range t.Services() {
-		if _, ok := s.Port(); !ok {
+		if p, ok := s.Port(); !ok || p.Protocol == tenancy.TCP {
 			continue
 		}
 		n := name("service", t, s.Name())
@@ -55,6 +55,9 @@ func (w *world) expectDestinations(want expectations, t tenancy.Tenant) {
 		w.expectBundle(want, t.ID().TrustDomain())
 	}
 	for _, i := range t.Imports() {
+		if i.Protocol() == tenancy.TCP {
+			continue
+		}
 		n := name("import", t, i.Name())
 		s, err := w.granted(i)
 		if err != nil {
@@ -183,11 +186,14 @@ func outboundListener(t tenancy.Tenant, service string, port uint16) func(xds.Re
 func (w *world) outboundRoutes(t tenancy.Tenant) func(xds.Resource) error {
 	want := map[string]string{} // host to cluster
 	for _, i := range t.Imports() {
+		if i.Protocol() == tenancy.TCP {
+			continue
+		}
 		cluster := name("import", t, i.Name())
 		want[i.Name()], want[i.Name()+"."+identity.PlatformName+".mesh"] = cluster, cluster
 	}
 	for _, s := range t.Services() { // an own service keeps its short name before a shared one
-		if _, ok := s.Port(); ok {
+		if p, ok := s.Port(); ok && p.Protocol != tenancy.TCP {
 			cluster := name("service", t, s.Name())
 			want[s.Name()], want[s.Name()+"."+t.ID().Name()+".mesh"] = cluster, cluster
 		}

@@ -62,7 +62,7 @@ func (b *builder) inbound(s tenancy.Service) error {
 		return err
 	}
 	port, ok := s.Port()
-	if !ok || len(s.Endpoints()) == 0 {
+	if !ok || len(s.Endpoints()) == 0 || port.Protocol == tenancy.TCP {
 		return nil // nobody can call it
 	}
 	listener, err := filters.InboundListener(b.made.t.ResourceName(tenancy.KindInbound, s.Name()))
@@ -156,7 +156,7 @@ func (b *builder) destinations() ([]filters.Destination, error) {
 	var out []filters.Destination
 	short := map[string]bool{}
 	for _, s := range t.Services() {
-		if _, ok := s.Port(); !ok {
+		if p, ok := s.Port(); !ok || p.Protocol == tenancy.TCP {
 			continue
 		}
 		if err := b.own(s); err != nil {
@@ -171,6 +171,9 @@ func (b *builder) destinations() ([]filters.Destination, error) {
 		out = append(out, filters.Destination{Name: cluster, Cluster: cluster, Hosts: hosts})
 	}
 	for _, i := range t.Imports() {
+		if i.Protocol() == tenancy.TCP {
+			continue
+		}
 		if err := b.shared(i); err != nil {
 			return nil, err
 		}
