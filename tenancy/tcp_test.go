@@ -49,11 +49,13 @@ func TestTCPProblems(t *testing.T) {
 		{"no port", acmeTCP, "{port: 20417,", "{port: 0,", []string{"acme RF2012 tenants/acme/tcp.yaml:26:16"}, ""},
 		{
 			"one port of two on a workload", acmeTCP, "[{address: 127.0.0.1, port: 20414}]", "[{address: 10.0.0.1, port: 20412}]",
-			[]string{"acme RF2015 tenants/acme/tcp.yaml:15:41"}, "told apart by their port",
+			[]string{"acme RF2015 tenants/acme/tcp.yaml:15:41"},
+			"told apart by their port",
 		},
 		{
 			"one port of two on loopback is said once", acmeTCP, "[{address: 127.0.0.1, port: 20414}]", "[{address: 127.0.0.2, port: 20412}]",
-			[]string{"acme RF2015 tenants/acme/tcp.yaml:15:42"}, "endpoint of service db",
+			[]string{"acme RF2015 tenants/acme/tcp.yaml:15:42"},
+			"endpoint of service db",
 		},
 	} {
 		files := tenancytest.TCPFiles(t)
