@@ -114,3 +114,26 @@ func TestTCPServices(t *testing.T) {
 		t.Errorf("%+v", rules)
 	}
 }
+
+// A class that demands a token cannot be a TCP service's; one that demands none can, and a class with problems is the
+// Mesh's affair.
+func TestSensitivityOfTCP(t *testing.T) {
+	t.Parallel()
+	for class, want := range map[string][]string{
+		"plain":   nil,
+		"secret":  {"acme RF2030 tenants/acme/tcp.yaml:6:16"},
+		"strange": {"platform RF2040 mesh.yaml:16:14"},
+		"none":    {"acme RF2007 tenants/acme/tcp.yaml:6:16"},
+	} {
+		files := tenancytest.TCPFiles(t)
+		files[mesh] = strings.TrimRight(files[mesh], "\n") + "\n  sensitivity:\n    plain: {}\n    secret: {token: required}\n"
+		if class == "strange" {
+			files[mesh] += "    strange: {acr: [mfa]}\n"
+		}
+		files[acmeTCP] = strings.Replace(files[acmeTCP], "  ports:", "  sensitivity: "+class+"\n  ports:", 1)
+		_, problems := tenancy.Build(input(t, files))
+		if diff := cmp.Diff(want, kept(problems)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", class, diff)
+		}
+	}
+}
