@@ -29,8 +29,8 @@ type Entry struct {
 	Allowed bool
 	// Connection says that a TCP connection was decided, no request.
 	Connection bool
-	Reason  authz.Reason
-	Rule    string
+	Reason     authz.Reason
+	Rule       string
 	// Caller is who called, if it is of the asker's own tenant or of one that the service is granted to; of all others the
 	// asker's tenant learns nothing.
 	Caller identity.WorkloadID
