@@ -23,7 +23,8 @@ func newValidate(p process) *cobra.Command {
 		Long: `Judges a configuration directory as "ringfence serve" does: decodes, builds, compiles and proves it, with roots that are
 thrown away. Exit code 0: serve accepts all of it, perhaps with warnings about what is weaker or emptier than it looks. 1:
 there are problems.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  ringfence validate examples/two-tenants`,
+		Args:    cobra.ExactArgs(1),
 	}
 	format := addOutput(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

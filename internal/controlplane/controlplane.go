@@ -103,6 +103,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	agentv1alpha1.RegisterProxiesServer(cp.ads, cp.remoteProxies())
 	return cp, cp.listen(ctx, c)
 }
 
@@ -201,6 +202,6 @@ func (cp *ControlPlane) joinServer() *grpc.Server {
 func (cp *ControlPlane) adminServer() *grpc.Server {
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 10))
 	agentv1alpha1.RegisterAdminServer(s, issuer.NewAdmin(cp.issuer, cp.pipeline, cp.clock, cp.log))
-	agentv1alpha1.RegisterProxiesServer(s, proxies{cp: cp})
+	agentv1alpha1.RegisterProxiesServer(s, cp.localProxies())
 	return s
 }
