@@ -64,7 +64,7 @@ func tcpPortIn(s *corev3.SocketAddress) uint16 {
 	if s.GetProtocol() != corev3.SocketAddress_TCP || s.GetPortValue() > 1<<16-1 {
 		return 0
 	}
-	return uint16(s.GetPortValue())
+	return uint16(s.GetPortValue()) //nolint:gosec // within its bounds
 }
 
 func lineIn(h *authv3.AttributeContext_HttpRequest, name string) line {
