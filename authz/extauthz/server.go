@@ -129,6 +129,7 @@ func (s *Server) Check(ctx context.Context, wire []byte) (resp []byte, err error
 	if !ok { // as gRPC answers what it cannot unmarshal; Envoy refuses the call
 		return nil, status.Error(codes.InvalidArgument, "this is no CheckRequest")
 	}
+	v.connection = !req.http
 	v = s.judge(v, &req, start)
 	took := s.clock().Sub(start)
 	s.recorder.Record(v.entry(start))
@@ -143,7 +144,7 @@ func (s *Server) mayAsk(who Asking) bool {
 
 // fault refuses a call on which the code above broke. It must not break again, even if the recorder did.
 func (s *Server) fault(v verdict, now time.Time) []byte {
-	v = verdict{id: v.id, asker: v.asker}
+	v = verdict{id: v.id, asker: v.asker, connection: v.connection}
 	s.metrics.faults.Inc()
 	func() {
 		defer func() { _ = recover() }()
@@ -165,6 +166,7 @@ type verdict struct {
 	claims     identity.Claims
 	generation string
 	strip      bool
+	connection bool // it was no request
 }
 
 // judge asks the Table in force, and the one that follows where there is one. The stricter of the two is the verdict.
@@ -187,7 +189,7 @@ func (s *Server) judge(v verdict, req *request, now time.Time) verdict {
 
 // ask decides by one Table, which must be the asker's own.
 func (s *Server) ask(t *authz.Table, v verdict, req *request, now time.Time) verdict {
-	v = verdict{id: v.id, asker: v.asker}
+	v = verdict{id: v.id, asker: v.asker, connection: v.connection}
 	own := v.asker.workload
 	if t == nil || !t.Tenant().Same(own.Tenant()) {
 		return v

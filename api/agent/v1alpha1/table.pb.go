@@ -452,6 +452,9 @@ type Service struct {
 	Accounts []string `protobuf:"bytes,5,rep,name=accounts,proto3" json:"accounts,omitempty"`
 	Rules    []*Rule  `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
 	Grants   []*Grant `protobuf:"bytes,7,rep,name=grants,proto3" json:"grants,omitempty"`
+	// A service that takes TCP connections has the port where its sidecars listen, by which a connection names its
+	// destination. 0: it takes HTTP requests.
+	TcpPort uint32 `protobuf:"varint,8,opt,name=tcp_port,json=tcpPort,proto3" json:"tcp_port,omitempty"`
 	// Absent for a service that no class is named for.
 	Sensitivity   *Sensitivity `protobuf:"bytes,9,opt,name=sensitivity,proto3" json:"sensitivity,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -535,6 +538,13 @@ func (x *Service) GetGrants() []*Grant {
 		return x.Grants
 	}
 	return nil
+}
+
+func (x *Service) GetTcpPort() uint32 {
+	if x != nil {
+		return x.TcpPort
+	}
+	return 0
 }
 
 func (x *Service) GetSensitivity() *Sensitivity {
@@ -624,8 +634,9 @@ type Rule struct {
 	// file:line:col of the rule, for people.
 	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
 	// Exact SPIFFE IDs; never empty: "any service of the tenant" is written out.
-	From          []string `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty"`
-	Roles         []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	From  []string `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty"`
+	Roles []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	// Empty for a service that takes TCP connections, and only there.
 	Methods       []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
 	Paths         []string `protobuf:"bytes,6,rep,name=paths,proto3" json:"paths,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -820,7 +831,7 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"rolesClaim\x120\n" +
 	"\x14max_lifetime_seconds\x18\a \x01(\x03R\x12maxLifetimeSeconds\x12\x12\n" +
 	"\x04jwks\x18\b \x01(\fR\x04jwks\x12=\n" +
-	"\x06format\x18\t \x01(\x0e2%.ringfence.agent.v1alpha1.TokenFormatR\x06format\"\xe5\x02\n" +
+	"\x06format\x18\t \x01(\x0e2%.ringfence.agent.v1alpha1.TokenFormatR\x06format\"\x80\x03\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\x129\n" +
@@ -828,7 +839,8 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"\rforward_token\x18\x04 \x01(\bR\fforwardToken\x12\x1a\n" +
 	"\baccounts\x18\x05 \x03(\tR\baccounts\x124\n" +
 	"\x05rules\x18\x06 \x03(\v2\x1e.ringfence.agent.v1alpha1.RuleR\x05rules\x127\n" +
-	"\x06grants\x18\a \x03(\v2\x1f.ringfence.agent.v1alpha1.GrantR\x06grants\x12G\n" +
+	"\x06grants\x18\a \x03(\v2\x1f.ringfence.agent.v1alpha1.GrantR\x06grants\x12\x19\n" +
+	"\btcp_port\x18\b \x01(\rR\atcpPort\x12G\n" +
 	"\vsensitivity\x18\t \x01(\v2%.ringfence.agent.v1alpha1.SensitivityR\vsensitivity\"v\n" +
 	"\vSensitivity\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
