@@ -149,12 +149,22 @@ func startStatic(t *testing.T) *static {
 // sign makes a token that lives for five minutes from then.
 func (s *static) sign(t *testing.T, issuer, tenant string, issued time.Time, roles ...string) string {
 	t.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: s.key, KeyID: "test"}}, (&jose.SignerOptions{}).WithType("JWT"))
+	return sign(t, s.key, issuer, tenant, issued, roles...)
+}
+
+func sign(t *testing.T, key *ecdsa.PrivateKey, issuer, tenant string, issued time.Time, roles ...string) string {
+	t.Helper()
+	return signFor(t, key, "orders-api", issuer, tenant, issued, roles...)
+}
+
+func signFor(t *testing.T, key *ecdsa.PrivateKey, audience, issuer, tenant string, issued time.Time, roles ...string) string {
+	t.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: "test"}}, (&jose.SignerOptions{}).WithType("JWT"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	token, err := jwt.Signed(signer).Claims(jwt.Claims{
-		Issuer: issuer, Subject: "somebody", Audience: jwt.Audience{"orders-api"},
+		Issuer: issuer, Subject: "somebody", Audience: jwt.Audience{audience},
 		IssuedAt: jwt.NewNumericDate(issued), Expiry: jwt.NewNumericDate(issued.Add(5 * time.Minute)),
 	}).Claims(map[string]any{"tenant": tenant, "roles": roles}).Serialize()
 	if err != nil {

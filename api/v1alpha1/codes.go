@@ -60,6 +60,7 @@ const (
 const (
 	CodeWeakAsker Code = "RF2501"
 	CodeIdleAsker Code = "RF2502"
+	CodeIdleRule  Code = "RF2503"
 )
 
 // CodeInternal is a fault of Ringfence itself: documents that were accepted cannot be compiled.
@@ -112,7 +113,7 @@ func Codes() []CodeInfo {
 		{CodeRepeated, "written twice", "The same entry stands in a list twice.", "Remove one of them."},
 		{CodeMethod, "not a method", "A method is written as HTTP does: capital letters. CONNECT is never passed on.", "Write for example GET."},
 		{CodePath, "not a path pattern", "A pattern starts with a slash; * is a whole segment, ** a whole last one. Empty and dot segments, %, ?, #, ;, backslashes and characters outside ASCII are refused, because proxies and applications read them differently.", "Write the path as the application sees it after decoding."},
-		{CodeRolesWithoutToken, "roles without a token", "A rule asks for roles, but the service reads no tokens, so the rule would never match.", "Set token: optional or required on the Service, or remove the roles."},
+		{CodeRolesWithoutToken, "roles or askers without a token", "A rule asks for roles, or names an asker whose callers are known by their tokens alone, but the service reads no tokens, so the rule would never match.", "Set token: optional or required on the Service, or remove the roles and askers."},
 		{CodeNoPorts, "service takes no calls", "A policy or grant is about a service without ports, which nobody calls.", "Name another service, or give it a port."},
 		{CodeIssuerURL, "issuer not accepted", "An issuer is an https URL without user, query and fragment, exactly as its tokens say it.", "Write the iss claim of the tokens."},
 		{CodeIssuerClash, "two issuers of one name", "Two TokenIssuers with the same issuer speak of the same tenant, and a token would belong to both.", "Make it one TokenIssuer, or part their tenants."},
@@ -122,8 +123,9 @@ func Codes() []CodeInfo {
 		{CodeAskerClash, "one way to ask for two", "A SPIFFE ID or a socket says which proxy asks, so it belongs to one asker. A workload that runs services asks about them by its own certificate already: an entry for it would be a second, weaker way.", "Give the asker an identity or socket of its own."},
 		{CodeTooMuch, "more than one owner may have", "An owner has at most 1,000 services, 2,000 service accounts (one counts for each service that names it), and rules that come to 32 MiB where each names each of its callers: what one owner writes must not stop the others.", "Let services share accounts, let rules name fewer callers, or make it several tenants."},
 
-		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can."},
-		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},
+		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first. With identityFrom: token there is no certificate at all: whoever holds a token is its subject until the token ends, and whoever controls the proxy sees the tokens.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can. At an ingress, where callers have no certificates, keep tokens short-lived."},
+		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, or, with identityFrom: token, none that reads tokens, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},
+		{CodeIdleRule, "rule names an asker by which nobody comes (warning)", "The Mesh has no asker of that name with identityFrom: token that may ask about the rule's service, so nobody is let in by that name. It is no error because a change of the Mesh must not hold up a tenant's documents.", "Correct the name, or ask the platform's team."},
 
 		{CodeInternal, "fault of Ringfence", "The documents were accepted and cannot be compiled. Their owner stays on the last accepted ones.", "Please report it, with the documents."},
 	}

@@ -133,7 +133,6 @@ func TestDecodeProblems(t *testing.T) {
 		{"labels not yet", "kind: Service\nmetadata: {name: a, labels: {a: b}}\nspec: {namespace: a, serviceAccounts: [a]}\n", []string{"RF1013 2:21"}, ""},
 		{"hosts, quota and state not yet", "kind: Tenant\nmetadata: {name: a}\nspec: {namespaces: [a], hosts: [a], quota: {}, state: Quarantined}\n", []string{"RF1013 3:25", "RF1013 3:37", "RF1013 3:55"}, ""},
 		{"sensitivity of the mesh not yet", "kind: Mesh\nmetadata: {name: a}\nspec: {identities: [{trustDomain: a, path: /b}], platformTrustDomain: p, sensitivity: {}}\n", []string{"RF1013 3:74"}, ""},
-		{"asker by token not yet", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: token, services: [a/b]}\n", []string{"RF1013 7:43"}, "not built yet"},
 		{"asker by nothing known", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: XFCC, service: [a/b]}\n", []string{"RF1010 7:43", "RF1008 7:49"}, "xfcc"},
 		{"jwks.uri not yet", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {issuer: i, jwks: {uri: u}, audiences: [a], tenants: [a]}\n", []string{"RF1009 3:25", "RF1013 3:26"}, ""},
 

@@ -35,10 +35,13 @@ func (s *Server) answer(v verdict) *authv3.CheckResponse {
 // allowed sets what the application may know of the caller, whatever stood under those names, and removes what it does not
 // set.
 func allowed(v verdict) *authv3.CheckResponse {
-	ok := &authv3.OkHttpResponse{Headers: []*corev3.HeaderValueOption{
-		overwrite(headerTenant, v.caller.Tenant().Name()),
-		overwrite(headerCaller, v.caller.String()),
-	}}
+	ok := &authv3.OkHttpResponse{}
+	if v.caller.IsZero() { // whom only a token names is no workload
+		ok.Headers = append(ok.Headers, overwrite(headerTenant, v.claims.Tenant().Name()))
+		ok.HeadersToRemove = append(ok.HeadersToRemove, headerCaller)
+	} else {
+		ok.Headers = append(ok.Headers, overwrite(headerTenant, v.caller.Tenant().Name()), overwrite(headerCaller, v.caller.String()))
+	}
 	if subject := v.claims.Subject(); subject != "" {
 		ok.Headers = append(ok.Headers, overwrite(headerSubject, subject))
 	} else {
@@ -99,7 +102,7 @@ func metadata(v verdict) *structpb.Struct {
 		"reason":   structpb.NewStringValue(v.decision.Reason().String()),
 	}
 	for name, text := range map[string]string{
-		"rule": v.decision.Rule(), "tenant": v.visible().Tenant().Name(), "generation": short(v.generation),
+		"rule": v.decision.Rule(), "tenant": v.tenant().Name(), "generation": short(v.generation),
 	} {
 		if text != "" {
 			fields[name] = structpb.NewStringValue(text)

@@ -202,9 +202,12 @@ func (s *Server) askNamed(v verdict, req *authv3.CheckRequest, now time.Time) ve
 	}
 	v.name = asker.Name()
 	var caller authz.Caller
-	if asker.IdentityFrom() == tenancy.FromCertificate {
+	switch asker.IdentityFrom() {
+	case tenancy.FromCertificate:
 		caller = s.proofs.caller(t, attrs.GetSource(), now)
-	} else {
+	case tenancy.FromToken:
+		caller = asker.Bearer()
+	default:
 		caller = assertedCaller(asker, attrs)
 	}
 	return s.decide(t, v, attrs, caller, namedDestination(t, asker, attrs), now)
@@ -225,7 +228,7 @@ func (s *Server) decide(
 ) verdict {
 	http := attrs.GetRequest().GetHttp()
 	in := authz.Input{Caller: caller, Service: service, Method: http.GetMethod(), Path: http.GetPath(), Now: now}
-	if service.ReadsToken() && !caller.ID().IsZero() {
+	if service.ReadsToken() && caller.IsKnown() {
 		in.Token = s.proofs.token(t, http, now)
 	}
 	v.decision, v.service, v.generation = authz.Decide(t, in), service, t.Version()
