@@ -113,7 +113,7 @@ func twinBearer(table *tableMsg, askers map[string][]string, asker, subject stri
 	}
 	// A rule that names the asker allows it.
 	for _, r := range dest.GetRules() {
-		if slices.Contains(askers[r.GetName()], asker) && twinCovers(r.GetMethods(), r.GetPaths(), c) && twinRole(dest, r.GetRoles(), c) {
+		if slices.Contains(askers[r.GetName()], asker) && twinCovers(dest, r.GetMethods(), r.GetPaths(), c) && twinRole(dest, r.GetRoles(), c) {
 			return "allowed", r.GetName()
 		}
 	}

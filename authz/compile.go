@@ -54,6 +54,9 @@ type encoder struct {
 
 func (e *encoder) service(t tenancy.Tenant, s tenancy.Service, port string) error {
 	m := &agentv1alpha1.Service{Name: s.Name(), Port: port, ForwardToken: s.ForwardToken(), Accounts: texts(s.IDs())}
+	if p, _ := s.Port(); p.Protocol == tenancy.TCP {
+		m.TcpPort = uint32(s.Endpoints()[0].Port()) // of which there is one: several endpoints have one port
+	}
 	switch s.Token() {
 	case tenancy.TokenNone:
 		m.Token = agentv1alpha1.TokenMode_TOKEN_MODE_NONE

@@ -76,7 +76,7 @@ type Input struct {
 	Caller  Caller
 	Token   Token
 	Service ServiceRef
-	// Method and Path are the request's, untouched.
+	// Method and Path are the request's, untouched; both are empty for a TCP connection.
 	Method, Path string
 	Now          time.Time
 }
@@ -220,6 +220,9 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 
 // find is the first rule that names the caller and covers the call.
 func (s *service) find(in *Input) *rule {
+	if s.tcp != 0 {
+		return s.findTCP(in)
+	}
 	path, ok := canonicalPath(in.Path)
 	c := s.call(in)
 	if c.caller < 0 && c.asker == "" || !ok {
@@ -227,6 +230,23 @@ func (s *service) find(in *Input) *rule {
 	}
 	return s.paths.find(path[1:], &c, nil)
 }
+
+// findTCP is the first rule that lets the caller connect. A request is no connection: it is covered by none.
+func (s *service) findTCP(in *Input) *rule {
+	c := s.call(in)
+	if in.isRequest() {
+		return nil
+	}
+	for _, r := range s.rules {
+		if r.names(&c) && r.holds(&c) {
+			return r
+		}
+	}
+	return nil
+}
+
+// isRequest tells an HTTP request from a TCP connection: it has a method and a path.
+func (in *Input) isRequest() bool { return in.Method != "" || in.Path != "" }
 
 // call is what the service's rules are asked about.
 func (s *service) call(in *Input) call {

@@ -67,6 +67,8 @@ func (w *world) tableService(t tenancy.Tenant, s tenancy.Service, e *agentv1alph
 	switch {
 	case e.GetPort() != port.Name || !known || e.GetToken() != mode || e.GetForwardToken() != s.ForwardToken():
 		return at("services", "%s: another port, or other demands on tokens", s.Name())
+	case e.GetTcpPort() != tcpPort(s, port):
+		return at("services", "%s: it is decided as another protocol, or at another port", s.Name())
 	case !sameSet(e.GetAccounts(), texts(s.IDs())):
 		return at("services", "%s: its accounts are %s", s.Name(), list(e.GetAccounts()))
 	}
@@ -80,6 +82,14 @@ func (w *world) tableService(t tenancy.Tenant, s tenancy.Service, e *agentv1alph
 		}
 	}
 	return w.tableGrants(t, s, e.GetGrants())
+}
+
+// tcpPort is where the sidecars of a TCP service listen; 0 for every other.
+func tcpPort(s tenancy.Service, port tenancy.Port) uint32 {
+	if port.Protocol != tenancy.TCP {
+		return 0
+	}
+	return uint32(s.Endpoints()[0].Port())
 }
 
 func sameRule(r tenancy.Rule, e *agentv1alpha1.Rule) bool {

@@ -156,7 +156,7 @@ func TestAskerWarnings(t *testing.T) {
 	want := []string{
 		"platform RF2501 mesh.yaml:14:43", "platform RF2501 mesh.yaml:15:43", "platform RF2502 mesh.yaml:16:67", "platform RF2502 mesh.yaml:16:79",
 		"platform RF2501 mesh.yaml:17:43", "platform RF2501 mesh.yaml:18:43", "platform RF2502 mesh.yaml:18:61",
-		"acme RF2503 tenants/acme/orders.yaml:23:26", "acme RF2503 tenants/acme/orders.yaml:23:29", "acme RF2503 tenants/acme/orders.yaml:23:32",
+		"acme RF2504 tenants/acme/orders.yaml:23:26", "acme RF2504 tenants/acme/orders.yaml:23:29", "acme RF2504 tenants/acme/orders.yaml:23:32",
 	}
 	if diff := cmp.Diff(want, kept(m.Warnings())); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -102,8 +102,14 @@ func (d digester) service(s Service) {
 	d.number(uint64(s.s.port.Number))
 	d.number(uint64(s.s.port.AppPort))
 	d.number(uint64(s.s.port.Protocol))
+	d.flag(s.s.port.ServerFirst)
 	d.endpoints(s.s.endpoints)
 	d.number(uint64(s.s.outbound))
+	list(d, s.s.tcp, func(o OutboundTCP) {
+		d.number(uint64(o.Port))
+		d.flag(o.Shared)
+		d.text(o.Service)
+	})
 	d.number(uint64(s.s.token))
 	d.flag(s.s.forward)
 }

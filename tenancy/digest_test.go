@@ -52,6 +52,7 @@ func (w world) full(t *testing.T) *tenant {
 	issuer := w.issuer(t, func(*identity.TokenIssuerConfig) {})
 	s := &service{
 		name: "orders", owner: w.acme, ids: []identity.WorkloadID{w.orders}, port: Port{Name: "http", Number: 1, AppPort: 2, Protocol: HTTP},
+		tcp:       []OutboundTCP{{Port: 5, Service: "db"}},
 		endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:3")}, outbound: 4, token: TokenOptional, forward: true,
 	}
 	return &tenant{
@@ -125,6 +126,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"port":      func(x *tenant) { x.services[0].s.port = Port{} },
 			"endpoints": func(x *tenant) { x.services[0].s.endpoints = nil },
 			"outbound":  func(x *tenant) { x.services[0].s.outbound = 9 },
+			"tcp":       func(x *tenant) { x.services[0].s.tcp = nil },
 			"token":     func(x *tenant) { x.services[0].s.token = TokenRequired },
 			"forward":   func(x *tenant) { x.services[0].s.forward = false },
 		},
@@ -133,6 +135,13 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"Number":   func(x *tenant) { x.services[0].s.port.Number = 9 },
 			"AppPort":  func(x *tenant) { x.services[0].s.port.AppPort = 9 },
 			"Protocol": func(x *tenant) { x.services[0].s.port.Protocol = GRPC },
+
+			"ServerFirst": func(x *tenant) { x.services[0].s.port.ServerFirst = true },
+		},
+		"OutboundTCP": {
+			"Port":    func(x *tenant) { x.services[0].s.tcp[0].Port = 9 },
+			"Shared":  func(x *tenant) { x.services[0].s.tcp[0].Shared = true },
+			"Service": func(x *tenant) { x.services[0].s.tcp[0].Service = "x" },
 		},
 		"Workload": {
 			"id":       func(x *tenant) { x.workloads[0].id = w.web },
@@ -189,7 +198,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 	structs := map[string]reflect.Type{
 		"tenant": reflect.TypeFor[tenant](), "service": reflect.TypeFor[service](), "Port": reflect.TypeFor[Port](), "Workload": reflect.TypeFor[Workload](),
 		"imported": reflect.TypeFor[imported](), "caller": reflect.TypeFor[caller](), "Grant": reflect.TypeFor[Grant](), "Rule": reflect.TypeFor[Rule](),
-		"TokenIssuerConfig": reflect.TypeFor[identity.TokenIssuerConfig](), "MappingRule": reflect.TypeFor[identity.MappingRule](),
+		"OutboundTCP": reflect.TypeFor[OutboundTCP](), "TokenIssuerConfig": reflect.TypeFor[identity.TokenIssuerConfig](), "MappingRule": reflect.TypeFor[identity.MappingRule](),
 	}
 	for name, of := range structs {
 		for f := range of.Fields() {

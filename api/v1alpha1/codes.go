@@ -54,13 +54,16 @@ const (
 	CodeAsker             Code = "RF2027"
 	CodeAskerClash        Code = "RF2028"
 	CodeTooMuch           Code = "RF2029"
+	CodeNotOfTCP          Code = "RF2030"
+	CodeNotTCP            Code = "RF2031"
 )
 
 // What is accepted and weaker or emptier than it looks: ringfence validate says it, and nothing is refused for it.
 const (
 	CodeWeakAsker Code = "RF2501"
 	CodeIdleAsker Code = "RF2502"
-	CodeIdleRule  Code = "RF2503"
+	CodeIdlePort  Code = "RF2503"
+	CodeIdleRule  Code = "RF2504"
 )
 
 // CodeInternal is a fault of Ringfence itself: documents that were accepted cannot be compiled.
@@ -122,9 +125,12 @@ func Codes() []CodeInfo {
 		{CodeAsker, "asker not accepted", "An asker is a proxy that asks about services which are not its own. It is known by SPIFFE IDs or by a socket, not both, and may ask only about services of the tenant whose roots vouch for it, or of any tenant if it belongs to none.", "See the text; services are written tenant/service, a socket is an absolute path."},
 		{CodeAskerClash, "one way to ask for two", "A SPIFFE ID or a socket says which proxy asks, so it belongs to one asker. A workload that runs services asks about them by its own certificate already: an entry for it would be a second, weaker way.", "Give the asker an identity or socket of its own."},
 		{CodeTooMuch, "more than one owner may have", "An owner has at most 1,000 services, 2,000 service accounts (one counts for each service that names it), and rules that come to 32 MiB where each names each of its callers: what one owner writes must not stop the others.", "Let services share accounts, let rules name fewer callers, or make it several tenants."},
+		{CodeNotOfTCP, "not seen on a TCP connection", "Of a TCP connection only the caller's certificate is known: it has no method, path, token or role, so nothing can be asked of them.", "Remove it; who may connect is said by from, and by Grants. Where it is needed, let the service speak HTTP or GRPC."},
+		{CodeNotTCP, "only for TCP services", "The field means something for a port with protocol: TCP, and this one has another.", "Remove it; HTTP and GRPC services are called by name through the HTTP proxy at outbound.port."},
 
 		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first. With identityFrom: token there is no certificate at all: whoever holds a token is its subject until the token ends, and whoever controls the proxy sees the tokens.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can. At an ingress, where callers have no certificates, keep tokens short-lived."},
 		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, or, with identityFrom: token, none that reads tokens, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},
+		{CodeIdlePort, "loopback port to a service that is not there (warning)", "No shared TCP service of that name is granted to the tenant, so nothing listens at the port. It is no error because a change of the platform's must not hold up a tenant's documents.", "Correct the name, or ask the platform's team for a Grant."},
 		{CodeIdleRule, "rule names an asker by which nobody comes (warning)", "The Mesh has no asker of that name with identityFrom: token that may ask about the rule's service, so nobody is let in by that name. It is no error because a change of the Mesh must not hold up a tenant's documents.", "Correct the name, or ask the platform's team."},
 
 		{CodeInternal, "fault of Ringfence", "The documents were accepted and cannot be compiled. Their owner stays on the last accepted ones.", "Please report it, with the documents."},

@@ -127,7 +127,10 @@ func TestDecodeProblems(t *testing.T) {
 		{"entry of a list is a text", spec(valid + "  ports: [a]\n"), []string{"RF1007 6:11"}, "is a mapping, not a text"},
 		{"list of one as a text", strings.Replace(policy, "[GET]", "GET", 1), []string{"RF1007 8:21"}, "write [GET]"},
 
-		{"TCP not yet", spec(valid + "  ports: [{name: a, port: 1, protocol: TCP, appPort: 2}]\n"), []string{"RF1013 6:40"}, "not built yet"},
+		{"TCP", spec(valid + "  ports: [{name: a, port: 1, protocol: TCP, speaksFirst: server, appPort: 2}]\n"), nil, ""},
+		{"who speaks first unknown", spec(valid + "  ports: [{name: a, port: 1, protocol: TCP, speaksFirst: both, appPort: 2}]\n"), []string{"RF1010 6:58"}, "client, server"},
+		{"loopback ports", spec(valid + "  outbound: {tcp: [{port: 1, service: platform/a}]}\n"), nil, ""},
+		{"loopback port without a service", spec(valid + "  outbound: {tcp: [{port: 1}]}\n"), []string{"RF1009 6:20"}, "service is missing"},
 		{"sensitivity not yet", spec(valid + "  sensitivity: internal\n"), []string{"RF1013 6:3"}, "spec.sensitivity"},
 		{"when not yet", policy + "      when: \"true\"\n", []string{"RF1013 9:7"}, "when"},
 		{"labels not yet", "kind: Service\nmetadata: {name: a, labels: {a: b}}\nspec: {namespace: a, serviceAccounts: [a]}\n", []string{"RF1013 2:21"}, ""},

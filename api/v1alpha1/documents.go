@@ -157,7 +157,7 @@ type Grant struct {
 type GrantSpec struct {
 	Tenant   String `json:"tenant" jsonschema:"format=name" jsonschema_description:"The tenant that may call."`
 	Service  String `json:"service" jsonschema:"format=name" jsonschema_description:"The shared service that it may call."`
-	To       To     `json:"to" jsonschema_description:"What it may ask for."`
+	To       *To    `json:"to,omitempty" jsonschema_description:"What it may ask for; left out for a TCP service, and only there."`
 	NotAfter Time   `json:"notAfter" jsonschema_description:"The moment from which on the grant is void."`
 	Pos      Pos    `json:"-"`
 }
@@ -186,7 +186,7 @@ type AccessPolicySpec struct {
 type Rule struct {
 	Name String   `json:"name" jsonschema:"format=name" jsonschema_description:"The name that decisions and logs show."`
 	From From     `json:"from" jsonschema_description:"Who may call. Without services and askers: every workload of the tenant."`
-	To   To       `json:"to" jsonschema_description:"What may be asked for."`
+	To   *To      `json:"to,omitempty" jsonschema_description:"What may be asked for; left out for a TCP service, and only there."`
 	_    struct{} `notyet:"when"`
 	Pos  Pos      `json:"-"`
 }

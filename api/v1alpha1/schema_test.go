@@ -107,7 +107,7 @@ func TestSchemaRefuses(t *testing.T) {
 		"other apiVersion":  "apiVersion: v2\n" + service,
 		"token":             strings.Replace(service, "spec: {", "spec: {token: maybe, ", 1),
 		"port out of range": strings.Replace(service, "spec: {", "spec: {outbound: {port: 70000}, ", 1),
-		"TCP":               strings.Replace(service, "spec: {", "spec: {ports: [{name: a, port: 1, protocol: TCP, appPort: 2}], ", 1),
+		"UDP":               strings.Replace(service, "spec: {", "spec: {ports: [{name: a, port: 1, protocol: UDP, appPort: 2}], ", 1),
 	} {
 		if errs := validate(t, s, text); len(errs) != 1 || errs[0] == nil {
 			t.Errorf("%s: accepted", name)

@@ -26,10 +26,26 @@ const (
 const shortVersion = 12
 
 func (s *Server) answer(v verdict) *authv3.CheckResponse {
-	if v.decision.Allowed() {
+	switch {
+	case v.connection:
+		return connection(v)
+	case v.decision.Allowed():
 		return allowed(v)
 	}
 	return refused(v)
+}
+
+// connection lets a TCP connection pass or has it closed. There is nobody to tell more: no header reaches the application
+// or the caller.
+func connection(v verdict) *authv3.CheckResponse {
+	code := codes.PermissionDenied
+	switch {
+	case v.decision.Allowed():
+		code = codes.OK
+	case v.decision.Reason() == authz.NotReady:
+		code = codes.Unavailable
+	}
+	return &authv3.CheckResponse{Status: &statuspb.Status{Code: int32(code)}, DynamicMetadata: metadata(v)}
 }
 
 // allowed sets what the application may know of the caller, whatever stood under those names, and removes what it does not

@@ -2,9 +2,11 @@ package extauthz
 
 import (
 	"encoding/pem"
+	"math"
 	"net/url"
 	"strings"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
 	"github.com/ringfence-mesh/ringfence/authz"
@@ -18,21 +20,48 @@ const (
 	contextPort    = "port"
 )
 
+// isConnection tells the check of a TCP connection from that of a request, which always has the HTTP attributes. Each is
+// only ever answered about a service of its own kind.
+func isConnection(attrs *authv3.AttributeContext) bool { return attrs.GetRequest().GetHttp() == nil }
+
 // destination is the service that the call is for: one that the asker runs, at its port. Where Envoy says under which
 // identity it was called, that is the asker's.
 func destination(t *authz.Table, asker identity.WorkloadID, attrs *authv3.AttributeContext) authz.ServiceRef {
+	if isConnection(attrs) {
+		return connected(t, asker, attrs)
+	}
 	context := attrs.GetContextExtensions()
 	owner, name, _ := strings.Cut(context[contextService], "/")
 	service, found := t.Service(owner, name)
 	principal := attrs.GetDestination().GetPrincipal()
-	if !found || !service.RunBy(asker) || service.Port() != context[contextPort] || (principal != "" && principal != asker.String()) {
+	if !found || service.TCP() || !service.RunBy(asker) || service.Port() != context[contextPort] || (principal != "" && principal != asker.String()) {
+		return authz.ServiceRef{}
+	}
+	return service
+}
+
+// connected is the service that a TCP connection is for. The filter that asks cannot write a context, and says where Envoy
+// took the connection and under which identity: the asker's own, and the port of one of its services.
+func connected(t *authz.Table, asker identity.WorkloadID, attrs *authv3.AttributeContext) authz.ServiceRef {
+	to := attrs.GetDestination()
+	address := to.GetAddress().GetSocketAddress()
+	port := address.GetPortValue()
+	switch {
+	case len(attrs.GetContextExtensions()) > 0, to.GetPrincipal() != asker.String():
+		return authz.ServiceRef{}
+	case address.GetProtocol() != corev3.SocketAddress_TCP, port > math.MaxUint16:
+		return authz.ServiceRef{}
+	}
+	service, found := t.TCPService(asker, uint16(port))
+	if !found || !service.RunBy(asker) {
 		return authz.ServiceRef{}
 	}
 	return service
 }
 
 // namedDestination is the service that a named asker asks about: one that its entry names, as the context says. An Envoy
-// that cannot write a context (Istio's and Envoy Gateway's filters) may ask about one service only, and that is it.
+// that cannot write a context (Istio's and Envoy Gateway's filters, and every filter of TCP connections) may ask about one
+// service only, and that is it.
 func namedDestination(t *authz.Table, asker authz.AskerRef, attrs *authv3.AttributeContext) authz.ServiceRef {
 	context := attrs.GetContextExtensions()
 	text, port := context[contextService], context[contextPort]
@@ -43,7 +72,7 @@ func namedDestination(t *authz.Table, asker authz.AskerRef, attrs *authv3.Attrib
 			port = service.Port()
 		}
 	}
-	if !found || !asker.MayAsk(service) || service.Port() != port || !asker.Agrees(service, attrs.GetDestination().GetPrincipal()) {
+	if !found || service.TCP() != isConnection(attrs) || !asker.MayAsk(service) || service.Port() != port || !asker.Agrees(service, attrs.GetDestination().GetPrincipal()) {
 		return authz.ServiceRef{}
 	}
 	return service

@@ -105,7 +105,7 @@ func ServerOptions() []grpc.ServerOption {
 // Check answers one call. An error is returned only to who may not ask at all.
 func (s *Server) Check(ctx context.Context, req *authv3.CheckRequest) (resp *authv3.CheckResponse, err error) {
 	start := s.clock()
-	v := verdict{id: newID()}
+	v := verdict{id: newID(), connection: isConnection(req.GetAttributes())}
 	defer func() {
 		if recover() != nil {
 			resp, err = s.fault(v, start), nil
@@ -134,7 +134,7 @@ func (s *Server) mayAsk(who Asking) bool {
 
 // fault refuses a call on which the code above broke. It must not break again, even if the recorder did.
 func (s *Server) fault(v verdict, now time.Time) *authv3.CheckResponse {
-	v = verdict{id: v.id, asker: v.asker}
+	v = verdict{id: v.id, asker: v.asker, connection: v.connection}
 	s.metrics.faults.Inc()
 	func() {
 		defer func() { _ = recover() }()
@@ -156,6 +156,7 @@ type verdict struct {
 	claims     identity.Claims
 	generation string
 	strip      bool
+	connection bool // it was no request
 }
 
 // judge asks the Table in force, and the one that follows where there is one. The stricter of the two is the verdict.
@@ -178,7 +179,7 @@ func (s *Server) judge(v verdict, req *authv3.CheckRequest, now time.Time) verdi
 
 // ask decides by one Table, which must be the asker's own.
 func (s *Server) ask(t *authz.Table, v verdict, req *authv3.CheckRequest, now time.Time) verdict {
-	v = verdict{id: v.id, asker: v.asker}
+	v = verdict{id: v.id, asker: v.asker, connection: v.connection}
 	own := v.asker.workload
 	if t == nil || !t.Tenant().Same(own.Tenant()) {
 		return v

@@ -1,6 +1,7 @@
 package whatif
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -28,6 +29,7 @@ import (
 type Call struct {
 	// From is the caller's SPIFFE ID, To the destination as TENANT/SERVICE.
 	From, To     string
+	// Method and Path are the request's; GET and / where they are empty, and none of a TCP connection.
 	Method, Path string
 	// Token holds the claims of the bearer token; nil: there is none. Of aud, iat and exp what is absent is filled in, so
 	// that the token holds.
@@ -144,6 +146,9 @@ func (w *World) Explain(c Call) (authz.Explanation, error) {
 	}
 	in := authz.Input{Method: c.Method, Path: c.Path, Now: w.at}
 	in.Service, _ = table.Service(owner, name)
+	if !in.Service.TCP() {
+		in.Method, in.Path = cmp.Or(c.Method, "GET"), cmp.Or(c.Path, "/")
+	}
 	if in.Caller, err = w.caller(table, c.From); err != nil {
 		return authz.Explanation{}, err
 	}

@@ -393,9 +393,12 @@ type Service struct {
 	Token        TokenMode              `protobuf:"varint,3,opt,name=token,proto3,enum=ringfence.agent.v1alpha1.TokenMode" json:"token,omitempty"`
 	ForwardToken bool                   `protobuf:"varint,4,opt,name=forward_token,json=forwardToken,proto3" json:"forward_token,omitempty"`
 	// SPIFFE IDs of the accounts that run it: only their proxies may ask about it.
-	Accounts      []string `protobuf:"bytes,5,rep,name=accounts,proto3" json:"accounts,omitempty"`
-	Rules         []*Rule  `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
-	Grants        []*Grant `protobuf:"bytes,7,rep,name=grants,proto3" json:"grants,omitempty"`
+	Accounts []string `protobuf:"bytes,5,rep,name=accounts,proto3" json:"accounts,omitempty"`
+	Rules    []*Rule  `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
+	Grants   []*Grant `protobuf:"bytes,7,rep,name=grants,proto3" json:"grants,omitempty"`
+	// A service that takes TCP connections has the port where its sidecars listen, by which a connection names its
+	// destination. 0: it takes HTTP requests.
+	TcpPort       uint32 `protobuf:"varint,8,opt,name=tcp_port,json=tcpPort,proto3" json:"tcp_port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -479,6 +482,13 @@ func (x *Service) GetGrants() []*Grant {
 	return nil
 }
 
+func (x *Service) GetTcpPort() uint32 {
+	if x != nil {
+		return x.TcpPort
+	}
+	return 0
+}
+
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "policy/rule".
@@ -486,8 +496,9 @@ type Rule struct {
 	// file:line:col of the rule, for people.
 	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
 	// Exact SPIFFE IDs; never empty: "any service of the tenant" is written out.
-	From          []string `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty"`
-	Roles         []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	From  []string `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty"`
+	Roles []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	// Empty for a service that takes TCP connections, and only there.
 	Methods       []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
 	Paths         []string `protobuf:"bytes,6,rep,name=paths,proto3" json:"paths,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -681,7 +692,7 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"\vroles_claim\x18\x06 \x01(\tR\n" +
 	"rolesClaim\x120\n" +
 	"\x14max_lifetime_seconds\x18\a \x01(\x03R\x12maxLifetimeSeconds\x12\x12\n" +
-	"\x04jwks\x18\b \x01(\fR\x04jwks\"\x9c\x02\n" +
+	"\x04jwks\x18\b \x01(\fR\x04jwks\"\xb7\x02\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\x129\n" +
@@ -689,7 +700,8 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"\rforward_token\x18\x04 \x01(\bR\fforwardToken\x12\x1a\n" +
 	"\baccounts\x18\x05 \x03(\tR\baccounts\x124\n" +
 	"\x05rules\x18\x06 \x03(\v2\x1e.ringfence.agent.v1alpha1.RuleR\x05rules\x127\n" +
-	"\x06grants\x18\a \x03(\v2\x1f.ringfence.agent.v1alpha1.GrantR\x06grants\"\x90\x01\n" +
+	"\x06grants\x18\a \x03(\v2\x1f.ringfence.agent.v1alpha1.GrantR\x06grants\x12\x19\n" +
+	"\btcp_port\x18\b \x01(\rR\atcpPort\"\x90\x01\n" +
 	"\x04Rule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\tR\bposition\x12\x12\n" +
