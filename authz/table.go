@@ -296,7 +296,8 @@ func (t *Table) addIssuers(issuers []*agentv1alpha1.TokenIssuer, speaksOf map[id
 func (t *Table) addService(m *agentv1alpha1.Service, speaksOf map[identity.TenantID]bool) error {
 	s := &service{
 		table: t, name: m.GetName(), port: m.GetPort(), token: m.GetToken(), forward: m.GetForwardToken(),
-		tcp: uint16(m.GetTcpPort()), grants: map[identity.TenantID]int64{}, callers: map[identity.WorkloadID]int{}, //nolint:gosec // checked below
+		tcp:    uint16(m.GetTcpPort()), //nolint:gosec // checked below
+		grants: map[identity.TenantID]int64{}, callers: map[identity.WorkloadID]int{},
 	}
 	_, known := agentv1alpha1.TokenMode_name[int32(s.token)]
 	_, dup := t.services[s.name]

@@ -24,6 +24,12 @@ func startMesh(t testing.TB) *demo.Mesh {
 	if err := os.CopyFS(dir, examples.TwoTenants()); err != nil {
 		t.Fatal(err)
 	}
+	return startMeshOf(t, dir)
+}
+
+// startMeshOf runs the mesh of a configuration directory until the test ends.
+func startMeshOf(t testing.TB, dir string) *demo.Mesh {
+	t.Helper()
 	m, err := demo.Start(t.Context(), demo.Config{
 		Dir: dir, State: shortDir(t), Envoy: realenvoy.Path(t),
 		Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),

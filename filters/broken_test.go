@@ -293,7 +293,7 @@ func broken() map[string]map[string]edit {
 			}),
 			"TCP without guard 2 for one": tcpChain(func(c *listenerv3.FilterChain) { c.Filters = c.GetFilters()[1:] }),
 			"TCP with guard 2 behind":     tcpChain(func(c *listenerv3.FilterChain) { slices.Reverse(c.GetFilters()) }),
-			"guard 2 twice":               tcpChain(func(c *listenerv3.FilterChain) { c.Filters = append(c.GetFilters()[:1:1], c.GetFilters()...) }),
+			"guard 2 twice":               tcpChain(func(c *listenerv3.FilterChain) { c.Filters = slices.Insert(c.GetFilters(), 1, c.GetFilters()[0]) }),
 			"another name":                tcpChain(func(c *listenerv3.FilterChain) { c.GetFilters()[0].Name = "x" }),
 			"outbound with more": tcpOut(func(l *listenerv3.Listener) {
 				l.FilterChains[0].Filters = append(l.GetFilterChains()[0].GetFilters(), l.GetFilterChains()[0].GetFilters()...)

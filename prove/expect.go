@@ -93,7 +93,9 @@ func (w *world) expectImport(want expectations, t tenancy.Tenant, i tenancy.Impo
 func (w *world) expectTCP(want expectations, t tenancy.Tenant, s tenancy.Service, o tenancy.OutboundTCP) {
 	owner, cluster := t, name("service", t, o.Service)
 	if o.Shared {
-		granted := slices.IndexFunc(t.Imports(), func(i tenancy.Import) bool { return i.Name() == o.Service && i.Protocol() == tenancy.TCP })
+		granted := slices.IndexFunc(t.Imports(), func(i tenancy.Import) bool {
+			return i.Name() == o.Service && i.Protocol() == tenancy.TCP
+		})
 		if granted < 0 {
 			return
 		}

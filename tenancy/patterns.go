@@ -72,7 +72,8 @@ func (b *builder) to(s *draftService, at v1alpha1.Pos, to *v1alpha1.To) (methods
 	known := s != nil && !s.broken && s.port.Number != 0
 	switch {
 	case to == nil && known && s.port.Protocol != TCP:
-		b.reportAt(at, v1alpha1.CodeMissingField, "write to: {methods: [GET], paths: [/**]}", "to is missing: service %s speaks %s", v1alpha1.Quote(s.name), s.port.Protocol)
+		b.reportAt(at, v1alpha1.CodeMissingField, "write to: {methods: [GET], paths: [/**]}",
+			"to is missing: service %s speaks %s", v1alpha1.Quote(s.name), s.port.Protocol)
 		return nil, nil
 	case to == nil:
 		return nil, nil

@@ -70,12 +70,12 @@ func (b *builder) inbound(s tenancy.Service) error {
 		return err
 	}
 	listener.Address = listenAddress(s.Endpoints())
-	make := b.chain
+	build := b.chain
 	if port.Protocol == tenancy.TCP {
-		make = b.chainTCP
+		build = b.chainTCP
 	}
 	for _, c := range b.made.t.Callers(s.Name()) {
-		chain, err := make(s, port, c)
+		chain, err := build(s, port, c)
 		if err != nil {
 			return fmt.Errorf("caller %s: %w", c.Tenant(), err)
 		}

@@ -51,7 +51,9 @@ func (p *pieces) importEndpoints(i tenancy.Import) (Resource, error) {
 }
 
 // mesh is a cluster of other sidecars: found by EDS, pinned to the identities of the service.
-func (p *pieces) mesh(name string, td identity.TrustDomain, ids []identity.WorkloadID, sni string, speaks tenancy.Protocol) (Resource, error) {
+func (p *pieces) mesh(
+	name string, td identity.TrustDomain, ids []identity.WorkloadID, sni string, speaks tenancy.Protocol,
+) (Resource, error) {
 	tcp, protocol := speaks == tenancy.TCP, filters.MeshProtocol
 	if tcp {
 		protocol = filters.TCPProtocol

@@ -34,10 +34,13 @@ func destination(t *authz.Table, asker identity.WorkloadID, attrs *authv3.Attrib
 	owner, name, _ := strings.Cut(context[contextService], "/")
 	service, found := t.Service(owner, name)
 	principal := attrs.GetDestination().GetPrincipal()
-	if !found || service.TCP() || !service.RunBy(asker) || service.Port() != context[contextPort] || (principal != "" && principal != asker.String()) {
-		return authz.ServiceRef{}
+	switch {
+	case !found, service.TCP(), !service.RunBy(asker), service.Port() != context[contextPort]:
+	case principal != "" && principal != asker.String():
+	default:
+		return service
 	}
-	return service
+	return authz.ServiceRef{}
 }
 
 // connected is the service that a TCP connection is for. The filter that asks cannot write a context, and says where Envoy
@@ -72,10 +75,13 @@ func namedDestination(t *authz.Table, asker authz.AskerRef, attrs *authv3.Attrib
 			port = service.Port()
 		}
 	}
-	if !found || service.TCP() != isConnection(attrs) || !asker.MayAsk(service) || service.Port() != port || !asker.Agrees(service, attrs.GetDestination().GetPrincipal()) {
-		return authz.ServiceRef{}
+	switch {
+	case !found, service.TCP() != isConnection(attrs), !asker.MayAsk(service), service.Port() != port:
+	case !asker.Agrees(service, attrs.GetDestination().GetPrincipal()):
+	default:
+		return service
 	}
-	return service
+	return authz.ServiceRef{}
 }
 
 // assertedCaller is whom an asker that is believed says to call.
