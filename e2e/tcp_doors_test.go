@@ -84,7 +84,7 @@ func TestTCPDoors(t *testing.T) {
 		if sidecar != c.want {
 			t.Errorf("%s: the sidecar: %+v, want %+v", c.name, sidecar, c.want)
 		}
-		if got := f.open(t, c); got != sidecar {
+		if got := f.open(t.Context(), t, c); got != sidecar {
 			t.Errorf("%s: %+v, but the sidecar gives %+v", c.name, got, sidecar)
 		}
 	}
@@ -92,14 +92,14 @@ func TestTCPDoors(t *testing.T) {
 	t.Run("a rule taken back holds though Envoy's own list still names the caller", func(t *testing.T) {
 		file := filepath.Join(f.config, "tenants/acme/store.yaml")
 		write(t, file, strings.ReplaceAll(string(readFile(t, file)), "from: {services: [reports]}", "from: {services: [db]}"))
-		eventually(t, 15*time.Second, "the connection is refused", func(context.Context) bool { return f.open(t, genuine) == tcpOutcome{} })
-		eventually(t, 15*time.Second, "nothing but the greeting comes", func(context.Context) bool { return f.open(t, mail) == tcpOutcome{"220 acme/mail\n", 1} })
+		eventually(t, 15*time.Second, "the connection is refused", func(ctx context.Context) bool { return f.open(ctx, t, genuine) == tcpOutcome{} })
+		eventually(t, 15*time.Second, "nothing but the greeting comes", func(ctx context.Context) bool { return f.open(ctx, t, mail) == tcpOutcome{"220 acme/mail\n", 1} })
 		write(t, file, strings.ReplaceAll(string(readFile(t, file)), "from: {services: [db]}", "from: {services: [reports]}"))
-		eventually(t, 15*time.Second, "it is let in again", func(context.Context) bool { return f.open(t, genuine) == genuine.want })
+		eventually(t, 15*time.Second, "it is let in again", func(ctx context.Context) bool { return f.open(ctx, t, genuine) == genuine.want })
 	})
 	t.Run("without the decision point", func(t *testing.T) {
 		f.authz.stop(t, os.Interrupt)
-		if got := f.open(t, genuine); got != (tcpOutcome{}) {
+		if got := f.open(t.Context(), t, genuine); got != (tcpOutcome{}) {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -193,7 +193,7 @@ func (f *tcpForeign) app(t *testing.T, name, greeting string) (port string) {
 	return fmt.Sprint(listener.Addr().(*net.TCPAddr).Port)
 }
 
-func (f *tcpForeign) open(t *testing.T, c tcpDoorCall) tcpOutcome {
+func (f *tcpForeign) open(ctx context.Context, t *testing.T, c tcpDoorCall) tcpOutcome {
 	t.Helper()
 	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13}
 	if c.certificate != nil {
@@ -201,7 +201,7 @@ func (f *tcpForeign) open(t *testing.T, c tcpDoorCall) tcpOutcome {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &cert, nil }
 	}
 	before := f.hits[c.to].Load()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	plain, err := (&net.Dialer{}).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", f.ports[c.to]))
 	if err != nil {
