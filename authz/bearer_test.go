@@ -268,6 +268,30 @@ func TestBearer(t *testing.T) {
 	}
 }
 
+// What the service's class of data demands of a token it demands of one that comes alone, too.
+func TestBearerStepsUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	files := tenancytest.TwoTenantsFiles(t)
+	files["mesh.yaml"] = strings.TrimRight(files["mesh.yaml"], "\n") + "\n  sensitivity:\n    restricted: {token: required, acr: [mfa]}" + edges
+	files["platform/acme-jwks.json"] = string(w.jwks)
+	files["tenants/acme/orders.yaml"] = strings.Replace(files["tenants/acme/orders.yaml"], "token: required", "sensitivity: restricted", 1) +
+		"    - {name: r, from: {askers: [edge]}, to: {methods: [GET], paths: [/orders]}}\n"
+	table, err := authz.Compile(tenancytest.Tenant(t, tenancytest.Model(t, files), "acme"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for acr, want := range map[string]authz.Reason{"pwd": authz.StepUpRequired, "mfa": authz.Allowed} {
+		d := authz.Decide(table, authz.Input{
+			Caller: edge(t, table, "edge").Bearer(), Token: table.Token(w.bearer(t, w.now.Add(time.Minute), map[string]any{"acr": acr}), w.now),
+			Service: service(t, table, "acme", "orders"), Method: "GET", Path: "/orders", Now: w.now,
+		})
+		if d.Reason() != want {
+			t.Errorf("%s: %s, want %s", acr, d.Reason(), want)
+		}
+	}
+}
+
 // No documents let an asker by token ask about a shared service. If they did, a Grant would open nothing to a token of the
 // tenant that has it: only workloads have Grants.
 func TestBearerHasNoGrant(t *testing.T) {

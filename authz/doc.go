@@ -7,9 +7,10 @@
 //     says that it is believed, or that its callers are whom their tokens name;
 //  2. the destination is a service of the Table;
 //  3. guard: caller and destination are of one tenant, or the destination is the platform's and an unexpired Grant names
-//     the caller's tenant; whom only a token names is of the token's tenant, and needs no less than the service's own;
+//     the caller's tenant; one whom only a token names is of the token's tenant, which must be the service's own;
 //  4. the token, where the service reads tokens, is there if it must be, and asserts the caller's own tenant;
-//  5. a rule, or the Grant, names the caller (of one whom only a token names: the asker through which it comes), its
+//  5. the token says of its user's authentication what the service's class of data demands;
+//  6. a rule, or the Grant, names the caller (of one whom only a token names: the asker through which it comes), its
 //     roles, the method and the path.
 //
 // Rules can only allow, and only behind the guard: nothing that a user writes widens steps 1 to 3. Everything that is

@@ -314,7 +314,7 @@ func TestTCPCallersChange(t *testing.T) {
 		}
 	}
 	goesOn()
-	before := listenerBytes(t, m, "acme/db", "inbound/acme/db")
+	before := listenerBytes(t, m, "acme/db")
 	call := demo.Call{From: "acme/reports", To: "acme/db", Raw: &demo.Raw{SNI: "acme/reports"}}
 	within := func(what string, want bool) {
 		t.Helper()
@@ -350,7 +350,7 @@ func TestTCPCallersChange(t *testing.T) {
 	edit(t, m, rules, "metadata: {name: db}\nspec:\n  service: mail\n", "metadata: {name: db}\nspec:\n  service: db\n")
 	within("all are back", true)
 	goesOn()
-	if !bytes.Equal(before, listenerBytes(t, m, "acme/db", "inbound/acme/db")) {
+	if !bytes.Equal(before, listenerBytes(t, m, "acme/db")) {
 		t.Error("the listener changed with its callers")
 	}
 }
@@ -362,9 +362,8 @@ func TestTCPGrantAfterItsTime(t *testing.T) {
 		t.Fatalf("before: %q", got)
 	}
 	edit(t, m, "platform/ledger.yaml", "2100-01-01T00:00:00Z", "2026-01-01T00:00:00Z")
-	eventually(t, 5*time.Second, "the Grant is over", func(context.Context) bool {
-		return through(t, m, "acme/reports", "platform/ledger", "hello") == ""
-	})
+	ended := func(context.Context) bool { return through(t, m, "acme/reports", "platform/ledger", "hello") == "" } //nolint:contextcheck // t's
+	eventually(t, 5*time.Second, "the Grant is over", ended)
 	before := hits(m).each["platform/ledger"]
 	if got := through(t, m, "acme/reports", "platform/ledger", "hello"); got != "" || hits(m).each["platform/ledger"] != before {
 		t.Errorf("after: %q", got)
@@ -381,10 +380,11 @@ func echoes(conn net.Conn) bool {
 	return err == nil && strings.HasSuffix(line, ": hello\n")
 }
 
-// listenerBytes is a listener as the Envoy holds it, with the version and the time of its last change.
-func listenerBytes(t testing.TB, m *demo.Mesh, workload, listener string) []byte {
+// listenerBytes is the listener of a service whose account bears its name, as the Envoy holds it, with the version and the time of its last change.
+func listenerBytes(t testing.TB, m *demo.Mesh, service string) []byte {
 	t.Helper()
-	for _, section := range configDump(t, m.AdminSocket(workload)).GetConfigs() {
+	listener := "inbound/" + service
+	for _, section := range configDump(t, m.AdminSocket(service)).GetConfigs() {
 		dump := &adminv3.ListenersConfigDump{}
 		if !section.MessageIs(dump) {
 			continue
@@ -400,6 +400,6 @@ func listenerBytes(t testing.TB, m *demo.Mesh, workload, listener string) []byte
 			return raw
 		}
 	}
-	t.Fatalf("%s has no listener %s", workload, listener)
+	t.Fatalf("the sidecar of %s has no listener for it", service)
 	return nil
 }

@@ -69,6 +69,8 @@ func (w *world) tableService(t tenancy.Tenant, s tenancy.Service, e *agentv1alph
 		return at("services", "%s: another port, or other demands on tokens", s.Name())
 	case e.GetTcpPort() != tcpPort(s, port):
 		return at("services", "%s: it is decided as another protocol, or at another port", s.Name())
+	case !sameSensitivity(s.Sensitivity(), e.GetSensitivity()):
+		return at("services", "%s: other demands on the authentication of users", s.Name())
 	case !sameSet(e.GetAccounts(), texts(s.IDs())):
 		return at("services", "%s: its accounts are %s", s.Name(), list(e.GetAccounts()))
 	}
@@ -90,6 +92,11 @@ func tcpPort(s tenancy.Service, port tenancy.Port) uint32 {
 		return 0
 	}
 	return uint32(s.Endpoints()[0].Port())
+}
+
+func sameSensitivity(s tenancy.Sensitivity, e *agentv1alpha1.Sensitivity) bool {
+	return s.Class == e.GetName() && slices.Equal(s.ACR, e.GetAcr()) && slices.Equal(s.AMR, e.GetAmr()) &&
+		int64(s.MaxAuthAge/time.Second) == e.GetMaxAuthAgeSeconds()
 }
 
 func sameRule(r tenancy.Rule, e *agentv1alpha1.Rule) bool {

@@ -256,20 +256,19 @@ func (b *builder) readDestinations() {
 }
 
 func (b *builder) readToken(s *draftService) {
-	switch s.doc.Spec.Token.Value {
-	case v1alpha1.TokenOptional:
-		s.token = TokenOptional
-	case v1alpha1.TokenRequired:
-		s.token = TokenRequired
-	default:
-		s.token = TokenNone
-	}
+	s.token = tokenMode(s.doc.Spec.Token.Value)
+	b.readSensitivity(s)
 	switch t := s.doc.Spec.Token; {
 	case s.token == TokenNone:
 	case len(s.doc.Spec.Ports) == 0:
 		b.reportAt(t.Pos, v1alpha1.CodeNoEffect, "", "token: %s has no effect on a service without ports", t.Value)
-	case s.port.Protocol == TCP:
+	case s.port.Protocol != TCP:
+	case tokenMode(t.Value) != TokenNone:
 		b.reportAt(t.Pos, v1alpha1.CodeNotOfTCP, "remove token", "token: %s: a TCP connection carries no token", t.Value)
+	case s.sensitivity.Class != "": // else its class has problems
+		class := s.doc.Spec.Sensitivity
+		b.reportAt(class.Pos, v1alpha1.CodeNotOfTCP, "name a class that demands none, or let the service speak HTTP or GRPC",
+			"class %s demands a token, and a TCP connection carries none", class.Value)
 	}
 	forward := s.doc.Spec.ForwardToken
 	if !forward.IsSet() {
@@ -282,6 +281,17 @@ func (b *builder) readToken(s *draftService) {
 		b.reportAt(forward.Pos, v1alpha1.CodeNoEffect, "", "forwardToken has no effect where token is none: the header is not touched")
 	}
 	s.forward = forward.Value
+}
+
+func tokenMode(text string) TokenMode {
+	switch text {
+	case v1alpha1.TokenOptional:
+		return TokenOptional
+	case v1alpha1.TokenRequired:
+		return TokenRequired
+	default:
+		return TokenNone
+	}
 }
 
 func sortIDs(ids []identity.WorkloadID) []identity.WorkloadID {

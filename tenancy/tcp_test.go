@@ -49,11 +49,13 @@ func TestTCPProblems(t *testing.T) {
 		{"no port", acmeTCP, "{port: 20417,", "{port: 0,", []string{"acme RF2012 tenants/acme/tcp.yaml:26:16"}, ""},
 		{
 			"one port of two on a workload", acmeTCP, "[{address: 127.0.0.1, port: 20414}]", "[{address: 10.0.0.1, port: 20412}]",
-			[]string{"acme RF2015 tenants/acme/tcp.yaml:15:41"}, "told apart by their port",
+			[]string{"acme RF2015 tenants/acme/tcp.yaml:15:41"},
+			"told apart by their port",
 		},
 		{
 			"one port of two on loopback is said once", acmeTCP, "[{address: 127.0.0.1, port: 20414}]", "[{address: 127.0.0.2, port: 20412}]",
-			[]string{"acme RF2015 tenants/acme/tcp.yaml:15:42"}, "endpoint of service db",
+			[]string{"acme RF2015 tenants/acme/tcp.yaml:15:42"},
+			"endpoint of service db",
 		},
 	} {
 		files := tenancytest.TCPFiles(t)
@@ -110,5 +112,28 @@ func TestTCPServices(t *testing.T) {
 	rules := acme.Rules("db")
 	if len(rules) != 1 || rules[0].Methods != nil || rules[0].Paths != nil || len(rules[0].From) != 1 {
 		t.Errorf("%+v", rules)
+	}
+}
+
+// A class that demands a token cannot be a TCP service's; one that demands none can, and a class with problems is the
+// Mesh's affair.
+func TestSensitivityOfTCP(t *testing.T) {
+	t.Parallel()
+	for class, want := range map[string][]string{
+		"plain":   nil,
+		"secret":  {"acme RF2030 tenants/acme/tcp.yaml:6:16"},
+		"strange": {"platform RF2040 mesh.yaml:16:14"},
+		"none":    {"acme RF2007 tenants/acme/tcp.yaml:6:16"},
+	} {
+		files := tenancytest.TCPFiles(t)
+		files[mesh] = strings.TrimRight(files[mesh], "\n") + "\n  sensitivity:\n    plain: {}\n    secret: {token: required}\n"
+		if class == "strange" {
+			files[mesh] += "    strange: {acr: [mfa]}\n"
+		}
+		files[acmeTCP] = strings.Replace(files[acmeTCP], "  ports:", "  sensitivity: "+class+"\n  ports:", 1)
+		_, problems := tenancy.Build(input(t, files))
+		if diff := cmp.Diff(want, kept(problems)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", class, diff)
+		}
 	}
 }

@@ -178,6 +178,8 @@ type service struct {
 	tcp       []OutboundTCP
 	token     TokenMode
 	forward   bool
+
+	sensitivity Sensitivity
 }
 
 func (s Service) get() *service {
@@ -213,6 +215,9 @@ func (s Service) OutboundTCP() []OutboundTCP { return slices.Clone(s.get().tcp) 
 
 // Token says whether a call must carry a bearer token.
 func (s Service) Token() TokenMode { return s.get().token }
+
+// Sensitivity is what the service's class of data demands, beyond the token.
+func (s Service) Sensitivity() Sensitivity { return s.get().sensitivity.clone() }
 
 // ForwardToken reports whether a shared service's application gets the caller's token.
 func (s Service) ForwardToken() bool { return s.get().forward }

@@ -56,6 +56,7 @@ const (
 	CodeTooMuch           Code = "RF2029"
 	CodeNotOfTCP          Code = "RF2030"
 	CodeNotTCP            Code = "RF2031"
+	CodeSensitivity       Code = "RF2040"
 )
 
 // What is accepted and weaker or emptier than it looks: ringfence validate says it, and nothing is refused for it.
@@ -127,6 +128,7 @@ func Codes() []CodeInfo {
 		{CodeTooMuch, "more than one owner may have", "An owner has at most 1,000 services, 2,000 service accounts (one counts for each service that names it), and rules that come to 32 MiB where each names each of its callers: what one owner writes must not stop the others.", "Let services share accounts, let rules name fewer callers, or make it several tenants."},
 		{CodeNotOfTCP, "not seen on a TCP connection", "Of a TCP connection only the caller's certificate is known: it has no method, path, token or role, so nothing can be asked of them.", "Remove it; who may connect is said by from, and by Grants. Where it is needed, let the service speak HTTP or GRPC."},
 		{CodeNotTCP, "only for TCP services", "The field means something for a port with protocol: TCP, and this one has another.", "Remove it; HTTP and GRPC services are called by name through the HTTP proxy at outbound.port."},
+		{CodeSensitivity, "demands of a class not accepted", "A class of sensitivity demands what a token can show and a challenge can carry, and a Service of the class says at least as much of tokens.", "See the text; where token is left out of a Service, it is what the class demands."},
 
 		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first. With identityFrom: token there is no certificate at all: whoever holds a token is its subject until the token ends, and whoever controls the proxy sees the tokens.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can. At an ingress, where callers have no certificates, keep tokens short-lived."},
 		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, or, with identityFrom: token, none that reads tokens, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},

@@ -199,7 +199,9 @@ func (m *Caller) client(c Call) (*http.Client, string, error) {
 	}
 	transport := &http.Transport{
 		ForceAttemptHTTP2: true,
-		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return m.dialTLS(ctx, c.From, address, config) },
+		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return m.dialTLS(ctx, c.From, address, config)
+		},
 	}
 	return &http.Client{Transport: transport, CheckRedirect: noRedirect}, "https://" + address, nil
 }

@@ -34,7 +34,7 @@ type Config struct {
 	KeepPorts bool
 	// Foreign are the services, "tenant/service", whose applications somebody else runs.
 	Foreign []string
-	Log       *zap.Logger
+	Log     *zap.Logger
 }
 
 // Mesh is a running mesh. Close ends it and everything it started.

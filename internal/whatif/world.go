@@ -28,7 +28,7 @@ import (
 // Call is one question.
 type Call struct {
 	// From is the caller's SPIFFE ID, To the destination as TENANT/SERVICE.
-	From, To     string
+	From, To string
 	// Method and Path are the request's; GET and / where they are empty, and none of a TCP connection.
 	Method, Path string
 	// Token holds the claims of the bearer token; nil: there is none. Of aud, iat and exp what is absent is filled in, so
