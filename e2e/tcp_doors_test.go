@@ -80,7 +80,7 @@ func TestTCPDoors(t *testing.T) {
 			cert := c.certificate(acme, globex).TLS()
 			raw.Certificate = &cert
 		}
-		sidecar := past(t, m, demo.Call{From: "acme/reports", To: c.to, Raw: &raw}, c.line)
+		sidecar := c.past(t, m, &raw)
 		if sidecar != c.want {
 			t.Errorf("%s: the sidecar: %+v, want %+v", c.name, sidecar, c.want)
 		}
@@ -103,6 +103,30 @@ func TestTCPDoors(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+// talk speaks as the protocol's client does: where the server speaks first, it listens before it says anything.
+func (c tcpDoorCall) talk(t *testing.T, conn net.Conn) string {
+	t.Helper()
+	if c.to != "acme/mail" || c.line == "" {
+		return talk(t, conn, c.line)
+	}
+	greeting := talk(t, conn, "")
+	return greeting + talk(t, conn, c.line)
+}
+
+// past is what comes of the call at the sidecar.
+func (c tcpDoorCall) past(t *testing.T, m *demo.Mesh, raw *demo.Raw) (o tcpOutcome) {
+	t.Helper()
+	before := hits(m).each[c.to]
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if conn, err := m.Connect(ctx, demo.Call{From: "acme/reports", To: c.to, Raw: raw}); err == nil {
+		o.read = c.talk(t, conn)
+		_ = conn.Close()
+	}
+	o.backend = hits(m).each[c.to] - before
+	return o
 }
 
 // tcpForeign is the configuration of examples/envoy-tcp as it stands there, ports and paths apart, beside `ringfence authz`.
@@ -210,7 +234,7 @@ func (f *tcpForeign) open(ctx context.Context, t *testing.T, c tcpDoorCall) tcpO
 	defer plain.Close() //nolint:errcheck // only read
 	var o tcpOutcome
 	if conn := tls.Client(plain, config); conn.HandshakeContext(ctx) == nil {
-		o.read = talk(t, conn, c.line)
+		o.read = c.talk(t, conn)
 	}
 	o.backend = f.hits[c.to].Load() - before
 	return o
