@@ -192,7 +192,7 @@ func TestPostgres(t *testing.T) {
 
 	t.Run("a caller that is taken out", func(t *testing.T) {
 		const rules = "tenants/acme/tcp.yaml"
-		before := listenerBytes(t, m, "acme/db")
+		before := dbListener(t, m)
 		session := make(chan string, 1)
 		started := servers["acme/db"].connections(t)
 		go func() {
@@ -219,7 +219,7 @@ func TestPostgres(t *testing.T) {
 		within("it is refused", false)
 		edit(t, m, rules, "name: reports-connects, from: {services: [db]}", "name: reports-connects, from: {services: [reports]}")
 		within("it is let in again", true)
-		if string(before) != string(listenerBytes(t, m, "acme/db")) {
+		if string(before) != string(dbListener(t, m)) {
 			t.Error("the listener changed with its callers")
 		}
 		if got := <-session; got != "open" {

@@ -314,7 +314,7 @@ func TestTCPCallersChange(t *testing.T) {
 		}
 	}
 	goesOn()
-	before := listenerBytes(t, m, "acme/db")
+	before := dbListener(t, m)
 	call := demo.Call{From: "acme/reports", To: "acme/db", Raw: &demo.Raw{SNI: "acme/reports"}}
 	within := func(what string, want bool) {
 		t.Helper()
@@ -350,7 +350,7 @@ func TestTCPCallersChange(t *testing.T) {
 	edit(t, m, rules, "metadata: {name: db}\nspec:\n  service: mail\n", "metadata: {name: db}\nspec:\n  service: db\n")
 	within("all are back", true)
 	goesOn()
-	if !bytes.Equal(before, listenerBytes(t, m, "acme/db")) {
+	if !bytes.Equal(before, dbListener(t, m)) {
 		t.Error("the listener changed with its callers")
 	}
 }
@@ -380,17 +380,16 @@ func echoes(conn net.Conn) bool {
 	return err == nil && strings.HasSuffix(line, ": hello\n")
 }
 
-// listenerBytes is the listener of a service whose account bears its name, as the Envoy holds it, with the version and the time of its last change.
-func listenerBytes(t testing.TB, m *demo.Mesh, service string) []byte {
+// dbListener is the listener of acme's db as its Envoy holds it, with the version and the time of its last change.
+func dbListener(t testing.TB, m *demo.Mesh) []byte {
 	t.Helper()
-	listener := "inbound/" + service
-	for _, section := range configDump(t, m.AdminSocket(service)).GetConfigs() {
+	for _, section := range configDump(t, m.AdminSocket("acme/db")).GetConfigs() {
 		dump := &adminv3.ListenersConfigDump{}
 		if !section.MessageIs(dump) {
 			continue
 		}
 		for _, d := range unpack(t, section, dump).GetDynamicListeners() {
-			if d.GetName() != listener {
+			if d.GetName() != "inbound/acme/db" {
 				continue
 			}
 			raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(d)
@@ -400,6 +399,6 @@ func listenerBytes(t testing.TB, m *demo.Mesh, service string) []byte {
 			return raw
 		}
 	}
-	t.Fatalf("the sidecar of %s has no listener for it", service)
+	t.Fatal("the sidecar has no listener")
 	return nil
 }

@@ -27,8 +27,10 @@ type Entry struct {
 	Named   string
 	Service string
 	Allowed bool
-	Reason  authz.Reason
-	Rule    string
+	// Connection says that a TCP connection was decided, no request.
+	Connection bool
+	Reason     authz.Reason
+	Rule       string
 	// Caller is who called, if it is of the asker's own tenant or of one that the service is granted to; of all others the
 	// asker's tenant learns nothing.
 	Caller identity.WorkloadID
@@ -60,7 +62,7 @@ func (v verdict) entry(now time.Time) Entry {
 	e := Entry{
 		ID: v.id, Time: now, Asker: v.asker.workload, Named: v.name,
 		Allowed: v.decision.Allowed(), Reason: v.decision.Reason(), Rule: v.decision.Rule(),
-		Caller: v.visible(), Tenant: v.tenant(), Generation: short(v.generation),
+		Caller: v.visible(), Tenant: v.tenant(), Generation: short(v.generation), Connection: v.connection,
 	}
 	if name := v.service.Name(); name != "" {
 		e.Service = v.service.Owner().Name() + "/" + name
@@ -91,6 +93,9 @@ func (r recorder) Record(e Entry) {
 	}
 	if !e.Tenant.IsZero() {
 		fields = append(fields, zap.Stringer("tenant", e.Tenant))
+	}
+	if e.Connection {
+		fields = append(fields, zap.Bool("connection", true))
 	}
 	if !e.Caller.IsZero() {
 		fields = append(fields, zap.Stringer("caller", e.Caller))
