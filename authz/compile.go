@@ -40,7 +40,7 @@ func Compile(t tenancy.Tenant) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", t.ID(), err)
 	}
-	if err := table.addAskers(t.Askers()); err != nil {
+	if err := table.addAskers(t); err != nil {
 		return nil, fmt.Errorf("%s: %w", t.ID(), err)
 	}
 	return table, nil

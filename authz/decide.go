@@ -14,6 +14,7 @@ import (
 type Caller struct {
 	peer       identity.Peer
 	asserted   identity.WorkloadID // without a proof, by an asker that is believed; see AskerRef.Caller
+	bearer     string              // the asker through which the token's subject calls; see AskerRef.Bearer
 	proof      string              // the version of the Table whose roots proved it
 	reason     Reason              // why nobody is proved
 	unprovable bool                // whatever the time is
@@ -141,6 +142,8 @@ func Decide(t *Table, in Input) Decision {
 func guard(t *Table, in *Input) (Reason, bool) {
 	caller, peer, s := in.Caller.ID(), in.Caller.peer, in.Service.s
 	switch {
+	case in.Caller.bearer != "":
+		return guardBearer(t, in)
 	case caller.IsZero() && in.Caller.reason != NotReady:
 		return in.Caller.reason, false
 	case caller.IsZero(), in.Caller.proof != t.version:
@@ -167,6 +170,53 @@ func guard(t *Table, in *Input) (Reason, bool) {
 	return Allowed, true
 }
 
+// guardBearer is the tenant test of a call whose caller is whom its token names. So the token must be there, whatever the
+// service demands of workloads; and no Grant counts, because only a workload can have one.
+func guardBearer(t *Table, in *Input) (Reason, bool) {
+	s, token := in.Service.s, &in.Token
+	switch {
+	case in.Caller.proof != t.version:
+		return UnknownCaller, false
+	case s == nil || s.table != t:
+		return UnknownDestination, false
+	case s.token == agentv1alpha1.TokenMode_TOKEN_MODE_NONE: // its Authorization header is the application's own, and names nobody
+		return UnknownCaller, false
+	case !token.present:
+		return TokenMissing, false
+	}
+	if reason, ok := token.holds(t, in.Now); !ok {
+		return reason, false
+	}
+	switch {
+	case token.claims.Subject() == "":
+		return TokenInvalid, false
+	case !token.claims.Tenant().Same(t.tenant):
+		return CrossTenant, false
+	}
+	return Allowed, true
+}
+
+// holds reports whether the Table's issuers have verified the token, and it has not expired.
+func (t Token) holds(by *Table, now time.Time) (Reason, bool) {
+	switch {
+	case t.claims.IsZero():
+		return t.reason, false
+	case t.proof != by.version, now.Before(t.claims.Begins()):
+		return TokenInvalid, false
+	case !now.Before(t.claims.Expires()):
+		return TokenExpired, false
+	}
+	return Allowed, true
+}
+
+// tenant is the caller's.
+func (in *Input) tenant() identity.TenantID {
+	if in.Caller.bearer != "" {
+		return in.Token.claims.Tenant()
+	}
+	return in.Caller.ID().Tenant()
+}
+
 // checkToken tests the token where the service reads tokens: it must be there if it is required, hold now, and assert the
 // caller's own tenant.
 func checkToken(t *Table, in *Input) (Reason, bool) {
@@ -178,15 +228,11 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 		return Allowed, true
 	case !token.present:
 		return TokenMissing, false
-	case token.claims.IsZero():
-		return token.reason, false
-	case token.proof != t.version:
-		return TokenInvalid, false
-	case in.Now.Before(token.claims.Begins()):
-		return TokenInvalid, false
-	case !in.Now.Before(token.claims.Expires()):
-		return TokenExpired, false
-	case !token.claims.Tenant().Same(in.Caller.ID().Tenant()):
+	}
+	if reason, ok := token.holds(t, in.Now); !ok {
+		return reason, false
+	}
+	if !token.claims.Tenant().Same(in.tenant()) {
 		return TokenTenantMismatch, false
 	}
 	return Allowed, true
@@ -199,7 +245,7 @@ func (s *service) find(in *Input) *rule {
 	}
 	path, ok := canonicalPath(in.Path)
 	c := s.call(in)
-	if c.caller < 0 || !ok {
+	if c.caller < 0 && c.asker == "" || !ok {
 		return nil
 	}
 	return s.paths.find(path[1:], &c, nil)
@@ -224,8 +270,8 @@ func (in *Input) isRequest() bool { return in.Method != "" || in.Path != "" }
 
 // call is what the service's rules are asked about.
 func (s *service) call(in *Input) call {
-	c := call{caller: -1, method: in.Method, now: in.Now.Unix()}
-	if n, named := s.table.callers[in.Caller.ID()]; named {
+	c := call{caller: -1, asker: in.Caller.bearer, method: in.Method, now: in.Now.Unix()}
+	if n, named := s.table.callers[in.Caller.ID()]; named && c.asker == "" {
 		c.caller = n
 	}
 	if s.token != agentv1alpha1.TokenMode_TOKEN_MODE_NONE { // who reads no tokens sees no roles
@@ -236,7 +282,8 @@ func (s *service) call(in *Input) call {
 
 // call is what a rule is asked about.
 type call struct {
-	caller int // its number, -1 for one that no rule names
+	caller int    // its number, -1 for one that no rule names
+	asker  string // through which the token's subject calls; empty for workloads
 	method string
 	claims identity.Claims
 	now    int64
@@ -255,7 +302,12 @@ func (r *rule) covers(c *call) bool {
 	return r.names(c) && r.holds(c) && r.hasMethod(c) && r.hasRole(c)
 }
 
-func (r *rule) names(c *call) bool { return c.caller >= 0 && r.from.has(c.caller) }
+func (r *rule) names(c *call) bool {
+	if c.asker != "" {
+		return slices.Contains(r.askers, c.asker)
+	}
+	return c.caller >= 0 && r.from.has(c.caller)
+}
 
 func (r *rule) holds(c *call) bool { return c.now < r.until }
 

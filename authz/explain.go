@@ -94,11 +94,14 @@ func failedStep(in *Input, r Reason) int {
 	case UnknownDestination:
 		return stepDestination
 	case CrossTenant, GrantMissing, GrantExpired:
-		if in.Caller.ID().IsZero() { // told from the roots alone: who holds such a certificate is never proved here
+		if !in.Caller.IsKnown() { // told from the roots alone: who holds such a certificate is never proved here
 			return stepCaller
 		}
 		return stepTenant
 	case TokenMissing, TokenInvalid, TokenExpired, TokenTenantMismatch, IssuerNotAllowed:
+		if in.Caller.bearer != "" { // without a good token nobody knows of which tenant the caller is
+			return stepTenant
+		}
 		return stepToken
 	case StepUpRequired:
 		return stepSensitivity
@@ -110,9 +113,12 @@ func failedStep(in *Input, r Reason) int {
 }
 
 func passedText(step int, t *Table, in *Input) string {
-	tenant := in.Caller.ID().Tenant()
+	tenant := in.tenant()
 	switch step {
 	case stepCaller:
+		if in.Caller.bearer != "" {
+			return "whom the token names, through asker " + in.Caller.bearer
+		}
 		how := "is proved"
 		if in.Caller.peer.IsZero() {
 			how = "is asserted by the asker"

@@ -59,9 +59,10 @@ type service struct {
 type rule struct {
 	message *agentv1alpha1.Rule
 	name    string
-	order   int    // the first rule in the documents is the one that is reported
-	from    bitset // of callers' numbers
-	until   int64  // Unix seconds
+	order   int      // the first rule in the documents is the one that is reported
+	from    bitset   // of callers' numbers
+	askers  []string // whose bearers it is for; in a tenant's whole Table only, never encoded
+	until   int64    // Unix seconds
 	roles   []string
 	methods []string
 }
@@ -168,6 +169,16 @@ func (r ServiceRef) RunBy(w identity.WorkloadID) bool {
 func (r ServiceRef) Knows(t identity.TenantID) bool {
 	_, granted := r.get().grants[t]
 	return granted || r.Owner().Same(t)
+}
+
+// RuleAskers are the askers that the rule ("policy/rule") names; none in a Table that an agent gets.
+func (r ServiceRef) RuleAskers(rule string) []string {
+	for _, candidate := range r.get().rules {
+		if candidate.name == rule && candidate.until == forever {
+			return slices.Clone(candidate.askers)
+		}
+	}
+	return nil
 }
 
 func (r ServiceRef) get() *service {

@@ -145,6 +145,7 @@ func (d digester) rule(r Rule) {
 	d.text(r.Name)
 	d.text(r.Policy)
 	d.ids(r.From)
+	d.texts(r.Askers)
 	d.texts(r.Roles)
 	d.texts(r.Methods)
 	d.texts(r.Paths)

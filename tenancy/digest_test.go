@@ -182,6 +182,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"Name":    func(x *tenant) { x.rules["orders"][0].Name = "x" },
 			"Policy":  func(x *tenant) { x.rules["orders"][0].Policy = "x" },
 			"From":    func(x *tenant) { x.rules["orders"][0].From[0] = w.orders },
+			"Askers":  func(x *tenant) { x.rules["orders"][0].Askers = []string{"edge"} },
 			"Roles":   func(x *tenant) { x.rules["orders"][0].Roles = nil },
 			"Methods": func(x *tenant) { x.rules["orders"][0].Methods[0] = "PUT" },
 			"Paths":   func(x *tenant) { x.rules["orders"][0].Paths = []string{"/", "/x"} },

@@ -80,7 +80,7 @@ func TestIdleLoopbackPorts(t *testing.T) {
 	files := tenancytest.TCPFiles(t)
 	files[acmeTCP] = strings.Replace(files[acmeTCP], "service: platform/ledger}", "service: platform/ledger}\n      - {port: 20419, service: platform/none}\n      - {port: 20429, service: platform/billing}", 1)
 	m := tenancytest.Model(t, files)
-	want := []string{"acme RF2505 tenants/acme/tcp.yaml:28:32", "acme RF2503 tenants/acme/tcp.yaml:29:32", "globex RF2503 tenants/globex/tcp.yaml:22:71"}
+	want := []string{"acme RF2505 tenants/acme/tcp.yaml:28:32", "acme RF2505 tenants/acme/tcp.yaml:29:32", "globex RF2505 tenants/globex/tcp.yaml:22:71"}
 	if diff := cmp.Diff(want, kept(m.Warnings())); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -81,6 +81,7 @@ func (t Tenant) Rules(service string) []Rule {
 	rules := slices.Clone(t.get().rules[service])
 	for i, r := range rules {
 		rules[i].From, rules[i].Roles = slices.Clone(r.From), slices.Clone(r.Roles)
+		rules[i].Askers = slices.Clone(r.Askers)
 		rules[i].Methods, rules[i].Paths = slices.Clone(r.Methods), slices.Clone(r.Paths)
 	}
 	return rules
@@ -335,6 +336,8 @@ type Rule struct {
 	Name, Policy string
 	// From are exactly the workloads that may call, by SPIFFE ID.
 	From []identity.WorkloadID
+	// Askers are the names of the askers through which whoever holds a token of the tenant may call.
+	Askers []string
 	// Roles are those of which the token must name one; none: no token is asked for by this rule.
 	Roles []string
 	// Methods and Paths say what may be asked for; both are empty for a TCP service, and only there.

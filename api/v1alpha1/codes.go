@@ -66,6 +66,7 @@ const (
 	CodeWeakAsker Code = "RF2501"
 	CodeIdleAsker Code = "RF2502"
 	CodeNoCaller  Code = "RF2503"
+	CodeIdleRule  Code = "RF2504"
 	CodeIdlePort  Code = "RF2505"
 )
 
@@ -120,7 +121,7 @@ func Codes() []CodeInfo {
 		{CodeRepeated, "written twice", "The same entry stands in a list twice.", "Remove one of them."},
 		{CodeMethod, "not a method", "A method is written as HTTP does: capital letters. CONNECT is never passed on.", "Write for example GET."},
 		{CodePath, "not a path pattern", "A pattern starts with a slash; * is a whole segment, ** a whole last one. Empty and dot segments, %, ?, #, ;, backslashes and characters outside ASCII are refused, because proxies and applications read them differently.", "Write the path as the application sees it after decoding."},
-		{CodeRolesWithoutToken, "roles without a token", "A rule asks for roles, but the service reads no tokens, so the rule would never match.", "Set token: optional or required on the Service, or remove the roles."},
+		{CodeRolesWithoutToken, "roles or askers without a token", "A rule asks for roles, or names an asker whose callers are known by their tokens alone, but the service reads no tokens, so the rule would never match.", "Set token: optional or required on the Service, or remove the roles and askers."},
 		{CodeNoPorts, "service takes no calls", "A policy or grant is about a service without ports, which nobody calls.", "Name another service, or give it a port."},
 		{CodeIssuerURL, "issuer not accepted", "An issuer is an https URL without user, query and fragment, exactly as its tokens say it.", "Write the iss claim of the tokens."},
 		{CodeIssuerClash, "two issuers of one name", "Two TokenIssuers with the same issuer, or both of JWT-SVIDs, speak of the same tenant, and a token would belong to both.", "Make it one TokenIssuer, or part their tenants."},
@@ -134,9 +135,10 @@ func Codes() []CodeInfo {
 		{CodeSensitivity, "demands of a class not accepted", "A class of sensitivity demands what a token can show and a challenge can carry, and a Service of the class says at least as much of tokens.", "See the text; where token is left out of a Service, it is what the class demands."},
 		{CodeOperator, "operator not accepted", "An operator shows the control plane a certificate of this mesh. One of the platform may look at any tenant; one of a tenant at that tenant only, because the tenant's root could sign its identity for anybody.", "Give the operator an identity of the platform, or of the one tenant that it looks at."},
 
-		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can."},
-		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},
+		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first. With identityFrom: token there is no certificate at all: whoever holds a token is its subject until the token ends, and whoever controls the proxy sees the tokens.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can. At an ingress, where callers have no certificates, keep tokens short-lived."},
+		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, or, with identityFrom: token, none that reads tokens, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},
 		{CodeNoCaller, "test of a caller that is not there (warning)", "No Service names the account that the test lets call. A refusal of such a caller says nothing about the callers that there are.", "Correct the SPIFFE ID, unless the test is meant to show that a stranger is refused."},
+		{CodeIdleRule, "rule names an asker by which nobody comes (warning)", "The Mesh has no asker of that name with identityFrom: token that may ask about the rule's service, so nobody is let in by that name. It is no error because a change of the Mesh must not hold up a tenant's documents.", "Correct the name, or ask the platform's team."},
 		{CodeIdlePort, "loopback port to a service that is not there (warning)", "No shared TCP service of that name is granted to the tenant, so nothing listens at the port. It is no error because a change of the platform's must not hold up a tenant's documents.", "Correct the name, or ask the platform's team for a Grant."},
 
 		{CodeInternal, "fault of Ringfence", "The documents were accepted and cannot be compiled. Their owner stays on the last accepted ones.", "Please report it, with the documents."},

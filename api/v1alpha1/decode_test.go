@@ -149,7 +149,6 @@ func TestDecodeProblems(t *testing.T) {
 		{"class with an unknown field", classes("a: {tokn: required}\n"), []string{"RF1008 7:9"}, `did you mean "token"?`},
 		{"class with a wrong token", classes("a: {token: none}\n"), []string{"RF1010 7:16"}, "one of optional, required"},
 		{"class in the next line", classes("a:\n      {}\n"), []string{"RF1003 8:7"}, "in the line of its key"},
-		{"asker by token not yet", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: token, services: [a/b]}\n", []string{"RF1013 7:43"}, "not built yet"},
 		{"asker by nothing known", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: XFCC, service: [a/b]}\n", []string{"RF1010 7:43", "RF1008 7:49"}, "xfcc"},
 		{"a format of tokens that there is not", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {format: paseto, jwks: {uri: u}, audiences: [a], tenants: [a]}\n", []string{"RF1010 3:16"}, "jwt-svid"},
 

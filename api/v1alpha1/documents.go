@@ -101,6 +101,7 @@ const (
 	IdentityFromCertificate = "certificate"
 	IdentityFromPrincipal   = "principal"
 	IdentityFromXFCC        = "xfcc"
+	IdentityFromToken       = "token"
 )
 
 // Asker is a proxy that is no workload's own and may ask about some services: a gateway, or an Envoy of another mesh.
@@ -108,7 +109,7 @@ type Asker struct {
 	Name         String   `json:"name" jsonschema:"format=name" jsonschema_description:"The name that records show."`
 	SPIFFEIDs    []String `json:"spiffeIDs,omitempty" jsonschema_description:"The SPIFFE IDs of the client certificates that it asks with, of any trust domain."`
 	Socket       String   `json:"socket,omitempty" jsonschema_description:"The absolute path of a Unix socket that it alone can open, instead of spiffeIDs."`
-	IdentityFrom String   `json:"identityFrom,omitempty" jsonschema:"enum=certificate,enum=principal,enum=xfcc" notyet:"token" jsonschema_description:"What says who calls: the caller's certificate, verified here; or, weaker, what the asker says of it: principal is Envoy's source.principal, xfcc the header x-forwarded-client-cert."`
+	IdentityFrom String   `json:"identityFrom,omitempty" jsonschema:"enum=certificate,enum=principal,enum=xfcc,enum=token" jsonschema_description:"What says who calls: the caller's certificate, verified here; or, weaker, what the asker says of it: principal is Envoy's source.principal, xfcc the header x-forwarded-client-cert; or the bearer token alone: token, for an ingress."`
 	Services     []String `json:"services" jsonschema_description:"The services that it may ask about, as tenant/service."`
 	Pos          Pos      `json:"-"`
 }
@@ -212,7 +213,7 @@ type AccessPolicySpec struct {
 // Rule allows some calls.
 type Rule struct {
 	Name String   `json:"name" jsonschema:"format=name" jsonschema_description:"The name that decisions and logs show."`
-	From From     `json:"from" jsonschema_description:"Who may call. Without services: every workload of the tenant."`
+	From From     `json:"from" jsonschema_description:"Who may call. Without services and askers: every workload of the tenant."`
 	To   *To      `json:"to,omitempty" jsonschema_description:"What may be asked for; left out for a TCP service, and only there."`
 	_    struct{} `notyet:"when"`
 	Pos  Pos      `json:"-"`
@@ -220,7 +221,8 @@ type Rule struct {
 
 // From says which callers are meant.
 type From struct {
-	Services []String `json:"services,omitempty" jsonschema_description:"Services of the same owner; every workload of the owner where it is not written."`
+	Services []String `json:"services,omitempty" jsonschema_description:"Services of the same owner; every workload of the owner where neither services nor askers are written."`
+	Askers   []String `json:"askers,omitempty" jsonschema:"format=name" jsonschema_description:"Askers of the Mesh with identityFrom: token: whoever calls through one of them with a token of the owner's tenant."`
 	Roles    []String `json:"roles,omitempty" jsonschema:"format=name" jsonschema_description:"Roles of which the caller's token must name one."`
 	Pos      Pos      `json:"-"`
 }

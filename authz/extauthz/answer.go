@@ -75,11 +75,20 @@ func appendConnection(b []byte, v *verdict) []byte {
 func appendAllowed(b []byte, v *verdict) []byte {
 	b = appendMetadata(appendStatus(b, codes.OK), v)
 	ok := len(b)
-	b = appendHeader(b, headerTenant, v.caller.Tenant().Name())
-	b = appendHeader(b, headerCaller, v.caller.String())
-	if subject := v.claims.Subject(); subject != "" {
-		b = appendHeader(b, headerSubject, subject)
+	subject := v.claims.Subject()
+	if v.caller.IsZero() { // whom only a token names is no workload
+		b = appendHeader(b, headerTenant, v.claims.Tenant().Name())
 	} else {
+		b = appendHeader(b, headerTenant, v.caller.Tenant().Name())
+		b = appendHeader(b, headerCaller, v.caller.String())
+	}
+	if subject != "" {
+		b = appendHeader(b, headerSubject, subject)
+	}
+	if v.caller.IsZero() {
+		b = appendText(b, okRemove, headerCaller)
+	}
+	if subject == "" {
 		b = appendText(b, okRemove, headerSubject)
 	}
 	if v.strip {
@@ -136,7 +145,7 @@ func appendMetadata(b []byte, v *verdict) []byte {
 	b = appendField(b, "generation", short(v.generation))
 	b = appendField(b, "reason", v.decision.Reason().String())
 	b = appendField(b, "rule", v.decision.Rule())
-	b = appendField(b, "tenant", v.visible().Tenant().Name())
+	b = appendField(b, "tenant", v.tenant().Name())
 	return wrap(b, start, responseMetadata)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ const (
     - {name: whole, socket: /run/whole.sock, services: [acme/orders, globex/orders, platform/billing]}
     - {name: istio, spiffeIDs: ["` + gateway + `"], identityFrom: principal, services: [acme/orders]}
     - {name: many, socket: /run/many.sock, identityFrom: principal, services: [acme/orders, globex/orders, platform/billing]}
+    - {name: edge, socket: /run/edge.sock, identityFrom: token, services: [acme/orders, globex/orders]}
     - {name: proxy, socket: /run/proxy.sock, identityFrom: xfcc, services: [acme/orders, globex/orders, platform/billing]}
 `
 )
@@ -172,6 +174,65 @@ func TestAskersDecideAlike(t *testing.T) {
 	e := named["many"].entries.last(t)
 	if e.Named != "many" || !e.Asker.IsZero() {
 		t.Errorf("who asked is recorded as %q, %q", e.Asker, e.Named)
+	}
+}
+
+// An ingress asks about calls that nothing but a token names: neither a certificate nor a header counts, and the application
+// is told of the token's tenant and subject, and of no workload.
+func TestIngressDecidesByTokenAlone(t *testing.T) {
+	t.Parallel()
+	m, all := withAskers(t)
+	m.files["tenants/acme/orders.yaml"] += "    - name: clerks-by-the-edge\n      from: {askers: [edge], roles: [clerk]}\n      to: {methods: [GET], paths: [\"/orders/*\"]}\n"
+	all["acme"] = m.whole("acme")
+	p := startNamed(t, m, all, "/run/edge.sock")
+	web, globex := m.acme.SVID(acmeWeb), m.globex.SVID(globexWeb)
+	minute := m.now.Add(time.Minute)
+	clerk, challenge := "Bearer "+m.clerk(), `Bearer realm="ringfence"`
+	for _, tc := range []struct {
+		name          string
+		svid          *testca.SVID
+		principal     string
+		service       string
+		method, path  string
+		authorization []string
+		reason        string
+	}{
+		{"a clerk reads", nil, "", "acme/orders", "GET", "/orders/7", []string{clerk}, "allowed"},
+		{"another tenant's certificate counts for nothing", globex, globexWeb, "acme/orders", "GET", "/orders/7", []string{clerk}, "allowed"},
+		{"a certificate is no token", web, acmeWeb, "acme/orders", "GET", "/orders/7", nil, "token_missing"},
+		{"and gives the rules of its workload to nobody", web, acmeWeb, "acme/orders", "GET", "/orders", []string{clerk}, "no_rule"},
+		{"no token", nil, "", "acme/orders", "GET", "/orders/7", nil, "token_missing"},
+		{"another scheme", nil, "", "acme/orders", "GET", "/orders/7", []string{"Basic YTpi"}, "token_missing"},
+		{"two tokens", nil, "", "acme/orders", "GET", "/orders/7", []string{clerk, clerk}, "token_invalid"},
+		{"an expired token", nil, "", "acme/orders", "GET", "/orders/7", []string{"Bearer " + m.token(acmeIDP, "acme", m.now.Add(-time.Hour), "clerk")}, "token_expired"},
+		{"another role", nil, "", "acme/orders", "GET", "/orders/7", []string{"Bearer " + m.token(acmeIDP, "acme", minute, "cook")}, "no_rule"},
+		{"a token of globex", nil, "", "acme/orders", "GET", "/orders/7", []string{"Bearer " + m.token(globexIDP, "globex", minute, "clerk")}, "issuer_not_allowed"},
+		{"globex asserted by acme", nil, "", "acme/orders", "GET", "/orders/7", []string{"Bearer " + m.token(acmeIDP, "globex", minute, "clerk")}, "issuer_not_allowed"},
+		{"acme's token at globex", nil, "", "globex/orders", "GET", "/orders/7", []string{clerk}, "issuer_not_allowed"},
+		{"globex has no rule for the edge", nil, "", "globex/orders", "GET", "/orders/7", []string{"Bearer " + m.token(globexIDP, "globex", minute)}, "no_rule"},
+		{"without a token, where workloads need none", nil, "", "globex/orders", "GET", "/orders/7", nil, "token_missing"},
+		{"a shared service", nil, "", "platform/billing", "POST", "/invoices", []string{clerk}, "unknown_destination"},
+	} {
+		resp := p.check(t, call(tc.svid, tc.principal, tc.service, tc.method, tc.path, tc.authorization...))
+		if got := reason(resp); got != tc.reason {
+			t.Errorf("%s: %s, want %s", tc.name, got, tc.reason)
+		}
+		e := p.entries.last(t)
+		if tc.reason == "no_rule" && e.Tenant.IsZero() || !e.Caller.IsZero() || e.Named != "edge" && tc.service != "platform/billing" {
+			t.Errorf("%s: recorded as %+v", tc.name, e)
+		}
+		set := map[string]string{}
+		for _, h := range append(resp.GetOkResponse().GetHeaders(), resp.GetDeniedResponse().GetHeaders()...) {
+			set[h.GetHeader().GetKey()] = h.GetHeader().GetValue()
+		}
+		switch {
+		case tc.reason == "allowed":
+			if set["x-ringfence-tenant"] != "acme" || set["x-ringfence-subject"] == "" || !slices.Contains(resp.GetOkResponse().GetHeadersToRemove(), "x-ringfence-caller") {
+				t.Errorf("%s: the application is told %v", tc.name, resp)
+			}
+		case tc.reason == "token_missing" && set["www-authenticate"] != challenge:
+			t.Errorf("%s: %v", tc.name, resp)
+		}
 	}
 }
 

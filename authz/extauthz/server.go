@@ -211,9 +211,12 @@ func (s *Server) askNamed(v verdict, req *request, now time.Time) verdict {
 	}
 	v.name = asker.Name()
 	var caller authz.Caller
-	if asker.IdentityFrom() == tenancy.FromCertificate {
+	switch asker.IdentityFrom() {
+	case tenancy.FromCertificate:
 		caller = s.proofs.caller(t, req, now)
-	} else {
+	case tenancy.FromToken:
+		caller = asker.Bearer()
+	default:
 		caller = assertedCaller(asker, req)
 	}
 	return s.decide(t, v, req, caller, namedDestination(t, asker, req), now)
@@ -233,7 +236,7 @@ func (s *Server) decide(
 	t *authz.Table, v verdict, req *request, caller authz.Caller, service authz.ServiceRef, now time.Time,
 ) verdict {
 	in := authz.Input{Caller: caller, Service: service, Method: req.method, Path: req.path, Now: now}
-	if service.ReadsToken() && !caller.ID().IsZero() {
+	if service.ReadsToken() && caller.IsKnown() {
 		in.Token = s.proofs.token(t, req.authorization, now)
 		if issuer := in.Token.Lacks(); issuer != "" && s.unknownKey != nil {
 			s.unknownKey(issuer)
