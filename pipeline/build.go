@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/authz"
@@ -45,6 +46,7 @@ func (b build) tables() []*authz.Table {
 // builder makes a mesh out of documents.
 type builder struct {
 	bundles Bundles
+	life    time.Duration // of connections between sidecars
 	// before says who held an address first, keeps roots, and saves compiling again. Zero: there is nothing before.
 	before build
 	// trouble is what the bundles' maker said last; it explains problems and is none of any owner's.
@@ -63,7 +65,7 @@ func (b *builder) make(s selection) (build, []v1alpha1.Problem) {
 
 func (b *builder) input(s selection) tenancy.Input {
 	docs, files := s.input()
-	in := tenancy.Input{Documents: docs, Files: files}
+	in := tenancy.Input{Documents: docs, Files: files, ConnectionLife: b.life}
 	domains := tenancy.TrustDomains(docs)
 	in.Bundles, b.trouble = b.bundles(domains...)
 	if b.before.model != nil {

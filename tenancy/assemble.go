@@ -11,11 +11,15 @@ import (
 // assemble makes the Model of drafts that have no problems.
 func (b *builder) assemble() *Model {
 	m := &Model{mapping: b.mapping, tenants: map[identity.TenantID]*tenant{}, claims: b.claims}
+	life := b.in.ConnectionLife
+	if life <= 0 || life > MaxConnectionLife {
+		life = MaxConnectionLife
+	}
 	for _, owner := range keys(b.draft) {
 		d := b.draft[owner]
 		t := &tenant{
 			id: d.id, mapping: b.mapping, bundle: d.bundle, rules: d.rules, issuers: d.issuers,
-			callers: map[string][]Caller{},
+			callers: map[string][]Caller{}, life: life,
 		}
 		for _, name := range keys(d.services) {
 			t.services = append(t.services, Service{s: &d.services[name].service})

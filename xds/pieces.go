@@ -59,7 +59,7 @@ func (p *pieces) mesh(name string, td identity.TrustDomain, ids []identity.Workl
 		if c.TransportSocket, err = filters.UpstreamTLS(td, ids, sni); err != nil {
 			return Resource{}, err
 		}
-		if c.TypedExtensionProtocolOptions, err = filters.MeshProtocol(); err != nil {
+		if c.TypedExtensionProtocolOptions, err = filters.MeshProtocol(p.t.ConnectionLife()); err != nil {
 			return Resource{}, err
 		}
 		return freeze(ClusterType, name, c)

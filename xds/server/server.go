@@ -63,6 +63,9 @@ func New(c Config) (*Server, error) {
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: l.Idle, Time: l.Ping, Timeout: l.PingTimeout}),
 	)
 	discovery.RegisterAggregatedDiscoveryServiceServer(s.grpc, s)
+	if c.Register != nil {
+		c.Register(s.grpc)
+	}
 	return s, nil
 }
 
