@@ -61,6 +61,9 @@ func (c *Config) complete() error {
 	if c.Log == nil {
 		return fmt.Errorf("%w: Log is missing", errConfig)
 	}
+	if err := c.Key.ForSVID(); err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -254,7 +255,11 @@ func loadKey(d *stateDir, kind identity.KeyKind) (*ecdsa.PrivateKey, error) {
 }
 
 func newKey(kind identity.KeyKind) (*ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(kind.Curve(), rand.Reader)
+	curve := elliptic.P256()
+	if kind == identity.ECDSAP384 {
+		curve = elliptic.P384()
+	}
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
 	}

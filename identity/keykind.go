@@ -3,55 +3,73 @@ package identity
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"errors"
 	"fmt"
 )
 
-// KeyKind is a kind of key that identities are made with. The zero value is ECDSA over P-256.
-type KeyKind struct{ p384 bool }
+// KeyKind is a kind of key that roots, and most of them SVIDs, are made with. The zero value is ECDSA over P-256.
+//
+// A test of identity/issuer holds what is accepted here against the real Envoy: no more, so that no workload gets an SVID
+// that its Envoy cannot use, and no less.
+type KeyKind uint8
+
+// The kinds of keys.
+const (
+	ECDSAP256 KeyKind = iota
+	ECDSAP384
+	// Ed25519 is for roots alone: Envoy verifies what it has signed, and takes no such key in a handshake.
+	Ed25519
+)
 
 // ErrKeyKind says that a kind of key is not used here, and why.
 var ErrKeyKind = errors.New("kind of key not accepted")
 
-const (
-	nameP256 = "ecdsa-p256"
-	nameP384 = "ecdsa-p384"
-)
-
-// ParseKeyKind reads ecdsa-p256 or ecdsa-p384. What Envoy cannot serve or verify is refused with that reason: a test of
-// identity/issuer holds this list against the real Envoy.
+// ParseKeyKind reads ecdsa-p256, ecdsa-p384 or ed25519.
 func ParseKeyKind(name string) (KeyKind, error) {
-	switch name {
-	case nameP256:
-		return KeyKind{}, nil
-	case nameP384:
-		return KeyKind{p384: true}, nil
-	case "ed25519":
-		return KeyKind{}, fmt.Errorf("%w: Envoy takes no Ed25519 key in a handshake; use %s or %s", ErrKeyKind, nameP256, nameP384)
-	default:
-		return KeyKind{}, fmt.Errorf("%w: %.40q is neither %s nor %s", ErrKeyKind, name, nameP256, nameP384)
+	for k := ECDSAP256; k <= Ed25519; k++ {
+		if name == k.String() {
+			return k, nil
+		}
 	}
+	return 0, fmt.Errorf("%w: %.40q is none of %s, %s and %s", ErrKeyKind, name, ECDSAP256, ECDSAP384, Ed25519)
 }
 
 // String is the name that ParseKeyKind reads.
 func (k KeyKind) String() string {
-	if k.p384 {
-		return nameP384
+	switch k {
+	case ECDSAP256:
+		return "ecdsa-p256"
+	case ECDSAP384:
+		return "ecdsa-p384"
+	case Ed25519:
+		return "ed25519"
+	default:
+		return "unknown"
 	}
-	return nameP256
 }
 
-// Curve is what keys of this kind are made over.
-func (k KeyKind) Curve() elliptic.Curve {
-	if k.p384 {
-		return elliptic.P384()
+// ForSVID fails where an SVID cannot have such a key, and says why.
+func (k KeyKind) ForSVID() error {
+	if k != ECDSAP256 && k != ECDSAP384 {
+		return fmt.Errorf("%w: Envoy takes no %s key in a handshake; use %s or %s", ErrKeyKind, k, ECDSAP256, ECDSAP384)
 	}
-	return elliptic.P256()
+	return nil
 }
 
-// AcceptedKey reports whether a public key is of a kind that ParseKeyKind reads.
-func AcceptedKey(public crypto.PublicKey) bool {
-	key, ok := public.(*ecdsa.PublicKey)
-	return ok && (key.Curve == elliptic.P256() || key.Curve == elliptic.P384())
+// KindOf is the kind of a public key, false for one that is used nowhere here.
+func KindOf(public crypto.PublicKey) (KeyKind, bool) {
+	switch key := public.(type) {
+	case *ecdsa.PublicKey:
+		switch key.Curve {
+		case elliptic.P256():
+			return ECDSAP256, true
+		case elliptic.P384():
+			return ECDSAP384, true
+		}
+	case ed25519.PublicKey:
+		return Ed25519, true
+	}
+	return 0, false
 }

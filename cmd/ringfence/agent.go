@@ -57,7 +57,7 @@ start, and after the SVID has expired.`,
 	f.StringVar(&o.tokenFile, "join-token-file", "", "file with the join token")
 	f.StringVar(&o.envoy, "envoy", "", "Envoy to start (default: somebody else starts it, with bootstrap.json in --envoy-dir)")
 	f.IntVar(&o.concurrency, "envoy-concurrency", 2, "worker threads of Envoy")
-	f.StringVar(&o.key, "svid-key", identity.KeyKind{}.String(), "kind of key that the workload gets: ecdsa-p256 or ecdsa-p384")
+	f.StringVar(&o.key, "svid-key", identity.ECDSAP256.String(), "kind of key that the workload gets: ecdsa-p256 or ecdsa-p384")
 	f.StringVar(&o.http, "http-listen", "", "address of /healthz, /readyz and /metrics (default: none)")
 	level := addLogLevel(f)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -99,7 +99,7 @@ func (o agentFlags) config(p process, log *zap.Logger) (agent.Config, error) {
 		return agent.Config{}, usage("--envoy-concurrency is at least 1")
 	}
 	key, err := identity.ParseKeyKind(o.key)
-	if err != nil {
+	if err = errors.Join(err, key.ForSVID()); err != nil {
 		return agent.Config{}, usage("--svid-key: %w", err)
 	}
 	root, err := os.ReadFile(o.root)

@@ -21,7 +21,7 @@ func addIssuer(f *pflag.FlagSet, o *issuer.Options) *rootKeys {
 	var k rootKeys
 	f.DurationVar(&o.TTL, "svid-ttl", issuer.DefaultTTL, "life of the SVIDs that are issued; agents renew them at half of it")
 	f.IntVar(&o.MaxOutstanding, "svids-per-tenant", issuer.DefaultMaxOutstanding, "how many SVIDs of one tenant may live at a time")
-	f.StringVar(&k.kind, "root-key", identity.KeyKind{}.String(), "kind of key that new roots get: ecdsa-p256 or ecdsa-p384")
+	f.StringVar(&k.kind, "root-key", identity.ECDSAP256.String(), "kind of key that new roots get: ecdsa-p256, ecdsa-p384 or ed25519")
 	f.StringVar(&k.sealing, "key-sealing-file", "", "file with the key that root keys are encrypted with (default $"+sealingEnv+", else unencrypted)")
 	f.StringVar(&k.kms, "root-kms", "", "PKCS #11 token for root keys, pkcs11:module-path=…;token=…?pin-source=FILE (default: files in STATE)")
 	return &k

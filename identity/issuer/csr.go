@@ -55,10 +55,14 @@ func judgeRequest(der []byte, want string) (crypto.PublicKey, error) {
 }
 
 func judgeKey(public crypto.PublicKey) error {
-	if identity.AcceptedKey(public) {
-		return nil
+	kind, ok := identity.KindOf(public)
+	if !ok {
+		return fmt.Errorf("%w: %w: it must be %s or %s", ErrBadRequest, identity.ErrKeyKind, identity.ECDSAP256, identity.ECDSAP384)
 	}
-	return fmt.Errorf("%w: the key must be of P-256 or P-384, Envoy takes no other", ErrBadRequest)
+	if err := kind.ForSVID(); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadRequest, err)
+	}
+	return nil
 }
 
 // onlyName reads the request information (RFC 2986, section 4.1) and gives back its one URI SAN.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
@@ -125,7 +126,7 @@ func (f files) CreateKey(req *apiv1.CreateKeyRequest) (*apiv1.CreateKeyResponse,
 	}, nil
 }
 
-func (f files) put(name string, key *ecdsa.PrivateKey) error {
+func (f files) put(name string, key crypto.Signer) error {
 	relative, path, err := f.path(name)
 	if err != nil {
 		return err
@@ -173,13 +174,13 @@ func (files) Close() error { return nil }
 // loose are keys that end with the process.
 type loose struct {
 	mu   sync.Mutex
-	keys map[string]*ecdsa.PrivateKey
+	keys map[string]crypto.Signer
 }
 
 var _ apiv1.KeyManager = (*loose)(nil)
 
 func looseKeys() Keys {
-	return Keys{manager: &loose{keys: map[string]*ecdsa.PrivateKey{}}, scheme: "memory:", name: func(td identity.TrustDomain) (string, error) {
+	return Keys{manager: &loose{keys: map[string]crypto.Signer{}}, scheme: "memory:", name: func(td identity.TrustDomain) (string, error) {
 		return "memory:" + td.String(), nil
 	}}
 }
@@ -221,26 +222,31 @@ func (l *loose) CreateSigner(req *apiv1.CreateSignerRequest) (crypto.Signer, err
 // Close implements apiv1.KeyManager.
 func (*loose) Close() error { return nil }
 
-func generate(a apiv1.SignatureAlgorithm) (*ecdsa.PrivateKey, error) {
-	curve := elliptic.P256()
-	if a == apiv1.ECDSAWithSHA384 {
-		curve = elliptic.P384()
+func generate(a apiv1.SignatureAlgorithm) (key crypto.Signer, err error) {
+	switch a {
+	case apiv1.ECDSAWithSHA256:
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case apiv1.ECDSAWithSHA384:
+		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case apiv1.PureEd25519:
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	default:
+		err = fmt.Errorf("%w: %v", identity.ErrKeyKind, a)
 	}
-	key, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKeys, err)
 	}
 	return key, nil
 }
 
-func parseKey(name string, der []byte) (*ecdsa.PrivateKey, error) {
+func parseKey(name string, der []byte) (crypto.Signer, error) {
 	parsed, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrKeys, name, err)
 	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
+	key, ok := parsed.(crypto.Signer)
 	if !ok {
-		return nil, fmt.Errorf("%w: %s: not an ECDSA key", ErrKeys, name)
+		return nil, fmt.Errorf("%w: %s: a key that cannot sign", ErrKeys, name)
 	}
 	return key, nil
 }

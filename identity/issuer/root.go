@@ -2,8 +2,6 @@ package issuer
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
@@ -91,8 +89,12 @@ func newRoot(td identity.TrustDomain, keys Keys, kind identity.KeyKind, now time
 
 // signature is what a root of that kind signs with.
 func signature(kind identity.KeyKind) apiv1.SignatureAlgorithm {
-	if kind.Curve() == elliptic.P384() {
+	switch kind {
+	case identity.ECDSAP384:
 		return apiv1.ECDSAWithSHA384
+	case identity.Ed25519:
+		return apiv1.PureEd25519
+	case identity.ECDSAP256:
 	}
 	return apiv1.ECDSAWithSHA256
 }
@@ -104,8 +106,10 @@ func checkedRoot(td identity.TrustDomain, der []byte, key crypto.Signer) (*root,
 	if err != nil {
 		return nil, fmt.Errorf("root of %s: %w", td, err)
 	}
-	public, ok := key.Public().(*ecdsa.PublicKey)
-	if !ok || !identity.AcceptedKey(public) || !public.Equal(cert.PublicKey) {
+	public, ok := key.Public().(interface {
+		Equal(other crypto.PublicKey) bool
+	})
+	if _, known := identity.KindOf(key.Public()); !ok || !known || !public.Equal(cert.PublicKey) {
 		return nil, fmt.Errorf("root of %s: certificate and key do not belong together", td)
 	}
 	b, err := identity.NewBundle(td, der)
