@@ -54,9 +54,11 @@ type plane struct {
 	hostile func(w identity.WorkloadID, s xds.Snapshot) xds.Snapshot
 }
 
-func newPlane(t *testing.T) *plane {
+func newPlane(t *testing.T) *plane { return newPlaneWith(t, issuer.Options{}) }
+
+func newPlaneWith(t *testing.T, o issuer.Options) *plane {
 	t.Helper()
-	i, err := issuer.OpenMemory(issuer.Options{})
+	i, err := issuer.OpenMemory(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,17 +123,19 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	self, err := p.issuer.ControlPlane(id, time.Now())
-	if err != nil {
-		p.t.Fatal(err)
+	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { // a new one each time: it may live for seconds
+		self, err := p.issuer.ControlPlane(id, time.Now())
+		return &self, err
 	}
-	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &self, nil }
 	metrics, err := server.NewMetrics(prometheus.NewRegistry())
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	s, err := server.New(server.Config{
 		Certificate: certificate, Snapshots: p, Clock: time.Now, Log: zap.NewNop(), Metrics: metrics,
+		Register: func(r grpc.ServiceRegistrar) {
+			agentv1alpha1.RegisterRenewalServer(r, issuer.NewRenewals(p.issuer, p, time.Now, zap.NewNop()))
+		},
 		Verifier: func() identity.Verifier { return identity.NewVerifier(p.Mapping(), p.bundles) },
 	})
 	if err != nil {
@@ -252,12 +256,15 @@ func (r *running) ready() {
 }
 
 // dump is Envoy's whole configuration.
-func (r *running) dump() string {
+func (r *running) dump() string { return r.ask("config_dump?include_eds") }
+
+// ask asks Envoy's admin interface.
+func (r *running) ask(path string) string {
 	r.t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(r.dir, "admin.sock"))
 	}}}
-	resp, err := client.Get("http://envoy/config_dump?include_eds")
+	resp, err := client.Get("http://envoy/" + path)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -31,12 +31,12 @@ func newAgent(p process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Stand beside one Envoy: its identity, its configuration, its decisions",
-		Long: `Gets the workload's SVID against a one-time join token, renews it at half of its life with a new key, holds the configuration stream to the control plane, keeps what
-arrives in the state directory, answers Envoy's checks from there, and starts Envoy and keeps it running. With the control
-plane away it goes on with what it has, also after a restart.
+		Long: `Gets the workload's SVID against a one-time join token and renews it at half of its life, with a new key; holds the
+configuration stream to the control plane, keeps what arrives in the state directory, answers Envoy's checks from there, and
+starts Envoy and keeps it running. With the control plane away it goes on with what it has, also after a restart.
 
-The join token is read from a file or from RINGFENCE_JOIN_TOKEN, never from a flag, and is needed only for the first
-start, and after the SVID has expired.`,
+The join token is read from a file or from RINGFENCE_JOIN_TOKEN, never from a flag, and is needed only for the first start,
+and after the SVID has expired.`,
 		Example: `  ringfence token create spiffe://acme.demo.test/ns/acme/sa/web > token
   ringfence agent --id spiffe://acme.demo.test/ns/acme/sa/web --state /var/lib/acme-web \
     --control-plane mesh.example:7443 --issuer mesh.example:7444 \

@@ -96,8 +96,8 @@ func killed(err error) bool {
 
 // The process is killed between any two steps of issuing. One token has then given one SVID at most, before and after
 // together, and the ledger opens.
-func TestATokenIsUsedOnceWhereverTheProcessDies(t *testing.T) {
-	for step, usableAfter := range map[string]bool{"found": true, "spent": false, "signed": false, "recorded": false} {
+func TestATokenIsUsedOnceWhereverTheProcessDies(t *testing.T) { //nolint:paralleltest // see above
+	for step, usableAfter := range map[string]bool{"found": true, "spent": false, "signed": false, "recorded": false} { //nolint:paralleltest // see above
 		t.Run(step, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "state")
 			i := open(t, dir)
@@ -129,8 +129,8 @@ func TestATokenIsUsedOnceWhereverTheProcessDies(t *testing.T) {
 }
 
 // A process that is killed while it issues has in its ledger whatever it had given.
-func TestTheLedgerHasWhatWasGivenWhereverTheProcessDies(t *testing.T) {
-	for n := range 8 {
+func TestTheLedgerHasWhatWasGivenWhereverTheProcessDies(t *testing.T) { //nolint:paralleltest // see above
+	for n := range 8 { //nolint:paralleltest // see above
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "state")
 			i := open(t, dir)

@@ -30,11 +30,12 @@ const (
 
 // directory is the store in a state directory.
 type directory struct {
+	*boltLedger
+
 	path string
 	lock *os.File
 	keys Keys
 	log  *zap.Logger
-	*boltLedger
 }
 
 // openDirectory makes the directory where it is missing and holds it for this process.
@@ -125,11 +126,11 @@ func (d *directory) authority(td identity.TrustDomain) (*authority, bool, error)
 // withoutRoots is a trust domain without roots.json: a new one, or one whose only root still lies as an earlier version
 // left it. One that has lost its roots is not taken for a new one.
 func (d *directory) withoutRoots(td identity.TrustDomain) (*authority, bool, error) {
-	a, err := d.oldForm(td)
+	a, ok, err := d.oldForm(td)
 	if err != nil {
 		return nil, false, err
 	}
-	if a != nil {
+	if ok {
 		if err := d.putAuthority(a); err != nil {
 			return nil, false, err
 		}
@@ -152,45 +153,46 @@ const (
 	oldKeyFile  = "key.pem"
 )
 
-// oldForm reads a root as earlier versions kept it, and puts its key where keys are now; nil where there is none.
-func (d *directory) oldForm(td identity.TrustDomain) (*authority, error) {
+// oldForm reads a root as earlier versions kept it, and puts its key where keys are now; false where there is
+// none.
+func (d *directory) oldForm(td identity.TrustDomain) (*authority, bool, error) {
 	dir := filepath.Join(d.path, rootsDir, td.String())
 	certPEM, err := os.ReadFile(filepath.Join(dir, oldRootFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("root of %s: %w", td, err)
+		return nil, false, fmt.Errorf("root of %s: %w", td, err)
 	}
 	f, ok := d.keys.manager.(files)
 	if !ok {
-		return nil, fmt.Errorf("%w: the key of the root of %s is a file, and a key cannot be moved: start as before", errElsewhere, td)
+		return nil, false, fmt.Errorf("%w: the key of the root of %s is a file, and a key cannot be moved: start as before", errElsewhere, td)
 	}
 	certDER, err := onePEM(certPEM, certificateBlock)
 	if err != nil {
-		return nil, fmt.Errorf("root of %s: %w", td, err)
+		return nil, false, fmt.Errorf("root of %s: %w", td, err)
 	}
 	keyPEM, err := os.ReadFile(filepath.Join(dir, oldKeyFile))
 	if err != nil {
-		return nil, fmt.Errorf("root key of %s: %w", td, err)
+		return nil, false, fmt.Errorf("root key of %s: %w", td, err)
 	}
 	keyDER, err := onePEM(keyPEM, plainBlock)
 	if err != nil {
-		return nil, fmt.Errorf("root key of %s: %w", td, err)
+		return nil, false, fmt.Errorf("root key of %s: %w", td, err)
 	}
 	key, err := parseKey(oldKeyFile, keyDER)
 	if err != nil {
-		return nil, fmt.Errorf("root key of %s: %w", td, err)
+		return nil, false, fmt.Errorf("root key of %s: %w", td, err)
 	}
 	r, err := checkedRoot(td, certDER, key)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	r.generation, r.role = 1, roleCurrent
 	if r.keyName, err = d.keys.name(td); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return &authority{td: td, roots: []*root{r}}, f.put(r.keyName, key)
+	return &authority{td: td, roots: []*root{r}}, true, f.put(r.keyName, key)
 }
 
 // forgetOldForm removes what oldForm read, once roots.json is in force.

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -51,8 +52,8 @@ func kinds(t *testing.T) map[string]func() crypto.Signer {
 
 // What identity.KindOf knows, and for SVIDs what KeyKind.ForSVID takes, is what the real Envoy serves and verifies, as server and as client: no less, so that
 // nobody is refused for nothing, and no more, so that no workload gets an SVID that its Envoy cannot use.
-func TestAcceptedKeysAreThoseThatEnvoyTakes(t *testing.T) {
-	for rootName, rootKey := range kinds(t) {
+func TestAcceptedKeysAreThoseThatEnvoyTakes(t *testing.T) { //nolint:paralleltest // see crash_test.go
+	for rootName, rootKey := range kinds(t) { //nolint:paralleltest // the same
 		for leafName, leafKey := range kinds(t) {
 			t.Run(rootName+" signs "+leafName, func(t *testing.T) {
 				root, leaf := rootKey(), leafKey()
@@ -100,7 +101,7 @@ func throughEnvoy(t *testing.T, root *x509.Certificate, cert tls.Certificate) er
 	pool.AddCert(root)
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
-		InsecureSkipVerify: true, //nolint:gosec // the name of the other end is not what is tested
+		InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
 			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 			return err
@@ -157,9 +158,7 @@ func bootstrapOf(t *testing.T, listen, upstream int, root *x509.Certificate, cer
 	}
 	socket := func(kind string, more object) object {
 		config := object{"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3." + kind, "common_tls_context": common}
-		for k, v := range more {
-			config[k] = v
-		}
+		maps.Copy(config, more)
 		return object{"name": "tls", "typed_config": config}
 	}
 	address := func(port int) object {

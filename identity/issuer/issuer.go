@@ -391,10 +391,10 @@ func (i *Issuer) allow(id identity.WorkloadID, now time.Time) bool {
 // limiter is the one that is kept under a key.
 func limiter(kept *sync.Map, key any, every rate.Limit, burst int) *rate.Limiter {
 	if l, ok := kept.Load(key); ok {
-		return l.(*rate.Limiter) //nolint:errcheck,forcetypeassert // nothing else is put in
+		return l.(*rate.Limiter) //nolint:forcetypeassert // nothing else is put in
 	}
 	l, _ := kept.LoadOrStore(key, rate.NewLimiter(every, burst))
-	return l.(*rate.Limiter) //nolint:errcheck,forcetypeassert // nothing else is put in
+	return l.(*rate.Limiter) //nolint:forcetypeassert // nothing else is put in
 }
 
 // ControlPlane gives the control plane its own SVID, with a new key, by the root of the platform.

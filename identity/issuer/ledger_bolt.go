@@ -190,7 +190,7 @@ func (*boltLedger) checkContent(tx *bbolt.Tx) error {
 
 func endKey(e entry) []byte {
 	key := make([]byte, endSize, endSize+serialSize)
-	binary.BigEndian.PutUint64(key, uint64(max(0, e.notAfter.Unix()))) //nolint:gosec // not negative
+	binary.BigEndian.PutUint64(key, uint64(max(0, e.notAfter.Unix())))
 	return append(key, e.serial[:]...)
 }
 
