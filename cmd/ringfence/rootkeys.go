@@ -64,7 +64,7 @@ func (k *rootKeys) sealingKey(p process) (issuer.SealingKey, error) {
 		}
 		text, given, from = string(data), true, "--key-sealing-file"
 	}
-	if !given {
+	if !given || (text == "" && k.sealing == "") {
 		return issuer.SealingKey{}, nil
 	}
 	key, err := issuer.ParseSealingKey([]byte(text))
