@@ -125,7 +125,7 @@ func (d *downstream) DeltaAggregatedResources(stream discovery.AggregatedDiscove
 // envoyStream watches one stream.
 type envoyStream struct{ downstream *downstream }
 
-var _ delta.Observer = (*envoyStream)(nil)
+var _ delta.Observer[*discovery.DeltaDiscoveryRequest, *discovery.DeltaDiscoveryResponse, *delta.Conversation] = (*envoyStream)(nil)
 
 // Requested implements delta.Observer.
 func (*envoyStream) Requested(*delta.Conversation, *discovery.DeltaDiscoveryRequest) {}

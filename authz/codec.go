@@ -97,11 +97,14 @@ func known(m protoreflect.Message) bool {
 	}
 	ok := true
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		if f.Message() == nil { // the schema has lists of messages only
-			return true
-		}
-		for i := range v.List().Len() {
-			ok = ok && known(v.List().Get(i).Message())
+		switch {
+		case f.Message() == nil:
+		case !f.IsList():
+			ok = ok && known(v.Message())
+		default:
+			for i := range v.List().Len() {
+				ok = ok && known(v.List().Get(i).Message())
+			}
 		}
 		return ok
 	})

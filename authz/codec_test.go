@@ -184,6 +184,9 @@ func FuzzDecodeTable(f *testing.F) {
 	f.Add(encode(f, w.orders(tokenRequired, webReads("clerk"))))
 	f.Add(encode(f, w.billing(tokenOptional, nil, billingGrant())))
 	f.Add(encode(f, w.base("globex", globexWeb)))
+	classed := w.orders(tokenRequired, webReads())
+	classed.Services[0].Sensitivity = &classMsg{Name: "secret", Acr: []string{"mfa"}, Amr: []string{"hwk"}, MaxAuthAgeSeconds: 300}
+	f.Add(encode(f, classed))
 	f.Add([]byte{0x0a, 0x00})
 	f.Add([]byte("\xff\xff\xff\xff"))
 	svid := w.globex.SVID(globexWeb).Cert.Raw

@@ -53,7 +53,10 @@ type encoder struct {
 }
 
 func (e *encoder) service(t tenancy.Tenant, s tenancy.Service, port string) error {
-	m := &agentv1alpha1.Service{Name: s.Name(), Port: port, ForwardToken: s.ForwardToken(), Accounts: texts(s.IDs())}
+	m := &agentv1alpha1.Service{
+		Name: s.Name(), Port: port, ForwardToken: s.ForwardToken(), Accounts: texts(s.IDs()),
+		Sensitivity: encodeSensitivity(s.Sensitivity()),
+	}
 	switch s.Token() {
 	case tenancy.TokenNone:
 		m.Token = agentv1alpha1.TokenMode_TOKEN_MODE_NONE

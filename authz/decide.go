@@ -111,6 +111,9 @@ func Decide(t *Table, in Input) Decision {
 	if reason, ok := checkToken(t, &in); !ok {
 		return deny(reason)
 	}
+	if in.Service.s.unmet(in.Token.claims, in.Now) != demandNone {
+		return deny(StepUpRequired)
+	}
 	if r := in.Service.s.find(&in); r != nil {
 		return allow(r)
 	}

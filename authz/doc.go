@@ -8,7 +8,8 @@
 //  3. guard: caller and destination are of one tenant, or the destination is the platform's and an unexpired Grant names
 //     the caller's tenant;
 //  4. the token, where the service reads tokens, is there if it must be, and asserts the caller's own tenant;
-//  5. a rule, or the Grant, names the caller, its roles, the method and the path.
+//  5. the token says of its user's authentication what the service's class of data demands;
+//  6. a rule, or the Grant, names the caller, its roles, the method and the path.
 //
 // Rules can only allow, and only behind the guard: nothing that a user writes widens steps 1 to 3. Everything that is
 // absent, unknown or unreadable denies, and so does the zero value of every type.

@@ -11,7 +11,7 @@ import (
 // Explanation is a Decision with what led to it. It is for those who may see the tenant's rules, never for a caller.
 type Explanation struct {
 	Decision Decision
-	// Steps are the five of the package's text, in their order.
+	// Steps are the six of the package's text, in their order.
 	Steps []Step
 	// Rules are all rules and Grants of the service, in the order in which they are reported; none where no rule was
 	// looked at.
@@ -36,13 +36,14 @@ type Step struct {
 }
 
 // The names of the steps, in the order of Decide.
-var stepNames = [...]string{"caller", "destination", "tenant", "token", "rules"}
+var stepNames = [...]string{"caller", "destination", "tenant", "token", "sensitivity", "rules"}
 
 const (
 	stepCaller = iota
 	stepDestination
 	stepTenant
 	stepToken
+	stepSensitivity
 	stepRules
 )
 
@@ -77,6 +78,9 @@ func Explain(t *Table, in Input) Explanation {
 		}
 		e.Steps = append(e.Steps, s)
 	}
+	if e.Decision.reason == StepUpRequired {
+		e.Steps[stepSensitivity].Text = unmetText(&in)
+	}
 	if e.Decision.allowed || e.Decision.reason == NoRule {
 		e.Rules = in.Service.s.verdicts(&in)
 		e.Steps[stepRules].Text = rulesText(e)
@@ -96,6 +100,8 @@ func failedStep(in *Input, r Reason) int {
 		return stepTenant
 	case TokenMissing, TokenInvalid, TokenExpired, TokenTenantMismatch, IssuerNotAllowed:
 		return stepToken
+	case StepUpRequired:
+		return stepSensitivity
 	case Allowed, NoRule:
 		return stepRules
 	case NotReady, UnknownCaller, InvalidIdentity, ExpiredIdentity, reasonCount:
@@ -121,6 +127,8 @@ func passedText(step int, t *Table, in *Input) string {
 		return fmt.Sprintf("a Grant lets %s call until %s", tenant, rfc3339(in.Service.s.grants[tenant]))
 	case stepToken:
 		return tokenText(in)
+	case stepSensitivity:
+		return metText(in)
 	}
 	return ""
 }

@@ -42,6 +42,8 @@ type service struct {
 	callers  map[identity.WorkloadID]int // whom any rule or Grant names, numbered
 	rules    []*rule                     // in the order of the documents
 	paths    pathTree
+
+	sensitivity tenancy.Sensitivity // with demands only where a token is required
 }
 
 // rule is an AccessPolicy's rule or a Grant. Its paths are where it hangs in the service's tree.
@@ -278,6 +280,9 @@ func (t *Table) addService(m *agentv1alpha1.Service, speaksOf map[identity.Tenan
 		return errors.New("nobody runs it")
 	case len(m.GetGrants()) > 0 && !t.tenant.IsPlatform():
 		return errors.New("only the platform's services are granted to other tenants")
+	}
+	if err := s.addSensitivity(m.GetSensitivity()); err != nil {
+		return fmt.Errorf("sensitivity: %w", err)
 	}
 	for _, a := range m.GetAccounts() {
 		w, err := t.own(a)

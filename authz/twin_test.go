@@ -27,6 +27,9 @@ type twinToken struct {
 	tenant  string
 	roles   []string
 	expires time.Time
+	acr     string
+	amr     []string
+	auth    time.Time // zero: the token does not say it
 }
 
 type twinCall struct {
@@ -90,6 +93,10 @@ func twinDecide(table *tableMsg, c twinCall) (reason, rule string) {
 			return "token_tenant_mismatch", ""
 		}
 	}
+	// The sensitivity's demands hold.
+	if !twinMeets(dest.GetSensitivity(), c) {
+		return "step_up_required", ""
+	}
 	// A rule allows it.
 	for _, r := range dest.GetRules() {
 		if slices.Contains(r.GetFrom(), c.caller.id) && twinCovers(r.GetMethods(), r.GetPaths(), c) && twinRole(dest, r.GetRoles(), c) {
@@ -103,6 +110,19 @@ func twinDecide(table *tableMsg, c twinCall) (reason, rule string) {
 		}
 	}
 	return "no_rule", ""
+}
+
+func twinMeets(class *classMsg, c twinCall) bool {
+	if len(class.GetAcr()) > 0 && (c.token.acr == "" || !slices.Contains(class.GetAcr(), c.token.acr)) {
+		return false
+	}
+	for _, demanded := range class.GetAmr() {
+		if !slices.Contains(c.token.amr, demanded) {
+			return false
+		}
+	}
+	seconds := class.GetMaxAuthAgeSeconds()
+	return seconds == 0 || (!c.token.auth.IsZero() && !c.now.After(c.token.auth.Add(time.Duration(seconds)*time.Second)))
 }
 
 func twinRole(dest *serviceMsg, roles []string, c twinCall) bool {
@@ -247,7 +267,7 @@ func explained(t rapid.TB, e authz.Explanation, d authz.Decision) {
 			t.Fatalf("steps do not follow each other: %+v", e.Steps)
 		}
 	}
-	if e.Decision != d || covering != d.Rule() || len(e.Steps) != 5 || (failed == 0) != d.Allowed() || failed > 1 {
+	if e.Decision != d || covering != d.Rule() || len(e.Steps) != 6 || (failed == 0) != d.Allowed() || failed > 1 {
 		t.Fatalf("%s %q is explained by %+v", d.Reason(), d.Rule(), e)
 	}
 }
@@ -330,7 +350,21 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 		1, 3,
 	)
 	roles := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"clerk", "manager"}), 0, 2, rapid.ID)
+	classes := rapid.SampledFrom([]*classMsg{
+		nil, {Name: "internal"}, {Name: "a", Acr: []string{"phr", "mfa"}}, {Name: "b", Amr: []string{"hwk"}}, {Name: "c", MaxAuthAgeSeconds: 300},
+	})
 	until := rapid.SampledFrom([]int64{0, w.now.Unix(), end.Unix(), end.Unix() + 1000})
+	fresh := w.now.Truncate(time.Second).Add(-time.Minute)
+	steppedUp := w.tokenWith(t, "https://idp.acme.example.com", "acme", end, map[string]any{
+		"roles": []string{"manager"}, "acr": "mfa", "amr": []string{"pwd", "hwk"}, "auth_time": fresh.Unix(),
+	})
+	c.tokens = append(c.tokens, player[authz.Token, twinToken]{
+		"stepped up", func(table *authz.Table) authz.Token { return table.Token(steppedUp, w.now) },
+		twinToken{
+			present: true, tenant: "acme", roles: []string{"manager"}, expires: time.Unix(end.Unix(), 0),
+			acr: "mfa", amr: []string{"pwd", "hwk"}, auth: fresh,
+		},
+	})
 	rapid.Check(t, func(r *rapid.T) {
 		shared := rapid.Bool().Draw(r, "shared")
 		var m *tableMsg
@@ -347,6 +381,9 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 		}
 		for i := range rapid.IntRange(1, 3).Draw(r, "services") {
 			s := &serviceMsg{Name: fmt.Sprintf("s%d", i), Port: "http", Token: rapid.SampledFrom(tokenModes[:]).Draw(r, "mode"), Accounts: []string{m.GetWorkload()}}
+			if s.GetToken() == tokenRequired {
+				s.Sensitivity = classes.Draw(r, "class")
+			}
 			for j := range rapid.IntRange(0, 4).Draw(r, "rules") {
 				s.Rules = append(s.Rules, &ruleMsg{
 					Name: fmt.Sprintf("p/r%d", j), From: rapid.SliceOfNDistinct(rapid.SampledFrom(own), 0, len(own), rapid.ID).Draw(r, "from"),

@@ -17,12 +17,15 @@ import (
 	"github.com/ringfence-mesh/ringfence/internal/realenvoy"
 )
 
-// startMesh runs examples/two-tenants, from a copy that the test may edit, until the test ends.
-func startMesh(t testing.TB) *demo.Mesh {
+// startMesh runs examples/two-tenants, from a copy that the test may edit, before and after the start, until the test ends.
+func startMesh(t testing.TB, before ...func(dir string)) *demo.Mesh {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, examples.TwoTenants()); err != nil {
 		t.Fatal(err)
+	}
+	for _, change := range before {
+		change(dir)
 	}
 	m, err := demo.Start(t.Context(), demo.Config{
 		Dir: dir, State: shortDir(t), Envoy: realenvoy.Path(t),
@@ -49,13 +52,17 @@ func shortDir(t testing.TB) string {
 // edit replaces text in a file of the mesh's configuration directory.
 func edit(t testing.TB, m *demo.Mesh, file, old, replacement string) {
 	t.Helper()
-	path := filepath.Join(m.ConfigDir(), file)
+	editFile(t, filepath.Join(m.ConfigDir(), file), old, replacement)
+}
+
+func editFile(t testing.TB, path, old, replacement string) {
+	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(data), old) {
-		t.Fatalf("%s does not contain %q", file, old)
+		t.Fatalf("%s does not contain %q", path, old)
 	}
 	write(t, path, strings.ReplaceAll(string(data), old, replacement))
 }

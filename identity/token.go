@@ -39,6 +39,7 @@ type claims struct {
 	tenant          TenantID
 	roles           []string
 	expires         time.Time
+	authenticated   authentication
 }
 
 // IsZero reports whether nothing was asserted.
@@ -214,6 +215,9 @@ func (i *tokenIssuer) claims(m map[string]any, now time.Time) (*claims, error) {
 		}
 	}
 	var ok bool
+	if c.authenticated, ok = readAuthentication(m, now); !ok {
+		return invalid("acr, amr or auth_time")
+	}
 	if c.roles, ok = roles(m, i.config.RolesClaim); !ok {
 		return invalid("roles")
 	}

@@ -478,6 +478,7 @@ func FuzzToken(f *testing.F) {
 	f.Add(strings.Replace(good, ".", ".\n", 1))
 	f.Add(sign(f, key, "ES256", `{"alg":"none","alg":"ES256"}`, payload(f, map[string]any{"aud": []any{1}})))
 	f.Add(sign(f, key, "ES256", `{"alg":"ES256"}`, payload(f, map[string]any{"exp": "x", "tenant": nil})))
+	f.Add(sign(f, key, "ES256", `{"alg":"ES256"}`, payload(f, map[string]any{"acr": "mfa", "amr": []any{"hwk", 1}, "auth_time": -1})))
 	f.Add(compact(`{"alg":"ES256","jwk":{"kty":"oct","k":""}}`, `{"iss":"`+acmeIDP+`"}`, make([]byte, 64)))
 	f.Fuzz(func(t *testing.T, token string) {
 		c, err := v.Verify(token, tokenNow)

@@ -67,6 +67,8 @@ func (w *world) tableService(t tenancy.Tenant, s tenancy.Service, e *agentv1alph
 	switch {
 	case e.GetPort() != port.Name || !known || e.GetToken() != mode || e.GetForwardToken() != s.ForwardToken():
 		return at("services", "%s: another port, or other demands on tokens", s.Name())
+	case !sameSensitivity(s.Sensitivity(), e.GetSensitivity()):
+		return at("services", "%s: other demands on the authentication of users", s.Name())
 	case !sameSet(e.GetAccounts(), texts(s.IDs())):
 		return at("services", "%s: its accounts are %s", s.Name(), list(e.GetAccounts()))
 	}
@@ -80,6 +82,11 @@ func (w *world) tableService(t tenancy.Tenant, s tenancy.Service, e *agentv1alph
 		}
 	}
 	return w.tableGrants(t, s, e.GetGrants())
+}
+
+func sameSensitivity(s tenancy.Sensitivity, e *agentv1alpha1.Sensitivity) bool {
+	return s.Class == e.GetName() && slices.Equal(s.ACR, e.GetAcr()) && slices.Equal(s.AMR, e.GetAmr()) &&
+		int64(s.MaxAuthAge/time.Second) == e.GetMaxAuthAgeSeconds()
 }
 
 func sameRule(r tenancy.Rule, e *agentv1alpha1.Rule) bool {

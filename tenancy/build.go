@@ -64,6 +64,7 @@ type builder struct {
 	problems []v1alpha1.Problem
 	mapping  identity.Mapping
 	draft    map[string]*draft // by owner
+	classes  map[string]class  // nil where the Mesh does not say them
 	askers   []draftAsker
 	warnings []v1alpha1.Problem
 	claims   map[netip.AddrPort]holder

@@ -107,6 +107,10 @@ func (d digester) service(s Service) {
 	d.number(uint64(s.s.outbound))
 	d.number(uint64(s.s.token))
 	d.flag(s.s.forward)
+	d.text(s.s.sensitivity.Class)
+	d.texts(s.s.sensitivity.ACR)
+	d.texts(s.s.sensitivity.AMR)
+	d.number(uint64(s.s.sensitivity.MaxAuthAge)) //nolint:gosec // never negative
 }
 
 func (d digester) imported(i Import) {

@@ -53,6 +53,7 @@ func (w world) full(t *testing.T) *tenant {
 	s := &service{
 		name: "orders", owner: w.acme, ids: []identity.WorkloadID{w.orders}, port: Port{Name: "http", Number: 1, AppPort: 2, Protocol: HTTP},
 		endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:3")}, outbound: 4, token: TokenOptional, forward: true,
+		sensitivity: Sensitivity{Class: "secret", ACR: []string{"mfa"}, AMR: []string{"hwk"}, MaxAuthAge: time.Minute},
 	}
 	return &tenant{
 		id: w.acme, mapping: w.mapping,
@@ -128,6 +129,14 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"outbound":  func(x *tenant) { x.services[0].s.outbound = 9 },
 			"token":     func(x *tenant) { x.services[0].s.token = TokenRequired },
 			"forward":   func(x *tenant) { x.services[0].s.forward = false },
+
+			"sensitivity": func(x *tenant) { x.services[0].s.sensitivity = Sensitivity{} },
+		},
+		"Sensitivity": {
+			"Class":      func(x *tenant) { x.services[0].s.sensitivity.Class = "x" },
+			"ACR":        func(x *tenant) { x.services[0].s.sensitivity.ACR[0] = "x" },
+			"AMR":        func(x *tenant) { x.services[0].s.sensitivity.AMR[0] = "x" },
+			"MaxAuthAge": func(x *tenant) { x.services[0].s.sensitivity.MaxAuthAge = time.Hour },
 		},
 		"Port": {
 			"Name":     func(x *tenant) { x.services[0].s.port.Name = "x" },
@@ -187,7 +196,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 		"mapping": {"platform": func(x *tenant) { x.mapping = remap(t, "x.y", "{tenant}.test", "/{serviceAccount}") }},
 	}
 	structs := map[string]reflect.Type{
-		"tenant": reflect.TypeFor[tenant](), "service": reflect.TypeFor[service](), "Port": reflect.TypeFor[Port](), "Workload": reflect.TypeFor[Workload](),
+		"tenant": reflect.TypeFor[tenant](), "service": reflect.TypeFor[service](), "Sensitivity": reflect.TypeFor[Sensitivity](), "Port": reflect.TypeFor[Port](), "Workload": reflect.TypeFor[Workload](),
 		"imported": reflect.TypeFor[imported](), "caller": reflect.TypeFor[caller](), "Grant": reflect.TypeFor[Grant](), "Rule": reflect.TypeFor[Rule](),
 		"TokenIssuerConfig": reflect.TypeFor[identity.TokenIssuerConfig](), "MappingRule": reflect.TypeFor[identity.MappingRule](),
 	}

@@ -201,14 +201,8 @@ func (b *builder) readOutbound(s *draftService) {
 }
 
 func (b *builder) readToken(s *draftService) {
-	switch s.doc.Spec.Token.Value {
-	case v1alpha1.TokenOptional:
-		s.token = TokenOptional
-	case v1alpha1.TokenRequired:
-		s.token = TokenRequired
-	default:
-		s.token = TokenNone
-	}
+	s.token = tokenMode(s.doc.Spec.Token.Value)
+	b.readSensitivity(s)
 	if t := s.doc.Spec.Token; s.token != TokenNone && len(s.doc.Spec.Ports) == 0 {
 		b.reportAt(t.Pos, v1alpha1.CodeNoEffect, "", "token: %s has no effect on a service without ports", t.Value)
 	}
@@ -223,6 +217,17 @@ func (b *builder) readToken(s *draftService) {
 		b.reportAt(forward.Pos, v1alpha1.CodeNoEffect, "", "forwardToken has no effect where token is none: the header is not touched")
 	}
 	s.forward = forward.Value
+}
+
+func tokenMode(text string) TokenMode {
+	switch text {
+	case v1alpha1.TokenOptional:
+		return TokenOptional
+	case v1alpha1.TokenRequired:
+		return TokenRequired
+	default:
+		return TokenNone
+	}
 }
 
 func sortIDs(ids []identity.WorkloadID) []identity.WorkloadID {

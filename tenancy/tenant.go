@@ -168,6 +168,8 @@ type service struct {
 	outbound  uint16
 	token     TokenMode
 	forward   bool
+
+	sensitivity Sensitivity
 }
 
 func (s Service) get() *service {
@@ -198,6 +200,9 @@ func (s Service) Outbound() (uint16, bool) { return s.get().outbound, s.get().ou
 
 // Token says whether a call must carry a bearer token.
 func (s Service) Token() TokenMode { return s.get().token }
+
+// Sensitivity is what the service's class of data demands, beyond the token.
+func (s Service) Sensitivity() Sensitivity { return s.get().sensitivity.clone() }
 
 // ForwardToken reports whether a shared service's application gets the caller's token.
 func (s Service) ForwardToken() bool { return s.get().forward }

@@ -54,6 +54,7 @@ const (
 	CodeAsker             Code = "RF2027"
 	CodeAskerClash        Code = "RF2028"
 	CodeTooMuch           Code = "RF2029"
+	CodeSensitivity       Code = "RF2040"
 )
 
 // What is accepted and weaker or emptier than it looks: ringfence validate says it, and nothing is refused for it.
@@ -121,6 +122,7 @@ func Codes() []CodeInfo {
 		{CodeAsker, "asker not accepted", "An asker is a proxy that asks about services which are not its own. It is known by SPIFFE IDs or by a socket, not both, and may ask only about services of the tenant whose roots vouch for it, or of any tenant if it belongs to none.", "See the text; services are written tenant/service, a socket is an absolute path."},
 		{CodeAskerClash, "one way to ask for two", "A SPIFFE ID or a socket says which proxy asks, so it belongs to one asker. A workload that runs services asks about them by its own certificate already: an entry for it would be a second, weaker way.", "Give the asker an identity or socket of its own."},
 		{CodeTooMuch, "more than one owner may have", "An owner has at most 1,000 services, 2,000 service accounts (one counts for each service that names it), and rules that come to 32 MiB where each names each of its callers: what one owner writes must not stop the others.", "Let services share accounts, let rules name fewer callers, or make it several tenants."},
+		{CodeSensitivity, "demands of a class not accepted", "A class of sensitivity demands what a token can show and a challenge can carry, and a Service of the class says at least as much of tokens.", "See the text; where token is left out of a Service, it is what the class demands."},
 
 		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can."},
 		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},

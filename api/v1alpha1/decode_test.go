@@ -28,6 +28,11 @@ func short(ps []v1alpha1.Problem) []string {
 	return out
 }
 
+// classes is a Mesh with these classes of sensitivity; the first begins at 7:5.
+func classes(text string) string {
+	return "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  sensitivity:\n    " + text
+}
+
 func TestDecodeProblems(t *testing.T) {
 	t.Parallel()
 	spec := func(s string) string { return "kind: Service\nmetadata: {name: web}\nspec:\n" + s }
@@ -128,11 +133,19 @@ func TestDecodeProblems(t *testing.T) {
 		{"list of one as a text", strings.Replace(policy, "[GET]", "GET", 1), []string{"RF1007 8:21"}, "write [GET]"},
 
 		{"TCP not yet", spec(valid + "  ports: [{name: a, port: 1, protocol: TCP, appPort: 2}]\n"), []string{"RF1013 6:40"}, "not built yet"},
-		{"sensitivity not yet", spec(valid + "  sensitivity: internal\n"), []string{"RF1013 6:3"}, "spec.sensitivity"},
 		{"when not yet", policy + "      when: \"true\"\n", []string{"RF1013 9:7"}, "when"},
 		{"labels not yet", "kind: Service\nmetadata: {name: a, labels: {a: b}}\nspec: {namespace: a, serviceAccounts: [a]}\n", []string{"RF1013 2:21"}, ""},
 		{"hosts, quota and state not yet", "kind: Tenant\nmetadata: {name: a}\nspec: {namespaces: [a], hosts: [a], quota: {}, state: Quarantined}\n", []string{"RF1013 3:25", "RF1013 3:37", "RF1013 3:55"}, ""},
-		{"sensitivity of the mesh not yet", "kind: Mesh\nmetadata: {name: a}\nspec: {identities: [{trustDomain: a, path: /b}], platformTrustDomain: p, sensitivity: {}}\n", []string{"RF1013 3:74"}, ""},
+		{"sensitivity", classes("internal: {}\n    secret: {token: required, acr: [mfa, \"1\"], amr: [hwk], maxAuthAge: 5m}\n"), nil, ""},
+		{"sensitivity empty", "kind: Mesh\nmetadata: {name: a}\nspec: {identities: [{trustDomain: a, path: /b}], platformTrustDomain: p, sensitivity: {}}\n", []string{"RF1010 3:87"}, "empty mapping"},
+		{"sensitivity as a list", classes("- internal\n"), []string{"RF1007 7:5"}, "is a mapping, not a list"},
+		{"class as a text", classes("internal: secret\n"), []string{"RF1007 7:15"}, "spec.sensitivity.internal is a mapping, not a text"},
+		{"class twice", classes("a: {}\n    \"a\": {}\n"), []string{"RF1006 8:5"}, "first in line 7"},
+		{"class with a number for a name", classes("1: {}\n"), []string{"RF1007 7:5"}, "plain word"},
+		{"class with a truth value for a name", classes("no: {}\n"), []string{"RF1007 7:5"}, "truth value"},
+		{"class with an unknown field", classes("a: {tokn: required}\n"), []string{"RF1008 7:9"}, `did you mean "token"?`},
+		{"class with a wrong token", classes("a: {token: none}\n"), []string{"RF1010 7:16"}, "one of optional, required"},
+		{"class in the next line", classes("a:\n      {}\n"), []string{"RF1003 8:7"}, "in the line of its key"},
 		{"asker by token not yet", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: token, services: [a/b]}\n", []string{"RF1013 7:43"}, "not built yet"},
 		{"asker by nothing known", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: XFCC, service: [a/b]}\n", []string{"RF1010 7:43", "RF1008 7:49"}, "xfcc"},
 		{"jwks.uri not yet", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {issuer: i, jwks: {uri: u}, audiences: [a], tenants: [a]}\n", []string{"RF1009 3:25", "RF1013 3:26"}, ""},

@@ -114,7 +114,7 @@ func plainTimes(key string, v any) any {
 		if at, err := time.Parse(time.RFC3339, v); err == nil && key == "notAfter" {
 			return at.UTC().Format(time.RFC3339Nano)
 		}
-		if l, err := time.ParseDuration(v); err == nil && key == "maxLifetime" {
+		if l, err := time.ParseDuration(v); err == nil && (key == "maxLifetime" || key == "maxAuthAge") {
 			return l.String()
 		}
 	}
@@ -147,6 +147,12 @@ func tree(v reflect.Value) any {
 			list = append(list, tree(v.Index(i)))
 		}
 		return written(list != nil, list)
+	case reflect.Map:
+		m := map[string]any{}
+		for key, value := range v.Seq2() {
+			m[key.String()] = tree(value)
+		}
+		return written(len(m) > 0, m)
 	default:
 		m := map[string]any{}
 		fill(m, v)

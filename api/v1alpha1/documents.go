@@ -61,7 +61,7 @@ func (h Header) Name() String { return h.Metadata.Name }
 // that name was meant, so that references to it need not be reported as well, and nothing may be built from it.
 func (h Header) Problems() []Problem { return slices.Clone(h.problems) }
 
-// Mesh is the one document about the mesh as a whole: how SPIFFE IDs name tenants.
+// Mesh is the one document about the mesh as a whole: how SPIFFE IDs name tenants, and what classes of data demand.
 type Mesh struct {
 	Header
 	Spec MeshSpec `json:"spec"`
@@ -72,8 +72,19 @@ type MeshSpec struct {
 	Identities          []IdentityRule `json:"identities" jsonschema_description:"How a SPIFFE ID names a tenant. The first rule that matches counts; no match: refused."`
 	PlatformTrustDomain String         `json:"platformTrustDomain" jsonschema_description:"The trust domain of the platform's own identities."`
 	Askers              []Asker        `json:"askers,omitempty" jsonschema_description:"Who may ask the ext_authz server, besides the proxies of the workloads themselves."`
-	_                   struct{}       `notyet:"sensitivity"`
-	Pos                 Pos            `json:"-"`
+	// Sensitivity are the classes by name.
+	Sensitivity map[string]Sensitivity `json:"sensitivity,omitempty" jsonschema_description:"Classes of data by name, and what each demands of a call. A Service names one of them."`
+	Pos         Pos                    `json:"-"`
+}
+
+// Sensitivity is a class of data: what a call must bring to a Service that names it.
+type Sensitivity struct {
+	Name       String   `json:"-"` // the key that the class stands under
+	Token      String   `json:"token,omitempty" jsonschema:"enum=optional,enum=required" jsonschema_description:"The least that a Service of this class says of bearer tokens; where the Service says nothing, this counts."`
+	ACR        []String `json:"acr,omitempty" jsonschema_description:"Authentication context classes of which the token's acr must be one; the most preferred first."`
+	AMR        []String `json:"amr,omitempty" jsonschema_description:"Authentication methods that the token's amr must all name."`
+	MaxAuthAge Duration `json:"maxAuthAge,omitempty" jsonschema_description:"How long ago the user may have authenticated (the token's auth_time), in whole seconds."`
+	Pos        Pos      `json:"-"`
 }
 
 // IdentityRule is one shape of SPIFFE ID.

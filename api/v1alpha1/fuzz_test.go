@@ -11,7 +11,7 @@ import (
 	"github.com/ringfence-mesh/ringfence/examples"
 )
 
-// exampleFiles are the documents of the examples, by path.
+// exampleFiles are the documents of the examples, by path, and one that has what they do not.
 func exampleFiles(tb testing.TB) map[string]string {
 	tb.Helper()
 	files := map[string]string{}
@@ -26,6 +26,7 @@ func exampleFiles(tb testing.TB) map[string]string {
 	if err != nil || len(files) == 0 {
 		tb.Fatalf("%d example files, %v", len(files), err)
 	}
+	files["platform/classes.yaml"] = classes("internal: {}\n    secret:\n      token: required\n      acr: [mfa, \"1\"]\n      maxAuthAge: 5m\n")
 	return files
 }
 

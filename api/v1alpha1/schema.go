@@ -69,6 +69,11 @@ func tidy(s *jsonschema.Schema) {
 		}
 		tidy(s.Items)
 	}
+	if s.AdditionalProperties != nil && s.AdditionalProperties.Type == "object" { // things by name
+		one := uint64(1)
+		s.PropertyNames, s.MinProperties = &jsonschema.Schema{Pattern: namePattern}, &one
+		tidy(s.AdditionalProperties)
+	}
 	if s.Properties == nil {
 		return
 	}

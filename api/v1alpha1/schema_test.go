@@ -107,16 +107,22 @@ func TestSchemaRefuses(t *testing.T) {
 		"other apiVersion":  "apiVersion: v2\n" + service,
 		"token":             strings.Replace(service, "spec: {", "spec: {token: maybe, ", 1),
 		"port out of range": strings.Replace(service, "spec: {", "spec: {outbound: {port: 70000}, ", 1),
+		"class as text":     classes("a: secret\n"),
+		"class unknown":     classes("a: {tokn: required}\n"),
+		"class token":       classes("a: {token: none}\n"),
+		"class name":        classes("Aa: {}\n"),
+		"class age":         classes("a: {maxAuthAge: 5}\n"),
+		"no classes":        strings.Replace(classes(""), "sensitivity:\n    ", "sensitivity: {}\n", 1),
 		"TCP":               strings.Replace(service, "spec: {", "spec: {ports: [{name: a, port: 1, protocol: TCP, appPort: 2}], ", 1),
 	} {
 		if errs := validate(t, s, text); len(errs) != 1 || errs[0] == nil {
 			t.Errorf("%s: accepted", name)
 		}
-		if _, ps := decode("platform/x.yaml", text); len(ps) == 0 && name != "name" && name != "name in a list" && name != "port out of range" {
+		if _, ps := decode("platform/x.yaml", text); len(ps) == 0 && name != "name" && name != "class name" && name != "name in a list" && name != "port out of range" {
 			t.Errorf("%s: Decode accepts what the schema refuses", name)
 		}
 	}
-	if errs := validate(t, s, service+"---\n"+policy); len(errs) != 2 || errs[0] != nil || errs[1] != nil {
+	if errs := validate(t, s, service+"---\n"+policy+"---\n"+classes("a: {acr: [x]}\n")); len(errs) != 3 || errs[0] != nil || errs[1] != nil || errs[2] != nil {
 		t.Errorf("refused what is whole: %v", errs)
 	}
 }

@@ -55,16 +55,20 @@ func allowed(v verdict) *authv3.CheckResponse {
 }
 
 // refused is one answer for every refusal that could reveal a tenant, a service or a rule. Only what the caller can know
-// anyway, that its token is missing, wrong or old, and that nothing can be decided now, is told apart.
+// anyway, that its token is missing, wrong or old, and that nothing can be decided now, is told apart; and to who has passed
+// the guard with a good token, what else the service's class of data demands of one. That is the same for every path of the
+// service, and said before any rule is looked at, so it tells of no rule.
 func refused(v verdict) *authv3.CheckResponse {
 	code, grpc, challenge := typev3.StatusCode_Forbidden, codes.PermissionDenied, ""
 	switch v.decision.Reason() {
 	case authz.NotReady:
 		code, grpc = typev3.StatusCode_ServiceUnavailable, codes.Unavailable
 	case authz.TokenMissing:
-		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, `Bearer realm="ringfence"`
-	case authz.TokenInvalid, authz.TokenExpired: // RFC 6750, section 3.1
-		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, `Bearer realm="ringfence", error="invalid_token"`
+		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, challengeMissing
+	case authz.TokenInvalid, authz.TokenExpired:
+		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, challengeInvalid
+	case authz.StepUpRequired:
+		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, stepUp(v.service.Sensitivity())
 	default:
 	}
 	headers := []*corev3.HeaderValueOption{

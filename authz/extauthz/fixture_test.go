@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"maps"
 	"net"
 	"path/filepath"
 	"strings"
@@ -130,14 +131,22 @@ func (m *mesh) edit(file, old, replacement string) {
 // token is signed by the issuer's key.
 func (m *mesh) token(issuer, tenant string, expires time.Time, roles ...string) string {
 	m.t.Helper()
+	return m.tokenWith(issuer, tenant, expires, map[string]any{"roles": roles})
+}
+
+// tokenWith is a token with further claims.
+func (m *mesh) tokenWith(issuer, tenant string, expires time.Time, claims map[string]any) string {
+	m.t.Helper()
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: m.idp}, (&jose.SignerOptions{}).WithHeader("kid", "k1"))
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	payload, err := json.Marshal(map[string]any{
-		"iss": issuer, "aud": "orders-api", "sub": "alice", "tenant": tenant, "roles": roles,
+	all := map[string]any{
+		"iss": issuer, "aud": "orders-api", "sub": "alice", "tenant": tenant,
 		"iat": expires.Add(-10 * time.Minute).Unix(), "exp": expires.Unix(),
-	})
+	}
+	maps.Copy(all, claims)
+	payload, err := json.Marshal(all)
 	if err != nil {
 		m.t.Fatal(err)
 	}

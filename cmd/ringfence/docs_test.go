@@ -9,10 +9,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestExplainPage runs every command of docs/explain.md and compares what it says with what the page shows.
-func TestExplainPage(t *testing.T) {
+// TestPages runs every command of these pages and compares what it says with what the page shows.
+func TestPages(t *testing.T) {
 	t.Chdir("../..")
-	const page = "docs/explain.md"
+	for page, least := range map[string]int{"docs/explain.md": 8, "docs/sensitivity.md": 3} {
+		runPage(t, page, least)
+	}
+}
+
+func runPage(t *testing.T, page string, least int) {
+	t.Helper()
 	data, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
@@ -38,10 +44,10 @@ func TestExplainPage(t *testing.T) {
 			t.Fatal(err)
 		}
 	} else if diff := cmp.Diff(string(data), ran); diff != "" {
-		t.Errorf("the page differs from what the commands say (-page +said), rewrite it with -update:\n%s", diff)
+		t.Errorf("%s differs from what the commands say (-page +said), rewrite it with -update:\n%s", page, diff)
 	}
-	if commands < 8 {
-		t.Errorf("only %d commands", commands)
+	if commands < least {
+		t.Errorf("%s: only %d commands", page, commands)
 	}
 }
 

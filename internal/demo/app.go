@@ -13,11 +13,16 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 // App is a sample application behind a sidecar. It answers with what it saw, and counts every request that reached it.
 type App struct {
 	name   string
+	grpc   *grpc.Server
 	hits   atomic.Int64
 	server *http.Server
 }
@@ -70,14 +75,22 @@ func startApp(ctx context.Context, name string, port uint16) (*App, error) {
 }
 
 func newApp(name string) *App {
-	a := &App{name: name}
-	a.server = &http.Server{Handler: a, ReadHeaderTimeout: 5 * time.Second}
+	a := &App{name: name, grpc: grpc.NewServer()}
+	healthv1.RegisterHealthServer(a.grpc, health.NewServer())
+	a.server = &http.Server{Handler: a, ReadHeaderTimeout: 5 * time.Second, Protocols: &http.Protocols{}}
+	a.server.Protocols.SetHTTP1(true)
+	a.server.Protocols.SetUnencryptedHTTP2(true) // what a sidecar speaks with a service of protocol GRPC
 	return a
 }
 
-// ServeHTTP answers every request; under …/stream it keeps writing a line each 100 ms until the caller goes away.
+// ServeHTTP answers every request; under …/stream it keeps writing a line each 100 ms until the caller goes away. To gRPC
+// it is a server of grpc.health.v1.
 func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.hits.Add(1)
+	if r.ProtoMajor > 1 && r.Header.Get("content-type") == "application/grpc" {
+		a.grpc.ServeHTTP(w, r)
+		return
+	}
 	w.Header().Set("content-type", "application/json")
 	if strings.HasSuffix(r.URL.Path, "/stream") {
 		a.stream(w, r)

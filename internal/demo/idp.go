@@ -49,6 +49,8 @@ type Token struct {
 	Roles  []string
 	// Age is how long ago it was issued; it lives for five minutes.
 	Age time.Duration
+	// Claims are further ones, such as acr, amr and auth_time.
+	Claims map[string]any
 }
 
 const tokenLife = 5 * time.Minute
@@ -94,5 +96,9 @@ func (p *idp) sign(t Token, now time.Time) (string, error) {
 		Tenant: tenant,
 		Roles:  t.Roles,
 	}
-	return jwt.Signed(p.signer).Claims(claims).Serialize()
+	further := t.Claims
+	if further == nil {
+		further = map[string]any{}
+	}
+	return jwt.Signed(p.signer).Claims(claims).Claims(further).Serialize()
 }

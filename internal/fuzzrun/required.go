@@ -24,6 +24,7 @@ func required() []requirement {
 		{"CheckRequests", "authz/extauthz", "FuzzCheck"},
 		{"x-forwarded-client-cert headers", "authz/extauthz", "FuzzXFCC"},
 		{"discovery requests", "xds/delta", "FuzzConversation"},
+		{"discovery requests for the state of the world", "xds/sotw", "FuzzConversation"},
 		{"the agent's cache", "agent", "FuzzState"},
 		{"the control plane's accepted documents", "internal/controlplane", "FuzzAccepted"},
 	}

@@ -44,7 +44,7 @@ func New(limits Limits) *Conversation {
 	c := &Conversation{
 		limits: limits, feeds: map[string]*feed{}, open: map[uint64]*letter{}, awaiting: map[string]struct{}{},
 	}
-	for _, typeURL := range order() {
+	for _, typeURL := range Order() {
 		f := newFeed(typeURL)
 		c.feeds[typeURL] = f
 		c.inOrder = append(c.inOrder, f)
@@ -59,8 +59,8 @@ func (c *Conversation) SetTarget(t Target) {
 		f.stale = true
 	}
 	for name := range c.awaiting {
-		_, cluster := t.get(xds.ClusterType, name)
-		_, endpoints := t.get(xds.EndpointType, name)
+		_, cluster := t.Get(xds.ClusterType, name)
+		_, endpoints := t.Get(xds.EndpointType, name)
 		if !cluster || !endpoints {
 			delete(c.awaiting, name)
 		}
@@ -184,7 +184,7 @@ func (c *Conversation) tellNew(f *feed) *discovery.DeltaDiscoveryResponse {
 	resp, items, size := &discovery.DeltaDiscoveryResponse{}, map[string]string{}, 0
 	sent := f.sub.ReturnedResources()
 	for len(f.plan.add) > 0 {
-		r, _ := c.target.get(f.typeURL, f.plan.add[0])
+		r, _ := c.target.Get(f.typeURL, f.plan.add[0])
 		if len(items) > 0 && (alone(f.typeURL) || len(items) == batchResources || size+len(r.Value()) > batchBytes) {
 			break
 		}
@@ -210,7 +210,7 @@ func (c *Conversation) await(f *feed, name string) {
 	if f.typeURL != xds.ClusterType || c.relay() {
 		return
 	}
-	if _, ok := c.target.get(xds.EndpointType, name); ok && !c.feeds[xds.EndpointType].visible(name) {
+	if _, ok := c.target.Get(xds.EndpointType, name); ok && !c.feeds[xds.EndpointType].visible(name) {
 		c.awaiting[name] = struct{}{}
 	}
 }

@@ -69,7 +69,7 @@ func (f *feed) subscribe(add, drop []string, has map[string]string, t Target) {
 		f.sub.UpdateResourceSubscriptions(add, drop)
 		for _, name := range add {
 			// Who asks again for what it was sent has forgotten it: the protocol says to send it again.
-			if _, there := t.get(f.typeURL, name); there {
+			if _, there := t.Get(f.typeURL, name); there {
 				delete(f.sub.ReturnedResources(), name)
 			}
 			delete(f.absent, name)
@@ -109,23 +109,23 @@ func (f *feed) replan(t Target) {
 		return
 	}
 	sent := f.sub.ReturnedResources()
-	wanted := t.names(f.typeURL)
+	wanted := t.Names(f.typeURL)
 	if !f.sub.IsWildcard() {
 		wanted = slices.Sorted(maps.Keys(f.sub.SubscribedResources()))
 	}
 	for _, name := range wanted {
-		if r, ok := t.get(f.typeURL, name); ok && sent[name] != r.Version() {
+		if r, ok := t.Get(f.typeURL, name); ok && sent[name] != r.Version() {
 			f.plan.add = append(f.plan.add, name)
 		}
 	}
 	for name := range f.sub.SubscribedResources() {
 		_, told := f.absent[name]
-		if _, there := t.get(f.typeURL, name); !there && !told && sent[name] == "" {
+		if _, there := t.Get(f.typeURL, name); !there && !told && sent[name] == "" {
 			f.plan.absent = append(f.plan.absent, name)
 		}
 	}
 	for name, version := range sent {
-		if _, there := t.get(f.typeURL, name); there {
+		if _, there := t.Get(f.typeURL, name); there {
 			continue
 		}
 		switch {
@@ -161,8 +161,8 @@ func (f *feed) quiet(t Target) bool {
 
 // current reports whether the client acknowledged all that it may see and asked for.
 func (f *feed) current(t Target) bool {
-	for _, name := range t.names(f.typeURL) {
-		if r, _ := t.get(f.typeURL, name); f.visible(name) && f.acked[name].version != r.Version() {
+	for _, name := range t.Names(f.typeURL) {
+		if r, _ := t.Get(f.typeURL, name); f.visible(name) && f.acked[name].version != r.Version() {
 			return false
 		}
 	}

@@ -34,7 +34,7 @@ func (c *Conversation) Report() Report {
 		for name, refusal := range f.refused {
 			r.Refused[Key{f.typeURL, name}] = refusal
 		}
-		for _, name := range c.target.names(f.typeURL) {
+		for _, name := range c.target.Names(f.typeURL) {
 			if f.visible(name) {
 				r.Asked[Key{f.typeURL, name}] = struct{}{}
 			}
@@ -87,5 +87,8 @@ func (c *Conversation) Holding() bool { return len(c.awaiting) > 0 }
 // Release ends that wait: a client that does not ask shall not wait for ever for the rest.
 func (c *Conversation) Release() { clear(c.awaiting) }
 
-// TargetID is the ID of the target that is being sent.
-func (c *Conversation) TargetID() string { return c.target.id }
+// Target is what is being sent.
+func (c *Conversation) Target() Target { return c.target }
+
+// Limits are the ones that the conversation was made with.
+func (c *Conversation) Limits() Limits { return c.limits }

@@ -6,14 +6,30 @@ import (
 	"io"
 	"time"
 
-	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"golang.org/x/time/rate"
 )
 
-// Stream is the server's end of a delta discovery stream; the generated gRPC stream is one.
-type Stream interface {
-	Send(*discovery.DeltaDiscoveryResponse) error
-	Recv() (*discovery.DeltaDiscoveryRequest, error)
+// Dialogue is what a client and the server say to each other on one stream, as a state machine that is not safe for
+// concurrent use. Conversation is one; package sotw has the other. Req and Resp are pointers to messages.
+type Dialogue[Req any, Resp comparable] interface {
+	// SetTarget changes what the client may see, Target is the newest that was set.
+	SetTarget(t Target)
+	Target() Target
+	// Request works in what the client sent; an error ends the stream.
+	Request(req Req) error
+	// Next is the next response to send, or nil if there is nothing to say before the next request or target.
+	Next() (Resp, error)
+	// Holding reports whether something waits for the client to ask for more; Release ends that wait.
+	Holding() bool
+	Release()
+	// Limits are the ones that the dialogue was made with.
+	Limits() Limits
+}
+
+// Stream is the server's end of a discovery stream; the generated gRPC streams are such.
+type Stream[Req, Resp any] interface {
+	Send(resp Resp) error
+	Recv() (Req, error)
 	Context() context.Context
 }
 
@@ -25,27 +41,29 @@ type Source interface {
 	Changed() <-chan struct{}
 }
 
-// Observer watches a conversation, from the goroutine that serves it; it must not block.
-type Observer interface {
+// Observer watches a dialogue of type D, from the goroutine that serves it; it must not block.
+type Observer[Req, Resp, D any] interface {
 	// Requested comes before a request is worked in.
-	Requested(c *Conversation, req *discovery.DeltaDiscoveryRequest)
+	Requested(d D, req Req)
 	// Sent comes when a response is handed to the stream.
-	Sent(*discovery.DeltaDiscoveryResponse)
+	Sent(resp Resp)
 	// Progress comes whenever all input so far is worked off and something has happened.
-	Progress(*Conversation)
+	Progress(d D)
 }
 
-// Serve runs the conversation over the stream until the client ends it (nil), the context is done (its cause), or
+// Serve runs the dialogue over the stream until the client ends it (nil), the context is done (its cause), or
 // something fails. A target that comes while an older one is being sent waits for the end of it, and only the newest
 // waits: a client that reads slowly costs one response. The caller ends the stream by returning from its handler, which
 // also ends the two goroutines that read and write.
-func Serve(ctx context.Context, s Stream, c *Conversation, src Source, obs Observer) error {
+func Serve[Req any, Resp comparable, D Dialogue[Req, Resp]](
+	ctx context.Context, s Stream[Req, Resp], d D, src Source, obs Observer[Req, Resp, D],
+) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.Context(), func() { cancel(context.Cause(s.Context())) })() //nolint:contextcheck // joins the two
-	l := &loop{
-		c: c, src: src, obs: obs,
-		in: make(chan *discovery.DeltaDiscoveryRequest), out: make(chan *discovery.DeltaDiscoveryResponse), sent: make(chan struct{}),
+	l := &loop[Req, Resp, D]{
+		d: d, src: src, obs: obs,
+		in: make(chan Req), out: make(chan Resp), sent: make(chan struct{}),
 	}
 	go l.read(ctx, s, cancel)
 	go l.write(ctx, s, cancel)
@@ -55,21 +73,21 @@ func Serve(ctx context.Context, s Stream, c *Conversation, src Source, obs Obser
 // errEnd says that the client closed its end.
 var errEnd = errors.New("end of stream")
 
-type loop struct {
-	c   *Conversation
+type loop[Req any, Resp comparable, D Dialogue[Req, Resp]] struct {
+	d   D
 	src Source
-	obs Observer
+	obs Observer[Req, Resp, D]
 
-	in   chan *discovery.DeltaDiscoveryRequest
-	out  chan *discovery.DeltaDiscoveryResponse
+	in   chan Req
+	out  chan Resp
 	sent chan struct{}
 
 	sending  bool // a response is on its way
 	happened bool // since the last Progress
 }
 
-func (l *loop) read(ctx context.Context, s Stream, cancel context.CancelCauseFunc) {
-	bucket := rate.NewLimiter(rate.Limit(l.c.limits.RequestsPerSecond), l.c.limits.Burst)
+func (l *loop[Req, Resp, D]) read(ctx context.Context, s Stream[Req, Resp], cancel context.CancelCauseFunc) {
+	bucket := rate.NewLimiter(rate.Limit(l.d.Limits().RequestsPerSecond), l.d.Limits().Burst)
 	for {
 		if err := bucket.Wait(ctx); err != nil {
 			return // the context is done
@@ -90,7 +108,7 @@ func (l *loop) read(ctx context.Context, s Stream, cancel context.CancelCauseFun
 	}
 }
 
-func (l *loop) write(ctx context.Context, s Stream, cancel context.CancelCauseFunc) {
+func (l *loop[Req, Resp, D]) write(ctx context.Context, s Stream[Req, Resp], cancel context.CancelCauseFunc) {
 	for {
 		select {
 		case resp := <-l.out:
@@ -109,11 +127,12 @@ func (l *loop) write(ctx context.Context, s Stream, cancel context.CancelCauseFu
 	}
 }
 
-func (l *loop) run(ctx context.Context) error {
+func (l *loop[Req, Resp, D]) run(ctx context.Context) error {
+	var none Resp
 	changed := l.src.Changed()
-	l.c.SetTarget(l.src.Target())
+	l.d.SetTarget(l.src.Target())
 	stale := false
-	hold, slow := newAlarm(l.c.limits.Hold), newAlarm(l.c.limits.SendTimeout)
+	hold, slow := newAlarm(l.d.Limits().Hold), newAlarm(l.d.Limits().SendTimeout)
 	defer hold.stop()
 	defer slow.stop()
 	for {
@@ -122,7 +141,7 @@ func (l *loop) run(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if resp != nil {
+			if resp != none {
 				l.obs.Sent(resp)
 				select {
 				case l.out <- resp:
@@ -132,7 +151,7 @@ func (l *loop) run(ctx context.Context) error {
 				}
 			}
 		}
-		hold.set(l.c.Holding())
+		hold.set(l.d.Holding())
 		slow.set(l.sending)
 		if l.happened && !l.sending {
 			select {
@@ -143,7 +162,7 @@ func (l *loop) run(ctx context.Context) error {
 				continue
 			default:
 				l.happened = false
-				l.obs.Progress(l.c)
+				l.obs.Progress(l.d)
 			}
 		}
 		news := changed
@@ -161,7 +180,7 @@ func (l *loop) run(ctx context.Context) error {
 		case <-news:
 			stale = true
 		case <-hold.C():
-			l.c.Release()
+			l.d.Release()
 		case <-slow.C():
 			return ErrSlow
 		case <-ctx.Done():
@@ -171,25 +190,26 @@ func (l *loop) run(ctx context.Context) error {
 }
 
 // next is the next response; where the old target is all said, the new one comes in.
-func (l *loop) next(stale *bool, changed *<-chan struct{}) (*discovery.DeltaDiscoveryResponse, error) {
-	resp, err := l.c.Next()
-	if resp != nil || err != nil || !*stale {
+func (l *loop[Req, Resp, D]) next(stale *bool, changed *<-chan struct{}) (Resp, error) {
+	var none Resp
+	resp, err := l.d.Next()
+	if resp != none || err != nil || !*stale {
 		return resp, err
 	}
 	// The channel first: what changes after this call is noticed.
 	*stale = false
 	*changed = l.src.Changed()
-	if t := l.src.Target(); t.id != l.c.target.id || t.IsZero() != l.c.target.IsZero() {
-		l.c.SetTarget(t)
+	if t := l.src.Target(); t.ID() != l.d.Target().ID() || t.IsZero() != l.d.Target().IsZero() {
+		l.d.SetTarget(t)
 	}
 	l.happened = true // also where nothing changed for this client: it is as good as told
-	return l.c.Next()
+	return l.d.Next()
 }
 
-func (l *loop) request(req *discovery.DeltaDiscoveryRequest) error {
+func (l *loop[Req, Resp, D]) request(req Req) error {
 	l.happened = true
-	l.obs.Requested(l.c, req)
-	return l.c.Request(req)
+	l.obs.Requested(l.d, req)
+	return l.d.Request(req)
 }
 
 func cause(ctx context.Context) error {

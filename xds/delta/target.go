@@ -6,9 +6,9 @@ import (
 	"github.com/ringfence-mesh/ringfence/xds"
 )
 
-// order is the order in which new resources are sent; removals come in reverse. The table comes first, so that an agent
+// Order is the order in which new resources are sent; removals come in reverse. The table comes first, so that an agent
 // demands more before its Envoy admits more.
-func order() []string {
+func Order() []string {
 	return []string{xds.TableType, xds.ClusterType, xds.EndpointType, xds.SecretType, xds.ListenerType, xds.RouteType}
 }
 
@@ -51,9 +51,11 @@ func (t Target) ID() string { return t.id }
 // IsZero reports whether nothing is known yet.
 func (t Target) IsZero() bool { return t.byType == nil }
 
-func (t Target) get(typeURL, name string) (xds.Resource, bool) {
+// Get is a resource of the target; false where it has none of that type and name.
+func (t Target) Get(typeURL, name string) (xds.Resource, bool) {
 	r, ok := t.byType[typeURL].byName[name]
 	return r, ok
 }
 
-func (t Target) names(typeURL string) []string { return t.byType[typeURL].names }
+// Names of a type's resources, sorted. The caller must not change the slice.
+func (t Target) Names(typeURL string) []string { return t.byType[typeURL].names }

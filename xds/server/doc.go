@@ -1,4 +1,5 @@
-// Package server is the control plane's discovery service: Envoy's aggregated delta protocol over mutual TLS, for agents.
+// Package server is the control plane's discovery service: Envoy's aggregated discovery over mutual TLS, incremental for agents,
+// incremental or state of the world for Envoys without one.
 //
 // Who asks decides what is visible. The workload is read from the verified certificate of the connection before a byte of
 // the stream is read; from then on the stream knows that workload's snapshot and table only, and names are looked up in
@@ -9,6 +10,5 @@
 // workload that has nothing, and what it had before is taken from it. It is not told that it is unknown. Without a
 // generation there is no trust bundle, so no handshake succeeds and nobody's configuration is taken away.
 //
-// State of the world (StreamAggregatedResources) is not implemented yet. Nothing is served in plaintext; there is no
-// reflection and no debug service on this port.
+// Nothing is served in plaintext; there is no reflection and no debug service on this port.
 package server

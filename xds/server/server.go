@@ -17,6 +17,7 @@ import (
 
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/xds/delta"
+	"github.com/ringfence-mesh/ringfence/xds/sotw"
 )
 
 var (
@@ -115,9 +116,23 @@ func (s *Server) follow(changed <-chan struct{}) {
 	}
 }
 
-// DeltaAggregatedResources is one client's stream. The client is proved from its connection before anything is read.
+// DeltaAggregatedResources is the stream of an agent, or of an Envoy without one.
 func (s *Server) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	p, err := s.caller(stream.Context())
+	return s.serve(stream.Context(), func(ctx context.Context, w *watch) error {
+		return delta.Serve(ctx, stream, delta.New(s.config.Limits.Stream), w, incremental{w})
+	})
+}
+
+// StreamAggregatedResources is the stream of an Envoy without an agent that wants the state of the world.
+func (s *Server) StreamAggregatedResources(stream discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return s.serve(stream.Context(), func(ctx context.Context, w *watch) error {
+		return delta.Serve(ctx, stream, sotw.New(s.config.Limits.Stream), w, whole{w})
+	})
+}
+
+// serve runs one client's stream. The client is proved from its connection before anything is read.
+func (s *Server) serve(ctx context.Context, run func(context.Context, *watch) error) error {
+	p, err := s.caller(ctx)
 	if err != nil {
 		s.config.Log.Info("discovery stream refused", zap.Error(err))
 		return status.Error(codes.Unauthenticated, "the client's certificate proves nobody")
@@ -128,12 +143,12 @@ func (s *Server) DeltaAggregatedResources(stream discovery.AggregatedDiscoverySe
 		return status.Error(codes.ResourceExhausted, err.Error())
 	}
 	defer s.close(w)
-	ctx, cancel := context.WithTimeoutCause(stream.Context(), p.NotAfter().Sub(s.config.Clock()), errExpired)
+	ctx, cancel := context.WithTimeoutCause(ctx, p.NotAfter().Sub(s.config.Clock()), errExpired)
 	defer cancel()
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	defer context.AfterFunc(s.ctx, func() { end(errStopped) })()
-	err = delta.Serve(ctx, stream, delta.New(s.config.Limits.Stream), w, w)
+	defer context.AfterFunc(s.ctx, func() { end(errStopped) })() //nolint:contextcheck // joins the two
+	err = run(ctx, w)
 	w.log.Info("discovery stream ended", zap.NamedError("cause", err))
 	return toStatus(err)
 }

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -497,16 +498,94 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 	}
 }
 
-func TestStateOfTheWorldIsNotServed(t *testing.T) {
-	t.Parallel()
-	m := newMesh(t, server.Limits{})
-	a := m.as(acmeWeb)
-	stream, err := discovery.NewAggregatedDiscoveryServiceClient(a.conn).StreamAggregatedResources(t.Context())
+// world is the stream of an Envoy without an agent that wants the state of the world.
+type world struct {
+	t      *testing.T
+	stream discovery.AggregatedDiscoveryService_StreamAggregatedResourcesClient
+}
+
+func (a *agent) world() world {
+	a.t.Helper()
+	stream, err := discovery.NewAggregatedDiscoveryServiceClient(a.conn).StreamAggregatedResources(a.t.Context())
 	if err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
-	if _, err := stream.Recv(); status.Code(err) != codes.Unimplemented {
-		t.Errorf("got %v", err)
+	return world{a.t, stream}
+}
+
+func (w world) ask(typeURL, nonce string, names ...string) {
+	w.t.Helper()
+	node := &corev3.Node{Id: globexWeb, Cluster: "globex"} // a lie, and nobody reads it
+	if err := w.stream.Send(&discovery.DiscoveryRequest{Node: node, TypeUrl: typeURL, ResponseNonce: nonce, ResourceNames: names}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// bytes are the next response.
+func (w world) bytes() []byte {
+	w.t.Helper()
+	resp, err := w.stream.Recv()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(resp)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return b
+}
+
+// The state of the world is that of the workload that the certificate names; a foreign name is an unknown one.
+func TestStateOfTheWorld(t *testing.T) {
+	t.Parallel()
+	limits := server.DefaultLimits()
+	limits.Stream.Hold = time.Millisecond // nobody here asks for a new cluster's endpoints
+	m := newMesh(t, limits)
+	m.set(acmeWeb, "acme", "value of acme")
+	m.set(globexWeb, "globex", "secret of globex")
+	for _, typeURL := range allTypes {
+		if typeURL == xds.TableType {
+			continue
+		}
+		answer := func(name string) string {
+			a := m.as(acmeWeb)
+			defer func() { _ = a.conn.Close() }()
+			w := a.world()
+			w.ask(typeURL, "", name, "acme")
+			// The table is for agents; asked here, it is no reason for an answer.
+			w.ask(xds.TableType, "", acmeWeb)
+			return string(w.bytes())
+		}
+		foreign, unknown := answer("globex"), answer("nobody")
+		if strings.Contains(foreign, "globex") || !strings.Contains(foreign, "acme") {
+			t.Errorf("%s: got %q", typeURL, foreign)
+		}
+		if foreign != unknown {
+			t.Errorf("%s: foreign and unknown differ:\n%q\n%q", typeURL, foreign, unknown)
+		}
+	}
+
+	a := m.as(acmeWeb)
+	w := a.world()
+	w.ask(xds.ClusterType, "")
+	if first := w.bytes(); !bytes.Contains(first, []byte("acme")) {
+		t.Errorf("got %q", first)
+	}
+	w.ask(xds.ClusterType, "1")
+	w.ask(xds.ListenerType, "")
+	w.bytes()
+	w.ask(xds.ListenerType, "2")
+	eventually(t, "acknowledged", func() bool {
+		for _, s := range m.server.Status() {
+			if s.Acked != "" && s.Acked == s.Target {
+				return true
+			}
+		}
+		return false
+	})
+	m.set(acmeWeb, "acme", "later value")
+	if next := w.bytes(); !bytes.Contains(next, []byte("later value")) {
+		t.Errorf("got %q", next)
 	}
 }
 

@@ -9,12 +9,14 @@ import (
 	"strings"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.uber.org/zap"
 
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/xds"
 	"github.com/ringfence-mesh/ringfence/xds/delta"
+	"github.com/ringfence-mesh/ringfence/xds/sotw"
 )
 
 var errStreams = errors.New("too many discovery streams of one workload")
@@ -36,10 +38,7 @@ type watch struct {
 	refused map[delta.Key]delta.Refusal
 }
 
-var (
-	_ delta.Source   = (*watch)(nil)
-	_ delta.Observer = (*watch)(nil)
-)
+var _ delta.Source = (*watch)(nil)
 
 func (s *Server) open(p identity.Peer) (*watch, error) {
 	w := &watch{
@@ -111,27 +110,32 @@ func TargetID(snapshotVersion string, table []byte) string {
 	return snapshotVersion + "/" + hex.EncodeToString(sum[:8])
 }
 
-// Requested implements delta.Observer. The node is only a hint for people. A refusal counts where something was sent.
-func (w *watch) Requested(c *delta.Conversation, req *discovery.DeltaDiscoveryRequest) {
-	if !w.node && req.GetNode() != nil {
+// note takes in a request, before it is worked in. The node is only a hint for people. A refusal counts where something
+// was sent.
+func (w *watch) note(node *corev3.Node, typeURL string, refused bool, text string) {
+	if !w.node && node != nil {
 		w.node = true
-		w.log.Info("discovery stream", zap.String("node", delta.Text(req.GetNode().GetId())))
+		w.log.Info("discovery stream", zap.String("node", delta.Text(node.GetId())))
 	}
-	if c.Refuses(req) {
-		w.server.config.Metrics.nacks.WithLabelValues(w.label, typeLabel(req.GetTypeUrl())).Inc()
-		w.log.Warn("configuration refused",
-			zap.String("type", typeLabel(req.GetTypeUrl())), zap.String("text", delta.Text(req.GetErrorDetail().GetMessage())))
+	if refused {
+		w.server.config.Metrics.nacks.WithLabelValues(w.label, typeLabel(typeURL)).Inc()
+		w.log.Warn("configuration refused", zap.String("type", typeLabel(typeURL)), zap.String("text", delta.Text(text)))
 	}
 }
 
-// Sent implements delta.Observer.
-func (w *watch) Sent(resp *discovery.DeltaDiscoveryResponse) {
-	w.server.config.Metrics.pushes.WithLabelValues(w.label, typeLabel(resp.GetTypeUrl())).Inc()
+func (w *watch) sent(typeURL string) {
+	w.server.config.Metrics.pushes.WithLabelValues(w.label, typeLabel(typeURL)).Inc()
 }
 
-// Progress implements delta.Observer.
-func (w *watch) Progress(c *delta.Conversation) {
-	current, target, refused := c.Current(), c.TargetID(), c.Refusals()
+// standing is what both kinds of conversation say about where their client stands.
+type standing interface {
+	Current() bool
+	Target() delta.Target
+	Refusals() map[delta.Key]delta.Refusal
+}
+
+func (w *watch) progress(c standing) {
+	current, target, refused := c.Current(), c.Target().ID(), c.Refusals()
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
 	w.target, w.refused = target, refused
@@ -140,6 +144,34 @@ func (w *watch) Progress(c *delta.Conversation) {
 		w.server.settle()
 	}
 }
+
+// incremental and whole watch a stream of one kind each.
+type (
+	incremental struct{ *watch }
+	whole       struct{ *watch }
+)
+
+// Requested implements delta.Observer.
+func (w incremental) Requested(c *delta.Conversation, req *discovery.DeltaDiscoveryRequest) {
+	w.note(req.GetNode(), req.GetTypeUrl(), c.Refuses(req), req.GetErrorDetail().GetMessage())
+}
+
+// Sent implements delta.Observer.
+func (w incremental) Sent(resp *discovery.DeltaDiscoveryResponse) { w.sent(resp.GetTypeUrl()) }
+
+// Progress implements delta.Observer.
+func (w incremental) Progress(c *delta.Conversation) { w.progress(c) }
+
+// Requested implements delta.Observer.
+func (w whole) Requested(c *sotw.Conversation, req *discovery.DiscoveryRequest) {
+	w.note(req.GetNode(), req.GetTypeUrl(), c.Refuses(req), req.GetErrorDetail().GetMessage())
+}
+
+// Sent implements delta.Observer.
+func (w whole) Sent(resp *discovery.DiscoveryResponse) { w.sent(resp.GetTypeUrl()) }
+
+// Progress implements delta.Observer.
+func (w whole) Progress(c *sotw.Conversation) { w.progress(c) }
 
 // Status is where one stream stands.
 type Status struct {

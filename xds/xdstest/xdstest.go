@@ -73,6 +73,7 @@ metadata: {name: demo}
 spec:
   identities: [{trustDomain: "{tenant}.demo.test", path: "/ns/{namespace}/sa/{serviceAccount}"}]
   platformTrustDomain: platform.demo.test
+  sensitivity: {secret: {token: required, acr: [phr, mfa], amr: [hwk], maxAuthAge: 5m}}
 `,
 	"platform/tenants.yaml": `
 apiVersion: ringfence.dev/v1alpha1
@@ -103,6 +104,7 @@ spec:
   namespace: platform
   serviceAccounts: [ledger]
   token: required
+  sensitivity: secret
   forwardToken: true
   ports: [{name: grpc, port: 9090, protocol: GRPC, appPort: 20285}]
   endpoints: [{address: 127.0.0.1, port: 20085}]

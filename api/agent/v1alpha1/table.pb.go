@@ -393,9 +393,11 @@ type Service struct {
 	Token        TokenMode              `protobuf:"varint,3,opt,name=token,proto3,enum=ringfence.agent.v1alpha1.TokenMode" json:"token,omitempty"`
 	ForwardToken bool                   `protobuf:"varint,4,opt,name=forward_token,json=forwardToken,proto3" json:"forward_token,omitempty"`
 	// SPIFFE IDs of the accounts that run it: only their proxies may ask about it.
-	Accounts      []string `protobuf:"bytes,5,rep,name=accounts,proto3" json:"accounts,omitempty"`
-	Rules         []*Rule  `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
-	Grants        []*Grant `protobuf:"bytes,7,rep,name=grants,proto3" json:"grants,omitempty"`
+	Accounts []string `protobuf:"bytes,5,rep,name=accounts,proto3" json:"accounts,omitempty"`
+	Rules    []*Rule  `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
+	Grants   []*Grant `protobuf:"bytes,7,rep,name=grants,proto3" json:"grants,omitempty"`
+	// Absent for a service that no class is named for.
+	Sensitivity   *Sensitivity `protobuf:"bytes,9,opt,name=sensitivity,proto3" json:"sensitivity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -479,6 +481,86 @@ func (x *Service) GetGrants() []*Grant {
 	return nil
 }
 
+func (x *Service) GetSensitivity() *Sensitivity {
+	if x != nil {
+		return x.Sensitivity
+	}
+	return nil
+}
+
+// Sensitivity is a class of data: what a token must say of how its user was authenticated.
+type Sensitivity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the class, for people.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Authentication context classes of which the token names one; none: any.
+	Acr []string `protobuf:"bytes,2,rep,name=acr,proto3" json:"acr,omitempty"`
+	// Authentication methods that the token all names.
+	Amr []string `protobuf:"bytes,3,rep,name=amr,proto3" json:"amr,omitempty"`
+	// Whole seconds; 0: authenticated any time ago.
+	MaxAuthAgeSeconds int64 `protobuf:"varint,4,opt,name=max_auth_age_seconds,json=maxAuthAgeSeconds,proto3" json:"max_auth_age_seconds,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Sensitivity) Reset() {
+	*x = Sensitivity{}
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sensitivity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sensitivity) ProtoMessage() {}
+
+func (x *Sensitivity) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sensitivity.ProtoReflect.Descriptor instead.
+func (*Sensitivity) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Sensitivity) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Sensitivity) GetAcr() []string {
+	if x != nil {
+		return x.Acr
+	}
+	return nil
+}
+
+func (x *Sensitivity) GetAmr() []string {
+	if x != nil {
+		return x.Amr
+	}
+	return nil
+}
+
+func (x *Sensitivity) GetMaxAuthAgeSeconds() int64 {
+	if x != nil {
+		return x.MaxAuthAgeSeconds
+	}
+	return 0
+}
+
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "policy/rule".
@@ -496,7 +578,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[5]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +590,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[5]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +603,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Rule) GetName() string {
@@ -582,7 +664,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +676,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +689,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Grant) GetName() string {
@@ -681,7 +763,7 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"\vroles_claim\x18\x06 \x01(\tR\n" +
 	"rolesClaim\x120\n" +
 	"\x14max_lifetime_seconds\x18\a \x01(\x03R\x12maxLifetimeSeconds\x12\x12\n" +
-	"\x04jwks\x18\b \x01(\fR\x04jwks\"\x9c\x02\n" +
+	"\x04jwks\x18\b \x01(\fR\x04jwks\"\xe5\x02\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\x129\n" +
@@ -689,7 +771,13 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"\rforward_token\x18\x04 \x01(\bR\fforwardToken\x12\x1a\n" +
 	"\baccounts\x18\x05 \x03(\tR\baccounts\x124\n" +
 	"\x05rules\x18\x06 \x03(\v2\x1e.ringfence.agent.v1alpha1.RuleR\x05rules\x127\n" +
-	"\x06grants\x18\a \x03(\v2\x1f.ringfence.agent.v1alpha1.GrantR\x06grants\"\x90\x01\n" +
+	"\x06grants\x18\a \x03(\v2\x1f.ringfence.agent.v1alpha1.GrantR\x06grants\x12G\n" +
+	"\vsensitivity\x18\t \x01(\v2%.ringfence.agent.v1alpha1.SensitivityR\vsensitivity\"v\n" +
+	"\vSensitivity\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03acr\x18\x02 \x03(\tR\x03acr\x12\x10\n" +
+	"\x03amr\x18\x03 \x03(\tR\x03amr\x12/\n" +
+	"\x14max_auth_age_seconds\x18\x04 \x01(\x03R\x11maxAuthAgeSeconds\"\x90\x01\n" +
 	"\x04Rule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\tR\bposition\x12\x12\n" +
@@ -722,7 +810,7 @@ func file_api_agent_v1alpha1_table_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_v1alpha1_table_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_agent_v1alpha1_table_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_api_agent_v1alpha1_table_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_api_agent_v1alpha1_table_proto_goTypes = []any{
 	(TokenMode)(0),      // 0: ringfence.agent.v1alpha1.TokenMode
 	(*Table)(nil),       // 1: ringfence.agent.v1alpha1.Table
@@ -730,8 +818,9 @@ var file_api_agent_v1alpha1_table_proto_goTypes = []any{
 	(*Bundle)(nil),      // 3: ringfence.agent.v1alpha1.Bundle
 	(*TokenIssuer)(nil), // 4: ringfence.agent.v1alpha1.TokenIssuer
 	(*Service)(nil),     // 5: ringfence.agent.v1alpha1.Service
-	(*Rule)(nil),        // 6: ringfence.agent.v1alpha1.Rule
-	(*Grant)(nil),       // 7: ringfence.agent.v1alpha1.Grant
+	(*Sensitivity)(nil), // 6: ringfence.agent.v1alpha1.Sensitivity
+	(*Rule)(nil),        // 7: ringfence.agent.v1alpha1.Rule
+	(*Grant)(nil),       // 8: ringfence.agent.v1alpha1.Grant
 }
 var file_api_agent_v1alpha1_table_proto_depIdxs = []int32{
 	2, // 0: ringfence.agent.v1alpha1.Table.mapping:type_name -> ringfence.agent.v1alpha1.MappingRule
@@ -739,13 +828,14 @@ var file_api_agent_v1alpha1_table_proto_depIdxs = []int32{
 	4, // 2: ringfence.agent.v1alpha1.Table.issuers:type_name -> ringfence.agent.v1alpha1.TokenIssuer
 	5, // 3: ringfence.agent.v1alpha1.Table.services:type_name -> ringfence.agent.v1alpha1.Service
 	0, // 4: ringfence.agent.v1alpha1.Service.token:type_name -> ringfence.agent.v1alpha1.TokenMode
-	6, // 5: ringfence.agent.v1alpha1.Service.rules:type_name -> ringfence.agent.v1alpha1.Rule
-	7, // 6: ringfence.agent.v1alpha1.Service.grants:type_name -> ringfence.agent.v1alpha1.Grant
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	7, // 5: ringfence.agent.v1alpha1.Service.rules:type_name -> ringfence.agent.v1alpha1.Rule
+	8, // 6: ringfence.agent.v1alpha1.Service.grants:type_name -> ringfence.agent.v1alpha1.Grant
+	6, // 7: ringfence.agent.v1alpha1.Service.sensitivity:type_name -> ringfence.agent.v1alpha1.Sensitivity
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1alpha1_table_proto_init() }
@@ -759,7 +849,7 @@ func file_api_agent_v1alpha1_table_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1alpha1_table_proto_rawDesc), len(file_api_agent_v1alpha1_table_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
