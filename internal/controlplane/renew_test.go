@@ -53,8 +53,8 @@ func TestRenewalNeedsTheSVIDItself(t *testing.T) {
 	if _, err := p.WaitGeneration(within(t), nil); err != nil {
 		t.Fatal(err)
 	}
-	own, xds := p.joined(acmeOrders), p.XDSAddr().String()
-	next, err := p.renew(xds, &own, acmeOrders)
+	own, xds := p.joined(globexOrders), p.XDSAddr().String()
+	next, err := p.renew(xds, &own, globexOrders)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,10 +68,10 @@ func TestRenewalNeedsTheSVIDItself(t *testing.T) {
 		id   string
 		want codes.Code
 	}{
-		"without a certificate":     {xds, nil, acmeOrders, codes.Unavailable},
-		"where others join":         {p.IssuerAddr().String(), &own, acmeOrders, codes.Unimplemented},
-		"for another tenant's name": {xds, &own, globexOrders, codes.PermissionDenied},
-		"with a stolen root":        {xds, &minted, acmeOrders, codes.PermissionDenied},
+		"without a certificate":     {xds, nil, globexOrders, codes.Unavailable},
+		"where others join":         {p.IssuerAddr().String(), &own, globexOrders, codes.Unimplemented},
+		"for another tenant's name": {xds, &own, acmeOrders, codes.PermissionDenied},
+		"with a stolen root":        {xds, &minted, globexOrders, codes.PermissionDenied},
 	} {
 		if _, err := p.renew(c.addr, c.cert, c.id); status.Code(err) != c.want {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
@@ -79,7 +79,7 @@ func TestRenewalNeedsTheSVIDItself(t *testing.T) {
 	}
 }
 
-// mint makes a certificate like that one with acme's root, as whoever has taken over the control plane's disk can.
+// mint makes a certificate like that one with globex's root, as whoever has taken over the control plane's disk can.
 func (p plane) mint(state string, like tls.Certificate) tls.Certificate {
 	p.t.Helper()
 	read := func(pattern string) []byte {
@@ -94,11 +94,11 @@ func (p plane) mint(state string, like tls.Certificate) tls.Certificate {
 		block, _ := pem.Decode(text)
 		return block.Bytes
 	}
-	root, err := x509.ParseCertificate(read("trust/acme.demo.test.pem"))
+	root, err := x509.ParseCertificate(read("trust/globex.demo.test.pem"))
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	rootKey, err := x509.ParsePKCS8PrivateKey(read("ca/acme.demo.test/key-*.pem"))
+	rootKey, err := x509.ParsePKCS8PrivateKey(read("ca/globex.demo.test/key-*.pem"))
 	if err != nil {
 		p.t.Fatal(err)
 	}
