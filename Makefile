@@ -40,6 +40,11 @@ build: ## Build bin/ringfence
 	@$(call say,building bin/ringfence $(VERSION))
 	@go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/ringfence ./cmd/ringfence
 
+.PHONY: man
+man: build ## Write the manual pages into bin/man
+	@rm -rf bin/man
+	@bin/ringfence man bin/man
+
 .PHONY: images
 images: ## Build the images ringfence/ringfence:dev and ringfence/checker:dev (needs a Docker engine; docs/compose.md)
 	@$(call say,building the images)
@@ -118,6 +123,8 @@ test-long: ## The tests with the race detector (needs a C compiler) and many mor
 
 .PHONY: bench
 bench: ## Benchmarks (BENCHTIME=1s); docs/performance.md says what they mean
+	@$(call say,a Check beside a decision point that does nothing; four minutes)
+	@go run ./internal/authzbench -window $(BENCHTIME)
 	@$(call say,benchmarks)
 	@$(envoy); go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m \
 	  $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r dirname | sort -u | grep -v '^./e2e')

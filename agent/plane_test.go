@@ -133,14 +133,12 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 	}
 	s, err := server.New(server.Config{
 		Certificate: certificate, Snapshots: p, Clock: time.Now, Log: zap.NewNop(), Metrics: metrics,
-		Register: func(r grpc.ServiceRegistrar) {
-			agentv1alpha1.RegisterRenewalServer(r, issuer.NewRenewals(p.issuer, p, time.Now, zap.NewNop()))
-		},
 		Verifier: func() identity.Verifier { return identity.NewVerifier(p.Mapping(), p.bundles) },
 	})
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	agentv1alpha1.RegisterRenewalServer(s, issuer.NewRenewals(p.issuer, p, time.Now, zap.NewNop()))
 	p.server = s
 	join := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate})))
 	agentv1alpha1.RegisterIssuerServer(join, issuer.NewService(p.issuer, p, time.Now, zap.NewNop()))

@@ -19,6 +19,16 @@ type anchor struct {
 	clock    func() time.Time
 }
 
+// ControlPlaneTLS is the configuration of a connection on which both ends prove who they are: the other as the control
+// plane of exactly that SPIFFE ID, under the platform's root (PEM), and this one by its SVID.
+func ControlPlaneTLS(controlPlaneID string, platformRoot []byte, own tls.Certificate) (*tls.Config, error) {
+	a, err := newAnchor(Config{ControlPlaneID: controlPlaneID, PlatformRoot: platformRoot, Clock: time.Now})
+	if err != nil {
+		return nil, err
+	}
+	return a.tls(always(&own)), nil
+}
+
 func newAnchor(c Config) (anchor, error) {
 	td, err := trustDomainOf(c.ControlPlaneID)
 	if err != nil {

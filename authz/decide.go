@@ -12,10 +12,11 @@ import (
 // Caller is who calls, as far as it is proved. It comes only from a Table and counts for that Table only; the zero value
 // is nobody.
 type Caller struct {
-	peer     identity.Peer
-	asserted identity.WorkloadID // without a proof, by an asker that is believed; see AskerRef.Caller
-	proof    string              // the version of the Table whose roots proved it
-	reason   Reason              // why nobody is proved
+	peer       identity.Peer
+	asserted   identity.WorkloadID // without a proof, by an asker that is believed; see AskerRef.Caller
+	proof      string              // the version of the Table whose roots proved it
+	reason     Reason              // why nobody is proved
+	unprovable bool                // whatever the time is
 }
 
 // Caller proves who holds the leaf certificate. Whoever lives in a trust domain that the Table has no roots of cannot be
@@ -29,16 +30,23 @@ func (t *Table) Caller(leafDER []byte, intermediates [][]byte, now time.Time) Ca
 		return Caller{peer: peer, proof: t.version}
 	}
 	reason := identityReason(err)
-	if errors.Is(err, identity.ErrNoBundle) {
+	foreign := errors.Is(err, identity.ErrNoBundle)
+	if foreign {
 		if reason = CrossTenant; t.tenant.IsPlatform() {
 			reason = GrantMissing
 		}
 	}
-	return Caller{reason: reason}
+	return Caller{
+		reason: reason, unprovable: foreign || errors.Is(err, identity.ErrUnmapped) || errors.Is(err, identity.ErrInvalidID),
+	}
 }
 
 // InvalidCaller is a caller whose proofs contradict each other or cannot be read.
 func InvalidCaller() Caller { return Caller{reason: InvalidIdentity} }
+
+// Unprovable reports whether the certificate can prove nobody to this Table, whatever the time is: it cannot be read as an
+// identity of this mesh, or the Table has no roots of its trust domain.
+func (c Caller) Unprovable() bool { return c.unprovable }
 
 // Peer is who was proved; zero for a caller that is only asserted.
 func (c Caller) Peer() identity.Peer { return c.peer }
@@ -186,7 +194,7 @@ func (s *service) find(in *Input) *rule {
 // call is what the service's rules are asked about.
 func (s *service) call(in *Input) call {
 	c := call{caller: -1, method: in.Method, now: in.Now.Unix()}
-	if n, named := s.callers[in.Caller.ID()]; named {
+	if n, named := s.table.callers[in.Caller.ID()]; named {
 		c.caller = n
 	}
 	if s.token != agentv1alpha1.TokenMode_TOKEN_MODE_NONE { // who reads no tokens sees no roles

@@ -27,6 +27,7 @@ type Table struct {
 	verifier identity.Verifier
 	tokens   identity.TokenVerifier
 	services map[string]*service
+	callers  map[identity.WorkloadID]int        // whom any rule or Grant names, numbered
 	askers   map[tenancy.AskerKey]tenancy.Asker // of a tenant's whole Table only; never encoded
 }
 
@@ -34,12 +35,12 @@ type Table struct {
 type service struct {
 	table    *Table
 	name     string
+	full     string // with the tenant's
 	port     string
 	token    agentv1alpha1.TokenMode
 	forward  bool
 	accounts []identity.WorkloadID
 	grants   map[identity.TenantID]int64 // the end of the tenant's last Grant
-	callers  map[identity.WorkloadID]int // whom any rule or Grant names, numbered
 	rules    []*rule                     // in the order of the documents
 	paths    pathTree
 
@@ -116,6 +117,9 @@ func (r ServiceRef) Owner() identity.TenantID {
 // Name is the service's name.
 func (r ServiceRef) Name() string { return r.get().name }
 
+// String is "tenant/service", empty for no service.
+func (r ServiceRef) String() string { return r.get().full }
+
 // Port is the name of its port.
 func (r ServiceRef) Port() string { return r.get().port }
 
@@ -174,7 +178,7 @@ func finish(m *agentv1alpha1.Table) (*Table, error) {
 		return nil, err
 	}
 	speaksOf := map[identity.TenantID]bool{t.tenant: true}
-	t.services = make(map[string]*service, len(m.GetServices()))
+	t.services, t.callers = make(map[string]*service, len(m.GetServices())), make(map[identity.WorkloadID]int)
 	for _, s := range m.GetServices() {
 		if err := t.addService(s, speaksOf); err != nil {
 			return nil, fmt.Errorf("service %q: %w", clip(s.GetName()), err)
@@ -264,8 +268,9 @@ func (t *Table) addIssuers(issuers []*agentv1alpha1.TokenIssuer, speaksOf map[id
 
 func (t *Table) addService(m *agentv1alpha1.Service, speaksOf map[identity.TenantID]bool) error {
 	s := &service{
-		table: t, name: m.GetName(), port: m.GetPort(), token: m.GetToken(), forward: m.GetForwardToken(),
-		grants: map[identity.TenantID]int64{}, callers: map[identity.WorkloadID]int{},
+		table: t, name: m.GetName(), full: t.tenant.Name() + "/" + m.GetName(), port: m.GetPort(),
+		token: m.GetToken(), forward: m.GetForwardToken(),
+		grants: map[identity.TenantID]int64{},
 	}
 	_, known := agentv1alpha1.TokenMode_name[int32(s.token)]
 	_, dup := t.services[s.name]
@@ -341,10 +346,10 @@ func (s *service) addRule(m *agentv1alpha1.Rule, tenant identity.TenantID, until
 		if err != nil {
 			return err
 		}
-		n, known := s.callers[w]
+		n, known := s.table.callers[w]
 		if !known {
-			n = len(s.callers)
-			s.callers[w] = n
+			n = len(s.table.callers)
+			s.table.callers[w] = n
 		}
 		r.from = r.from.with(n)
 	}

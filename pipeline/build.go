@@ -112,6 +112,10 @@ func (b *builder) compile(m *tenancy.Model, bundles identity.Bundles) (build, []
 			problems = append(problems, uncompiled(id, err))
 			continue
 		}
+		c.state = 1
+		if old, ok := b.before.tenants[id]; ok {
+			c.state = old.state + 1
+		}
 		made.tenants[id] = c
 		made.compiledNow++
 	}

@@ -200,9 +200,11 @@ func (p *Pipeline) reload(ctx context.Context) Event {
 	return e
 }
 
-// same reports whether a build would change nothing: every tenant is there already, with the same digest.
+// same reports whether a build would change nothing: every tenant is there already, with the same digest, and who may look
+// at it, which no digest covers.
 func (g *Generation) same(b build) bool {
-	return g != nil && maps.EqualFunc(g.tenants, b.tenants, func(x, y *compiled) bool { return x.digest == y.digest })
+	return g != nil && g.model.SameOperators(b.model) &&
+		maps.EqualFunc(g.tenants, b.tenants, func(x, y *compiled) bool { return x.digest == y.digest })
 }
 
 // Current is the generation that is served; nil before the first. All of Generation's methods that serve take nil.

@@ -10,7 +10,10 @@ import (
 
 // assemble makes the Model of drafts that have no problems.
 func (b *builder) assemble() *Model {
-	m := &Model{mapping: b.mapping, tenants: map[identity.TenantID]*tenant{}, claims: b.claims}
+	m := &Model{
+		mapping: b.mapping, tenants: map[identity.TenantID]*tenant{}, claims: b.claims,
+		operators: map[identity.WorkloadID][]identity.TenantID{},
+	}
 	life := b.in.ConnectionLife
 	if life <= 0 || life > MaxConnectionLife {
 		life = MaxConnectionLife
@@ -40,6 +43,11 @@ func (b *builder) assemble() *Model {
 		}
 	}
 	m.askers = b.shareAskers(m)
+	for id, watched := range b.operators {
+		for _, d := range watched {
+			m.operators[id] = append(m.operators[id], d.id)
+		}
+	}
 	m.warnings = v1alpha1.SortProblems(b.warnings)
 	for _, t := range m.tenants {
 		t.digest = digest(t)

@@ -1,6 +1,7 @@
 package tenancy
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -35,6 +36,8 @@ type Model struct {
 	tenants map[identity.TenantID]*tenant
 	claims  map[netip.AddrPort]holder
 	askers  []Asker
+	// operators are the tenants that each may look at.
+	operators map[identity.WorkloadID][]identity.TenantID
 
 	warnings []v1alpha1.Problem
 }
@@ -42,6 +45,19 @@ type Model struct {
 // Askers are the askers of the Mesh, in its order, without the services that they may ask about: those are in the handles
 // of the services' tenants.
 func (m *Model) Askers() []Asker { return slices.Clone(m.askers) }
+
+// Operates reports whether the Mesh lets the workload look at the tenant's sidecars. It is no part of any tenant's handle:
+// who looks changes nothing of what is looked at.
+func (m *Model) Operates(w identity.WorkloadID, t identity.TenantID) bool {
+	return m != nil && slices.ContainsFunc(m.operators[w], t.Same)
+}
+
+// SameOperators reports whether the same workloads may look at the same tenants in both.
+func (m *Model) SameOperators(o *Model) bool {
+	return maps.EqualFunc(m.operators, o.operators, func(x, y []identity.TenantID) bool {
+		return slices.EqualFunc(x, y, identity.TenantID.Same)
+	})
+}
 
 // Warnings are what the documents say that is accepted, and weaker or emptier than it looks. Nothing is refused for them.
 func (m *Model) Warnings() []v1alpha1.Problem { return slices.Clone(m.warnings) }

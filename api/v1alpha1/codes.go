@@ -21,6 +21,7 @@ const (
 	CodeMisplacedFile Code = "RF1014"
 	CodeMoreProblems  Code = "RF1015"
 	CodeUnreadable    Code = "RF1016"
+	CodeMisplacedTest Code = "RF1017"
 )
 
 // The problems of the documents together.
@@ -55,12 +56,14 @@ const (
 	CodeAskerClash        Code = "RF2028"
 	CodeTooMuch           Code = "RF2029"
 	CodeSensitivity       Code = "RF2040"
+	CodeOperator          Code = "RF2050"
 )
 
 // What is accepted and weaker or emptier than it looks: ringfence validate says it, and nothing is refused for it.
 const (
 	CodeWeakAsker Code = "RF2501"
 	CodeIdleAsker Code = "RF2502"
+	CodeNoCaller  Code = "RF2503"
 )
 
 // CodeInternal is a fault of Ringfence itself: documents that were accepted cannot be compiled.
@@ -89,9 +92,10 @@ func Codes() []CodeInfo {
 		{CodeAPIVersion, "unknown apiVersion", "Documents of another version are not read: they could mean something else.", "Write apiVersion: ringfence.dev/v1alpha1."},
 		{CodeUnknownKind, "unknown kind", "No documents of that kind exist.", "Correct the kind."},
 		{CodeNotYet, "not yet", "The interface knows this, but this release does not build it. It is refused because ignoring it would promise what nobody keeps.", "Remove it, or wait for the release that builds it."},
-		{CodeMisplacedFile, "file belongs to nobody", "Documents lie in mesh.yaml, platform/ and tenants/<tenant>/; the path says whose they are. tenants/platform is nobody's: the name is reserved.", "Move the file."},
+		{CodeMisplacedFile, "file belongs to nobody", "Documents lie in mesh.yaml, platform/ and tenants/<tenant>/, policy tests in tests/; the path says whose they are. tenants/platform is nobody's: the name is reserved.", "Move the file."},
 		{CodeMoreProblems, "more problems", "The file has more problems than are listed.", "Correct the listed ones first."},
 		{CodeUnreadable, "cannot be read", "A file is regular, within its owner's directory also where it is a link, and an owner has at most 1,000 files of 32 MiB together.", "See the text: mend the link, or remove or move what is too much."},
+		{CodeMisplacedTest, "test out of its place", "AccessTest documents lie in tests/ (the platform's) and tenants/<tenant>/tests/ (that tenant's), and nothing else does: what lies there is never served, and never keeps anything from being served.", "Move the document."},
 
 		{CodeNoMesh, "not one Mesh", "There is exactly one Mesh document: it says how SPIFFE IDs name tenants.", "Write it in mesh.yaml, and only there."},
 		{CodeDuplicateDocument, "document written twice", "Two documents of one owner have the same kind and name.", "Rename or remove one of them."},
@@ -123,9 +127,11 @@ func Codes() []CodeInfo {
 		{CodeAskerClash, "one way to ask for two", "A SPIFFE ID or a socket says which proxy asks, so it belongs to one asker. A workload that runs services asks about them by its own certificate already: an entry for it would be a second, weaker way.", "Give the asker an identity or socket of its own."},
 		{CodeTooMuch, "more than one owner may have", "An owner has at most 1,000 services, 2,000 service accounts (one counts for each service that names it), and rules that come to 32 MiB where each names each of its callers: what one owner writes must not stop the others.", "Let services share accounts, let rules name fewer callers, or make it several tenants."},
 		{CodeSensitivity, "demands of a class not accepted", "A class of sensitivity demands what a token can show and a challenge can carry, and a Service of the class says at least as much of tokens.", "See the text; where token is left out of a Service, it is what the class demands."},
+		{CodeOperator, "operator not accepted", "An operator shows the control plane a certificate of this mesh. One of the platform may look at any tenant; one of a tenant at that tenant only, because the tenant's root could sign its identity for anybody.", "Give the operator an identity of the platform, or of the one tenant that it looks at."},
 
 		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can."},
 		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},
+		{CodeNoCaller, "test of a caller that is not there (warning)", "No Service names the account that the test lets call. A refusal of such a caller says nothing about the callers that there are.", "Correct the SPIFFE ID, unless the test is meant to show that a stranger is refused."},
 
 		{CodeInternal, "fault of Ringfence", "The documents were accepted and cannot be compiled. Their owner stays on the last accepted ones.", "Please report it, with the documents."},
 	}

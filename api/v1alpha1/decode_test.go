@@ -237,8 +237,8 @@ func TestFilesThatAreNotRead(t *testing.T) {
 		want       v1alpha1.Problem
 	}{
 		{"5 MB", "tenants/acme/big.yaml", big, v1alpha1.Problem{Code: v1alpha1.CodeFileTooLarge, Owner: "acme", File: "tenants/acme/big.yaml", Text: "the file has more than 1048576 bytes", Hint: "split it into several files"}},
-		{"outside", "tests/a.yaml", nil, v1alpha1.Problem{Code: v1alpha1.CodeMisplacedFile, File: "tests/a.yaml", Text: "the path says no owner of the documents in this file", Hint: "documents lie in mesh.yaml, platform/ and tenants/<tenant>/"}},
-		{"reserved directory", "tenants/platform/a.yaml", []byte("kind: Mesh"), v1alpha1.Problem{Code: v1alpha1.CodeMisplacedFile, Owner: "tenants/platform", File: "tenants/platform/a.yaml", Text: "the path says no owner of the documents in this file", Hint: "documents lie in mesh.yaml, platform/ and tenants/<tenant>/"}},
+		{"outside", "test/a.yaml", nil, v1alpha1.Problem{Code: v1alpha1.CodeMisplacedFile, File: "test/a.yaml", Text: "the path says no owner of the documents in this file", Hint: "documents lie in mesh.yaml, platform/, tenants/<tenant>/ and tests/"}},
+		{"reserved directory", "tenants/platform/a.yaml", []byte("kind: Mesh"), v1alpha1.Problem{Code: v1alpha1.CodeMisplacedFile, Owner: "tenants/platform", File: "tenants/platform/a.yaml", Text: "the path says no owner of the documents in this file", Hint: "documents lie in mesh.yaml, platform/, tenants/<tenant>/ and tests/"}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -260,12 +260,28 @@ func TestOwnerFollowsFromThePathAlone(t *testing.T) {
 		"mesh.yaml": "platform", "platform/a.yaml": "platform", "platform/b/c.yaml": "platform",
 		"tenants/acme/a.yaml": "acme", "tenants/acme/b/c.yaml": "acme", "tenants/Acme/a.yaml": "Acme",
 		"tenants/platform/a.yaml": "tenants/platform",
-		"other.yaml":              "", "tests/a.yaml": "", "tenants/a.yaml": "", "tenants": "", "": "",
+		"tests/a.yaml":            "platform", "tests/b/c.yaml": "platform", "tenants/tests/a.yaml": "tests", "tenants/acme/tests/a.yaml": "acme",
+		"other.yaml": "", "tests.yaml": "", "tests": "", "x/tests/a.yaml": "", "tenants/a.yaml": "", "tenants": "", "": "",
 		"/mesh.yaml": "", "./mesh.yaml": "", "tenants/acme/../platform/a.yaml": "", "tenants/../mesh.yaml": "",
 		"tenants//a.yaml": "", "tenants/acme/..": "", `tenants/acme\..\x/a.yaml`: "", "x/mesh.yaml": "", "tenants/../platform/x": "",
 	} {
 		if got := v1alpha1.Owner(path); got != want {
 			t.Errorf("Owner(%q) = %q, want %q", path, got, want)
+		}
+	}
+}
+
+func TestPlacesOfTests(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]bool{
+		"tests": true, "tests/a.yaml": true, "tests/b/c.yaml": true, "tenants/acme/tests": true, "tenants/acme/tests/a.yaml": true,
+		"tenants/tests/tests/a.yaml": true, "tenants/platform/tests/a.yaml": true,
+		"mesh.yaml": false, "tests.yaml": false, "tenants/tests/a.yaml": false, "tenants/acme/tests.yaml": false,
+		"tenants/acme/x/tests/a.yaml": false, "platform/tests/a.yaml": false, "tests/../mesh.yaml": false, "./tests/a.yaml": false,
+		"tenants/acme/../tests/a.yaml": false, "": false, "tenants": false, "tenants/acme": false,
+	} {
+		if got := v1alpha1.IsTest(path); got != want {
+			t.Errorf("IsTest(%q) = %t", path, got)
 		}
 	}
 }

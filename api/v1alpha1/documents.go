@@ -16,9 +16,10 @@ const (
 	KindService      Kind = "Service"
 	KindGrant        Kind = "Grant"
 	KindAccessPolicy Kind = "AccessPolicy"
+	KindAccessTest   Kind = "AccessTest"
 )
 
-// Document is one of *Mesh, *Tenant, *TokenIssuer, *Service, *Grant and *AccessPolicy.
+// Document is one of *Mesh, *Tenant, *TokenIssuer, *Service, *Grant, *AccessPolicy and *AccessTest.
 type Document interface {
 	// Head is what every document has.
 	Head() Header
@@ -72,6 +73,7 @@ type MeshSpec struct {
 	Identities          []IdentityRule `json:"identities" jsonschema_description:"How a SPIFFE ID names a tenant. The first rule that matches counts; no match: refused."`
 	PlatformTrustDomain String         `json:"platformTrustDomain" jsonschema_description:"The trust domain of the platform's own identities."`
 	Askers              []Asker        `json:"askers,omitempty" jsonschema_description:"Who may ask the ext_authz server, besides the proxies of the workloads themselves."`
+	Operators           []Operator     `json:"operators,omitempty" jsonschema_description:"Who may look at the sidecars of tenants through the control plane. Everybody else sees its own sidecar only."`
 	// Sensitivity are the classes by name.
 	Sensitivity map[string]Sensitivity `json:"sensitivity,omitempty" jsonschema_description:"Classes of data by name, and what each demands of a call. A Service names one of them."`
 	Pos         Pos                    `json:"-"`
@@ -109,6 +111,17 @@ type Asker struct {
 	IdentityFrom String   `json:"identityFrom,omitempty" jsonschema:"enum=certificate,enum=principal,enum=xfcc" notyet:"token" jsonschema_description:"What says who calls: the caller's certificate, verified here; or, weaker, what the asker says of it: principal is Envoy's source.principal, xfcc the header x-forwarded-client-cert."`
 	Services     []String `json:"services" jsonschema_description:"The services that it may ask about, as tenant/service."`
 	Pos          Pos      `json:"-"`
+}
+
+// AllTenants in Operator.Tenants stands for every tenant, and for the platform.
+const AllTenants = "*"
+
+// Operator is somebody who may look at the sidecars of some tenants: what they were sent, acknowledged and refused.
+type Operator struct {
+	Name      String   `json:"name" jsonschema:"format=name" jsonschema_description:"The name that problems show."`
+	SPIFFEIDs []String `json:"spiffeIDs" jsonschema_description:"The SPIFFE IDs of the client certificates that it shows, of this mesh."`
+	Tenants   []String `json:"tenants" jsonschema_description:"The tenants that it may look at; platform is the platform, * everything."`
+	Pos       Pos      `json:"-"`
 }
 
 // Tenant says that a tenant exists.

@@ -146,8 +146,12 @@ func (d *decoder) unknown(fields []field, name string, at Pos, path string) stri
 	return nearest(name, known)
 }
 
-// value reads n into v, which is a scalar, a struct, a pointer to a struct, a list of scalars or structs, or structs by
-// name.
+// reader is a type that reads itself, because it takes more than one form.
+type reader interface {
+	read(d *decoder, n ast.Node, path string)
+}
+
+// value reads n into v, which is a scalar, a struct, a pointer to a struct, a reader, a list of these, or structs by name.
 func (d *decoder) value(n ast.Node, v reflect.Value, path string, f field) {
 	switch v.Kind() {
 	case reflect.Slice:
@@ -171,6 +175,10 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, f field) {
 		v.Set(reflect.New(v.Type().Elem()))
 		d.structure(n, v.Elem(), path)
 	default:
+		if own, ok := reflect.TypeAssert[reader](v.Addr()); ok {
+			own.read(d, n, path)
+			return
+		}
 		if !isScalar(v.Type()) {
 			d.structure(n, v, path)
 			return

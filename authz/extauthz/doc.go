@@ -11,6 +11,9 @@
 //     Envoy's principal or in x-forwarded-client-cert;
 //   - for whom: the one bearer token of the request.
 //
+// A CheckRequest is not unmarshalled: scan reads the few fields above from its bytes, as proto.Unmarshal would, and all that
+// follows sees these fields only. Answers are written as bytes as well.
+//
 // Headers of the request other than Authorization are never read, but for that one of an asker that is believed. The
 // answer to a refused call names no tenant, service or rule, and is the same for everything that could reveal one.
 //

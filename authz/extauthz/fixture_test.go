@@ -1,6 +1,7 @@
 package extauthz_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
@@ -300,6 +302,32 @@ func (p *point) check(t testing.TB, req *authv3.CheckRequest) *authv3.CheckRespo
 		t.Fatal(err)
 	}
 	return resp
+}
+
+func encode(t testing.TB, m proto.Message) []byte {
+	t.Helper()
+	data, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// decode asks the server without gRPC, and requires that its answer is what the protobuf library would write.
+func decode(t testing.TB, s *extauthz.Server, wire []byte) (*authv3.CheckResponse, error) {
+	t.Helper()
+	data, err := s.Check(t.Context(), wire)
+	if err != nil {
+		return nil, err
+	}
+	resp := &authv3.CheckResponse{}
+	if err := proto.Unmarshal(data, resp); err != nil {
+		t.Fatalf("the answer cannot be read: %v", err)
+	}
+	if again, err := (proto.MarshalOptions{Deterministic: true}).Marshal(resp); err != nil || !bytes.Equal(data, again) {
+		t.Fatalf("not as the library writes it: %v, %v\n%x\n%x", resp, err, data, again)
+	}
+	return resp, nil
 }
 
 func reason(resp *authv3.CheckResponse) string {

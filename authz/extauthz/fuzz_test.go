@@ -39,10 +39,11 @@ func FuzzCheck(f *testing.F) {
 	server := extauthz.New(tables, extauthz.Fixed(m.id(acmeOrders)), &last{}, metrics(f, registry), newClock(m.now).Now)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var req authv3.CheckRequest
-		if proto.Unmarshal(data, &req) != nil {
-			return // gRPC answers that
+		unreadable := proto.Unmarshal(data, &req) != nil
+		resp, err := decode(t, server, data)
+		if err != nil && unreadable {
+			return
 		}
-		resp, err := server.Check(t.Context(), &req)
 		if err != nil || (resp.GetOkResponse() == nil) == (resp.GetDeniedResponse() == nil) ||
 			(resp.GetOkResponse() != nil) != (resp.GetStatus().GetCode() == 0) {
 			t.Fatalf("%v, %v", resp, err)
@@ -51,13 +52,13 @@ func FuzzCheck(f *testing.F) {
 			t.Error("the server broke")
 		}
 		a := req.GetAttributes()
+		if unreadable {
+			return // by the whole type; FuzzScan compares what is read
+		}
 		if resp.GetOkResponse() != nil &&
 			(a.GetSource().GetPrincipal() != acmeWeb || a.GetContextExtensions()["service"] != "acme/orders" ||
 				a.GetRequest().GetHttp().GetMethod() != "GET") {
 			t.Errorf("allowed: %v", &req)
-		}
-		if _, err := proto.Marshal(resp); err != nil {
-			t.Errorf("the answer cannot be sent: %v", err)
 		}
 	})
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/internal/limit"
 	"github.com/ringfence-mesh/ringfence/internal/testca"
 	"github.com/ringfence-mesh/ringfence/tenancy"
 )
@@ -368,7 +369,7 @@ func TestLimitsLeaveOthersUnharmed(t *testing.T) {
 	p := &point{tables: &tables{}, entries: &entries{}, registry: prometheus.NewRegistry(), clock: newClock(m.now)}
 	who := &turns{greedy: tenancy.KeyOfSocket("/run/many.sock"), other: tenancy.KeyOfSocket("/run/whole.sock")}
 	p.serve(t, extauthz.New(p.tables, who, p.entries, metrics(t, p.registry), p.clock.Now,
-		extauthz.WithNamed(all), extauthz.WithLimits(extauthz.Limits{Concurrent: 8, PerSecond: 100, Burst: 200})))
+		extauthz.WithNamed(all), extauthz.WithLimits(limit.Limits{Concurrent: 8, PerSecond: 100, Burst: 200})))
 	req := call(m.acme.SVID(acmeWeb), acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.clerk())
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -439,5 +440,50 @@ func TestKeysAreToldApart(t *testing.T) {
 	}
 	if _, err := identity.ParseSPIFFEID(fmt.Sprintf("%s/", gateway)); err == nil {
 		t.Error("a trailing slash is taken")
+	}
+}
+
+// The bytes of a request are used again for the next one: nothing that outlives the check is a view of them.
+func TestNothingKeepsTheRequest(t *testing.T) {
+	t.Parallel()
+	m, all := withAskers(t)
+	web := m.acme.SVID(acmeWeb)
+	good := func() *authv3.CheckRequest {
+		return call(web, acmeWeb, "acme/orders", "GET", "/orders/7", "Bearer "+m.clerk())
+	}
+	own := &tables{current: map[string]*authz.Table{acmeOrders: m.agents(acmeOrders)}}
+	for name, tc := range map[string]struct {
+		asker extauthz.Asker
+		req   *authv3.CheckRequest
+	}{
+		"certificate": {extauthz.Fixed(m.id(acmeOrders)), good()},
+		"principal":   {extauthz.FixedKey(tenancy.KeyOfSocket("/run/many.sock")), asPrincipal(good())},
+		"xfcc":        {extauthz.FixedKey(tenancy.KeyOfSocket("/run/proxy.sock")), asXFCC(good())},
+	} {
+		kept, registry := &entries{}, prometheus.NewRegistry()
+		server := extauthz.New(own, tc.asker, kept, metrics(t, registry), newClock(m.now).Now, extauthz.WithNamed(all))
+		var answers []*authv3.CheckResponse
+		for range 3 {
+			wire := encode(t, tc.req)
+			resp, err := decode(t, server, wire)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answers = append(answers, resp)
+			copy(wire, strings.Repeat("\xaa", len(wire)))
+		}
+		for _, resp := range answers {
+			if h := headers(resp.GetOkResponse().GetHeaders()); h["x-ringfence-caller"] != acmeWeb || h["x-ringfence-tenant"] != "acme" || h["x-ringfence-subject"] != "alice" {
+				t.Errorf("%s: %s, %v", name, reason(resp), h)
+			}
+		}
+		for _, e := range kept.all {
+			if e.Caller.String() != acmeWeb || e.Caller.Tenant().Name() != "acme" || e.Caller.ServiceAccount() != "web" || e.Service != "acme/orders" {
+				t.Errorf("%s: %+v", name, e)
+			}
+		}
+		if n := counter(t, registry, "ringfence_authz_decisions_total", map[string]string{"tenant": "acme", "service": "orders"}); n != 3 {
+			t.Errorf("%s: %v counted", name, n)
+		}
 	}
 }

@@ -9,7 +9,7 @@ func TestCache(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_800_000_000, 0)
 	later := now.Add(time.Minute)
-	c := cache[int]{limit: 3}
+	c := cache[digest, int]{limit: 3}
 	k := func(n byte) digest { return digest{n} }
 	if _, ok := c.get(k(0), now); ok {
 		t.Error("something is in an empty cache")

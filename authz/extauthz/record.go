@@ -47,15 +47,11 @@ func (v verdict) visible() identity.WorkloadID {
 }
 
 func (v verdict) entry(now time.Time) Entry {
-	e := Entry{
-		ID: v.id, Time: now, Asker: v.asker.workload, Named: v.name,
+	return Entry{
+		ID: v.id, Time: now, Asker: v.asker.workload, Named: v.name, Service: v.service.String(),
 		Allowed: v.decision.Allowed(), Reason: v.decision.Reason(), Rule: v.decision.Rule(),
 		Caller: v.visible(), Generation: short(v.generation),
 	}
-	if name := v.service.Name(); name != "" {
-		e.Service = v.service.Owner().Name() + "/" + name
-	}
-	return e
 }
 
 // asker is who asked, for people.

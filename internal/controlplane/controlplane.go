@@ -104,13 +104,12 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 		Clock:       c.Clock,
 		Log:         c.Log,
 		Metrics:     metrics,
-		Register: func(r grpc.ServiceRegistrar) {
-			agentv1alpha1.RegisterRenewalServer(r, issuer.NewRenewals(cp.issuer, cp.pipeline, c.Clock, c.Log))
-		},
 	})
 	if err != nil {
 		return nil, err
 	}
+	agentv1alpha1.RegisterProxiesServer(cp.ads, cp.remoteProxies())
+	agentv1alpha1.RegisterRenewalServer(cp.ads, issuer.NewRenewals(cp.issuer, cp.pipeline, c.Clock, c.Log))
 	return cp, cp.listen(ctx, c)
 }
 
@@ -209,6 +208,6 @@ func (cp *ControlPlane) joinServer() *grpc.Server {
 func (cp *ControlPlane) adminServer() *grpc.Server {
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 10))
 	agentv1alpha1.RegisterAdminServer(s, issuer.NewAdmin(cp.issuer, cp.pipeline, cp.clock, cp.log))
-	agentv1alpha1.RegisterProxiesServer(s, proxies{cp: cp})
+	agentv1alpha1.RegisterProxiesServer(s, cp.localProxies())
 	return s
 }

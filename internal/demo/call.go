@@ -57,6 +57,9 @@ const (
 
 // Want is the expected outcome. Status 0 is a connection that is refused before HTTP.
 type Want struct {
+	// Refused is met by every layer that refuses, with whatever status; the Reason counts where the layer tells one.
+	Refused bool
+
 	Status int
 	Layer  Layer
 	Reason string
@@ -78,6 +81,9 @@ type Result struct {
 
 // As reports whether the result is the expected one.
 func (r Result) As(w Want) bool {
+	if w.Refused {
+		return r.Layer != LayerNone && r.Status < http.StatusInternalServerError && (r.Reason == "" || r.Reason == w.Reason)
+	}
 	return r.Status == w.Status && r.Layer == w.Layer && r.Reason == w.Reason
 }
 

@@ -22,6 +22,7 @@ func required() []requirement {
 		{"relayed resources", "prove", "FuzzRelayed"},
 		{"tables", "authz", "FuzzDecodeTable"},
 		{"CheckRequests", "authz/extauthz", "FuzzCheck"},
+		{"encoded CheckRequests", "authz/extauthz", "FuzzScan"},
 		{"x-forwarded-client-cert headers", "authz/extauthz", "FuzzXFCC"},
 		{"discovery requests", "xds/delta", "FuzzConversation"},
 		{"discovery requests for the state of the world", "xds/sotw", "FuzzConversation"},

@@ -41,6 +41,7 @@ type World struct {
 	roots     *issuer.Issuer
 	signer    jose.Signer
 	audiences map[string]string // by iss
+	rules     []Rule
 	grants    map[string]string // file:line:col by name
 	chains    map[identity.WorkloadID][][]byte
 }
@@ -57,7 +58,7 @@ func Open(ctx context.Context, s pipeline.Source, at time.Time) (*World, pipelin
 		return nil, pipeline.Report{}, fmt.Errorf("throw-away key: %w", err)
 	}
 	bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) {
-		return w.roots.Bundles(at, domains...)
+		return w.roots.Bundles(at.Add(-issueAhead), domains...)
 	}
 	mesh, report, err := pipeline.Try(ctx, over, bundles)
 	if err != nil || mesh == nil {
@@ -114,6 +115,12 @@ func (o *overlay) Load(ctx context.Context) ([]v1alpha1.File, []v1alpha1.Problem
 				}
 			case *v1alpha1.Grant:
 				o.world.grants[d.Name().Value] = d.Pos.String()
+				o.world.rules = append(o.world.rules, Rule{Owner: d.Owner(), Name: d.Name().Value, Grant: true, Position: d.Pos.String()})
+			case *v1alpha1.AccessPolicy:
+				for _, r := range d.Spec.Rules {
+					name := d.Name().Value + "/" + r.Name.Value
+					o.world.rules = append(o.world.rules, Rule{Owner: d.Owner(), Name: name, Position: r.Pos.String()})
+				}
 			}
 		}
 	}
@@ -174,7 +181,7 @@ func (w *World) caller(table *authz.Table, uri string) (authz.Caller, error) {
 	}
 	chain, made := w.chains[id]
 	if !made {
-		if chain, err = w.issue(id); err != nil {
+		if chain, err = w.issue(id, w.at.Add(-issueAhead+time.Duration(len(w.chains))*issuePace)); err != nil {
 			return authz.Caller{}, fmt.Errorf("%s: %w", id, err)
 		}
 		w.chains[id] = chain
@@ -182,8 +189,15 @@ func (w *World) caller(table *authz.Table, uri string) (authz.Caller, error) {
 	return table.Caller(chain[0], chain[1:], w.at), nil
 }
 
-// issue makes an SVID's chain, leaf first.
-func (w *World) issue(id identity.WorkloadID) ([][]byte, error) {
+// An issuer gives so many SVIDs in a second and no more, and all questions are of one moment. So each caller gets its own
+// a little later than the one before, beginning when the roots are made: so long ago that an SVID outlives it.
+const (
+	issueAhead = issuer.DefaultTTL / 2
+	issuePace  = 10 * time.Millisecond
+)
+
+// issue makes an SVID's chain at a time, leaf first.
+func (w *World) issue(id identity.WorkloadID, at time.Time) ([][]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
@@ -197,14 +211,14 @@ func (w *World) issue(id identity.WorkloadID) ([][]byte, error) {
 		return nil, fmt.Errorf("certificate request: %w", err)
 	}
 	// The root of a trust domain that no document names is made as well: such a caller exists, and is refused.
-	if _, err := w.roots.Bundles(w.at, id.Tenant().TrustDomain()); err != nil {
+	if _, err := w.roots.Bundles(w.at.Add(-issueAhead), id.Tenant().TrustDomain()); err != nil {
 		return nil, fmt.Errorf("throw-away root: %w", err)
 	}
-	token, _, err := w.roots.CreateToken(id, time.Hour, w.at)
+	token, _, err := w.roots.CreateToken(id, time.Hour, at)
 	if err != nil {
 		return nil, err
 	}
-	svid, err := w.roots.Issue(csr, token, func(string) (identity.WorkloadID, bool) { return id, true }, w.at)
+	svid, err := w.roots.Issue(csr, token, func(string) (identity.WorkloadID, bool) { return id, true }, at)
 	if err != nil {
 		return nil, err
 	}

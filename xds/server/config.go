@@ -7,7 +7,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
-	"google.golang.org/grpc"
 
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/xds"
@@ -23,7 +22,7 @@ type Snapshots interface {
 	Subscribe() (changed <-chan struct{}, stop func())
 }
 
-// Config is what a Server needs. All fields but Register and Limits are required.
+// Config is what a Server needs. All fields but Limits are required.
 type Config struct {
 	// Certificate is the control plane's own SVID.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
@@ -33,8 +32,6 @@ type Config struct {
 	Clock     func() time.Time
 	Log       *zap.Logger
 	Metrics   *Metrics
-	// Register adds what else agents are answered on this listener, where the handshake has proved who asks; nil: nothing.
-	Register func(grpc.ServiceRegistrar)
 	// Limits are DefaultLimits where they are zero.
 	Limits Limits
 }
