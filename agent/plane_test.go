@@ -64,15 +64,19 @@ func newPlaneWith(t *testing.T, o issuer.Options) *plane {
 	}
 	p := &plane{t: t, issuer: i, files: tenancytest.TwoTenantsFiles(t), changed: make(chan struct{}, 1)}
 	ports, number := map[string]string{}, regexp.MustCompile(`\b20[0-9]{3}\b`)
+	var held []net.Listener           // until all ports are found, else one may be found twice
 	for path, text := range p.files { // another test may use the example's ports
 		p.files[path] = number.ReplaceAllStringFunc(text, func(port string) string {
 			if ports[port] == "" {
 				l := p.listen("127.0.0.1:0")
 				ports[port] = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-				_ = l.Close()
+				held = append(held, l)
 			}
 			return ports[port]
 		})
+	}
+	for _, l := range held {
+		_ = l.Close()
 	}
 	p.publish()
 	bundle, _ := p.bundles.Get(p.model.Mapping().Platform())

@@ -149,11 +149,11 @@ func startStatic(t *testing.T) *static {
 		"--asker", acmeOrders, "--http-listen", http)
 	eventually(t, 15*time.Second, "the decision point is ready", func(ctx context.Context) bool { return ready(ctx, http) })
 
-	secrets := strings.NewReplacer("certs/", certs+"/", "path: certs", "path: "+certs).Replace(string(readFile(t, "../examples/envoy-static/sds.yaml")))
+	secrets := strings.NewReplacer("certs/", certs+"/", "path: ./certs", "path: "+certs).Replace(string(readFile(t, "../examples/envoy-static/sds.yaml")))
 	write(t, filepath.Join(work, "sds.yaml"), secrets)
 	s.certs = certs
 	text := strings.NewReplacer(
-		"certs/", certs+"/", "path: sds.yaml", "path: "+filepath.Join(work, "sds.yaml"), "path: authz.sock", "path: "+filepath.Join(work, "authz.sock"), "path: admin.sock", "path: "+filepath.Join(work, "admin.sock"),
+		"certs/", certs+"/", "path: ./sds.yaml", "path: "+filepath.Join(work, "sds.yaml"), "path: authz.sock", "path: "+filepath.Join(work, "authz.sock"), "path: admin.sock", "path: "+filepath.Join(work, "admin.sock"),
 		"port_value: 20081", fmt.Sprintf("port_value: %d", s.port),
 		"port_value: 20281", fmt.Sprintf("port_value: %d", app.Listener.Addr().(*net.TCPAddr).Port),
 	).Replace(string(readFile(t, "../examples/envoy-static/envoy.yaml")))
