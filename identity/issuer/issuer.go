@@ -58,6 +58,8 @@ type Options struct {
 	// MaxOutstanding is how many SVIDs of one tenant may live at a time, those that were renewed left out; zero is
 	// DefaultMaxOutstanding. At the bound nobody joins, and everybody renews.
 	MaxOutstanding int
+	// Unlimited leaves the rates out. It is for roots that are thrown away, where nobody's runaway needs a bound.
+	Unlimited bool
 	// Log is told what an operator should know of the state; nil: nobody is.
 	Log *zap.Logger
 }
@@ -83,6 +85,7 @@ type Issuer struct {
 	ttl         time.Duration
 	rootKey     identity.KeyKind
 	outstanding int
+	unlimited   bool
 	store       store
 	keys        Keys
 	tokens      *tokens
@@ -143,6 +146,7 @@ func newIssuer(s store, o Options) (*Issuer, error) {
 		ttl:         o.TTL,
 		rootKey:     o.RootKey,
 		outstanding: o.MaxOutstanding,
+		unlimited:   o.Unlimited,
 		store:       s,
 		keys:        o.Keys,
 		tokens:      t,
@@ -383,7 +387,7 @@ func (i *Issuer) give(a *authority, id identity.WorkloadID, public crypto.Public
 
 // allow counts an attempt with a good token or certificate against the limits.
 func (i *Issuer) allow(id identity.WorkloadID, now time.Time) bool {
-	return limiter(&i.limits, id, rate.Every(perWorkloadEvery), perWorkloadBurst).AllowN(now, 1) &&
+	return i.unlimited || limiter(&i.limits, id, rate.Every(perWorkloadEvery), perWorkloadBurst).AllowN(now, 1) &&
 		limiter(&i.tenants, id.Tenant().TrustDomain(), perTenantPerSec, perTenantBurst).AllowN(now, 1) &&
 		i.overall.AllowN(now, 1)
 }

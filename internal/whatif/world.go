@@ -50,7 +50,7 @@ type World struct {
 func Open(ctx context.Context, s pipeline.Source, at time.Time) (*World, pipeline.Report, error) {
 	w := &World{at: at, audiences: map[string]string{}, grants: map[string]string{}, chains: map[identity.WorkloadID][][]byte{}}
 	var err error
-	if w.roots, err = issuer.OpenMemory(issuer.Options{}); err != nil {
+	if w.roots, err = issuer.OpenMemory(issuer.Options{Unlimited: true}); err != nil {
 		return nil, pipeline.Report{}, fmt.Errorf("throw-away roots: %w", err)
 	}
 	over := &overlay{Source: s, world: w}
