@@ -82,6 +82,11 @@ e2e: ## End-to-end tests on real Envoys
 	@$(call say,end-to-end tests on real Envoys)
 	@$(envoy); go test -count=1 -timeout 10m -v ./e2e/...
 
+.PHONY: test-tcp
+test-tcp: ## A real PostgreSQL as a TCP service of a tenant, and as a shared one (installs Debian's package where this is root)
+	@$(call say,a real PostgreSQL behind real Envoys)
+	@$(envoy); scripts/tcp-test.sh
+
 .PHONY: test-compose
 test-compose: ## The compose stack on a Docker engine, started where none runs (COMPOSE="docker compose": with that one)
 	@$(call say,the compose stack$(,) its checker$(,) and attacks from within)

@@ -108,12 +108,17 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	defer stopInner()
 
 	events, reports := make(chan event), newLatest[delta.Report]()
-	down := newDownstream(to, reports, extauthz.New(ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock), a.log)
+	unknown := newUnknownKeys(a.log)
+	decide := extauthz.New(
+		ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock, extauthz.WithUnknownKeys(unknown.add),
+	)
+	down := newDownstream(to, reports, decide, a.log)
 	var present atomic.Pointer[tls.Certificate]
 	present.Store(&own.cert)
 	up := &upstream{
-		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, renewed: make(chan struct{}, 1),
-		creds: credentials.NewTLS(a.anchor.tls(present.Load)),
+		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, unknown: unknown,
+		renewed: make(chan struct{}, 1),
+		creds:   credentials.NewTLS(a.anchor.tls(present.Load)),
 	}
 	a.setIdentity(own)
 	renewals := make(chan svid)

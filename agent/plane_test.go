@@ -51,6 +51,7 @@ type plane struct {
 	bundles identity.Bundles
 	server  *server.Server
 	changed chan struct{}
+	unknown chan string // of whom a key is unknown, and to whom
 	hostile func(w identity.WorkloadID, s xds.Snapshot) xds.Snapshot
 }
 
@@ -62,9 +63,9 @@ func newPlaneWith(t *testing.T, o issuer.Options) *plane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plane{t: t, issuer: i, files: tenancytest.TwoTenantsFiles(t), changed: make(chan struct{}, 1)}
+	p := &plane{t: t, issuer: i, files: tenancytest.TwoTenantsFiles(t), changed: make(chan struct{}, 1), unknown: make(chan string, 10)}
+	var held []net.Listener
 	ports, number := map[string]string{}, regexp.MustCompile(`\b20[0-9]{3}\b`)
-	var held []net.Listener           // until all ports are found, else one may be found twice
 	for path, text := range p.files { // another test may use the example's ports
 		p.files[path] = number.ReplaceAllStringFunc(text, func(port string) string {
 			if ports[port] == "" {
@@ -137,7 +138,8 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 	}
 	s, err := server.New(server.Config{
 		Certificate: certificate, Snapshots: p, Clock: time.Now, Log: zap.NewNop(), Metrics: metrics,
-		Verifier: func() identity.Verifier { return identity.NewVerifier(p.Mapping(), p.bundles) },
+		Verifier:   func() identity.Verifier { return identity.NewVerifier(p.Mapping(), p.bundles) },
+		UnknownKey: func(w identity.WorkloadID, issuer string) { p.unknown <- w.String() + " " + issuer },
 	})
 	if err != nil {
 		p.t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+
+	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 )
 
 const (
@@ -30,6 +32,7 @@ type upstream struct {
 	node    string
 	log     *zap.Logger
 	events  chan<- event
+	unknown *unknownKeys
 	renewed chan struct{} // holds a notice when the stream is to be opened again with a new SVID
 }
 
@@ -88,6 +91,7 @@ func (u *upstream) once(agent context.Context) (heard bool, err error) {
 	out := newOutbox()
 	var sender sync.WaitGroup
 	sender.Go(func() { out.pump(ctx, stream.Send) })
+	sender.Go(func() { u.unknown.tell(ctx, agentv1alpha1.NewKeysClient(conn)) })
 	sender.Go(func() {
 		select {
 		case <-u.renewed:

@@ -56,7 +56,7 @@ func narrow(i *agentv1alpha1.TokenIssuer, tenants map[string]bool) *agentv1alpha
 	return &agentv1alpha1.TokenIssuer{
 		Name: i.GetName(), Issuer: i.GetIssuer(), Audiences: i.GetAudiences(),
 		TenantClaim: i.GetTenantClaim(), RolesClaim: i.GetRolesClaim(),
-		MaxLifetimeSeconds: i.GetMaxLifetimeSeconds(), Jwks: i.GetJwks(),
+		MaxLifetimeSeconds: i.GetMaxLifetimeSeconds(), Jwks: i.GetJwks(), Format: i.GetFormat(),
 		Tenants: slices.DeleteFunc(slices.Clone(i.GetTenants()), func(name string) bool { return !tenants[name] }),
 	}
 }

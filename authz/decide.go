@@ -58,6 +58,7 @@ type Token struct {
 	claims  identity.Claims
 	proof   string // the version of the Table whose issuers' keys verified it
 	reason  Reason // why nothing is verified
+	lacking string // the issuer that does not have the key which the token names
 }
 
 // Token verifies a bearer token by the issuers of the Table.
@@ -67,13 +68,21 @@ func (t *Table) Token(compact string, now time.Time) Token {
 	}
 	c, err := t.tokens.Verify(compact, now)
 	if err != nil {
-		return Token{present: true, reason: tokenReason(err)}
+		t := Token{present: true, reason: tokenReason(err)}
+		if unknown, ok := errors.AsType[*identity.UnknownKeyError](err); ok {
+			t.lacking = unknown.Issuer
+		}
+		return t
 	}
 	return Token{present: true, claims: c, proof: t.version}
 }
 
 // InvalidToken is a token that cannot be read, or more than one.
 func InvalidToken() Token { return Token{present: true, reason: TokenInvalid} }
+
+// Lacks is the name of the token issuer that does not have the key which the token names, where that is why it is not
+// verified.
+func (t Token) Lacks() string { return t.lacking }
 
 // Claims are what the token asserts; zero where there is none or it is not verified.
 func (t Token) Claims() identity.Claims { return t.claims }
@@ -83,7 +92,7 @@ type Input struct {
 	Caller  Caller
 	Token   Token
 	Service ServiceRef
-	// Method and Path are the request's, untouched.
+	// Method and Path are the request's, untouched; both are empty for a TCP connection.
 	Method, Path string
 	Now          time.Time
 }
@@ -173,6 +182,8 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 		return token.reason, false
 	case token.proof != t.version:
 		return TokenInvalid, false
+	case in.Now.Before(token.claims.Begins()):
+		return TokenInvalid, false
 	case !in.Now.Before(token.claims.Expires()):
 		return TokenExpired, false
 	case !token.claims.Tenant().Same(in.Caller.ID().Tenant()):
@@ -183,6 +194,9 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 
 // find is the first rule that names the caller and covers the call.
 func (s *service) find(in *Input) *rule {
+	if s.tcp != 0 {
+		return s.findTCP(in)
+	}
 	path, ok := canonicalPath(in.Path)
 	c := s.call(in)
 	if c.caller < 0 || !ok {
@@ -190,6 +204,23 @@ func (s *service) find(in *Input) *rule {
 	}
 	return s.paths.find(path[1:], &c, nil)
 }
+
+// findTCP is the first rule that lets the caller connect. A request is no connection: it is covered by none.
+func (s *service) findTCP(in *Input) *rule {
+	c := s.call(in)
+	if in.isRequest() {
+		return nil
+	}
+	for _, r := range s.rules {
+		if r.names(&c) && r.holds(&c) {
+			return r
+		}
+	}
+	return nil
+}
+
+// isRequest tells an HTTP request from a TCP connection: it has a method and a path.
+func (in *Input) isRequest() bool { return in.Method != "" || in.Path != "" }
 
 // call is what the service's rules are asked about.
 func (s *service) call(in *Input) call {

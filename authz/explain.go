@@ -119,7 +119,11 @@ func passedText(step int, t *Table, in *Input) string {
 		}
 		return fmt.Sprintf("%s %s, a workload of %s", in.Caller.ID(), how, tenant)
 	case stepDestination:
-		return fmt.Sprintf("%s/%s is a service, port %s", t.tenant, in.Service.Name(), in.Service.Port())
+		what := "is a service"
+		if in.Service.TCP() {
+			what = "takes TCP connections"
+		}
+		return fmt.Sprintf("%s/%s %s, port %s", t.tenant, in.Service.Name(), what, in.Service.Port())
 	case stepTenant:
 		if tenant.Same(t.tenant) {
 			return "caller and destination are of one tenant"
@@ -138,6 +142,8 @@ func tokenText(in *Input) string {
 		agentv1alpha1.TokenMode_TOKEN_MODE_OPTIONAL: "optional", agentv1alpha1.TokenMode_TOKEN_MODE_REQUIRED: "required",
 	}[in.Service.s.token]
 	switch {
+	case in.Service.TCP():
+		return "a TCP connection carries none"
 	case mode == "":
 		return "the service reads no tokens"
 	case !in.Token.present:
@@ -165,6 +171,7 @@ func rulesText(e Explanation) string {
 // verdicts asks every rule of the service.
 func (s *service) verdicts(in *Input) []RuleVerdict {
 	path, ok := canonicalPath(in.Path)
+	tcp := s.tcp != 0
 	c := s.call(in)
 	all := make([]RuleVerdict, 0, len(s.rules))
 	for _, r := range s.rules {
@@ -174,6 +181,9 @@ func (s *service) verdicts(in *Input) []RuleVerdict {
 			v.Fails, v.Text = "caller", "it does not name the caller"
 		case !r.holds(&c):
 			v.Fails, v.Text = "notAfter", "it is void since "+rfc3339(r.until)
+		case tcp && !in.isRequest():
+		case tcp:
+			v.Fails, v.Text = "method", "it is for TCP connections, which have none"
 		case !r.hasMethod(&c):
 			v.Fails, v.Text = "method", "it is for "+strings.Join(r.methods, ", ")
 		case !ok:

@@ -95,6 +95,17 @@ func (w *world) orders(mode agentv1alpha1.TokenMode, rules ...*ruleMsg) *tableMs
 	return m
 }
 
+// db is acme's Table of one TCP service, at port 9000, with rules for web.
+func (w *world) db(rules ...string) *tableMsg {
+	m := w.base("acme", acmeOrders)
+	s := &serviceMsg{Name: "db", Port: "sql", TcpPort: 9000, Accounts: []string{acmeOrders}}
+	for _, name := range rules {
+		s.Rules = append(s.Rules, &ruleMsg{Name: "db/" + name, From: []string{acmeWeb}})
+	}
+	m.Services = []*serviceMsg{s}
+	return m
+}
+
 // billing is the platform's Table of one shared service.
 func (w *world) billing(mode agentv1alpha1.TokenMode, rules []*ruleMsg, grants ...*grantMsg) *tableMsg {
 	m := w.base("platform", platformBill)

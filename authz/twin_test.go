@@ -99,12 +99,12 @@ func twinDecide(table *tableMsg, c twinCall) (reason, rule string) {
 	}
 	// A rule allows it.
 	for _, r := range dest.GetRules() {
-		if slices.Contains(r.GetFrom(), c.caller.id) && twinCovers(r.GetMethods(), r.GetPaths(), c) && twinRole(dest, r.GetRoles(), c) {
+		if slices.Contains(r.GetFrom(), c.caller.id) && twinCovers(dest, r.GetMethods(), r.GetPaths(), c) && twinRole(dest, r.GetRoles(), c) {
 			return "allowed", r.GetName()
 		}
 	}
 	for _, g := range dest.GetGrants() {
-		if slices.Contains(g.GetFrom(), c.caller.id) && twinCovers(g.GetMethods(), g.GetPaths(), c) &&
+		if slices.Contains(g.GetFrom(), c.caller.id) && twinCovers(dest, g.GetMethods(), g.GetPaths(), c) &&
 			c.now.Before(time.Unix(g.GetNotAfter(), 0)) {
 			return "allowed", g.GetName()
 		}
@@ -140,7 +140,10 @@ func twinRole(dest *serviceMsg, roles []string, c twinCall) bool {
 	return false
 }
 
-func twinCovers(methods, patterns []string, c twinCall) bool {
+func twinCovers(dest *serviceMsg, methods, patterns []string, c twinCall) bool {
+	if dest.GetTcpPort() > 0 {
+		return c.method == "" && c.path == "" // a connection, no request
+	}
 	if !slices.Contains(methods, c.method) {
 		return false
 	}
@@ -381,7 +384,12 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 		}
 		for i := range rapid.IntRange(1, 3).Draw(r, "services") {
 			s := &serviceMsg{Name: fmt.Sprintf("s%d", i), Port: "http", Token: rapid.SampledFrom(tokenModes[:]).Draw(r, "mode"), Accounts: []string{m.GetWorkload()}}
-			if s.GetToken() == tokenRequired {
+			methods, paths, roles := methods, paths, roles
+			if rapid.IntRange(0, 3).Draw(r, "tcp") == 0 {
+				s.TcpPort, s.Token = uint32(9000+i), tokenNone
+				nothing := rapid.Just([]string(nil))
+				methods, paths, roles = nothing, nothing, nothing
+			} else if s.GetToken() == tokenRequired {
 				s.Sensitivity = classes.Draw(r, "class")
 			}
 			for j := range rapid.IntRange(0, 4).Draw(r, "rules") {
@@ -416,6 +424,14 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 				Path: rapid.SampledFrom([]string{
 					"/", "/orders", "/orders/7", "/orders/7/lines/", "/orders/7/lines/8", "/b/x", "/a/b/c?d", "//", "/%2e",
 				}).Draw(r, "path"),
+			}
+			switch rapid.IntRange(0, 5).Draw(r, "connection") {
+			case 0:
+				in.Method = ""
+			case 1:
+				in.Path = ""
+			case 2, 3:
+				in.Method, in.Path = "", ""
 			}
 			compare(r, m, table, caller, token, in, twinCall{service: owner + "/" + dest})
 		}

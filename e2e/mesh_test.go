@@ -27,6 +27,12 @@ func startMesh(t testing.TB, before ...func(dir string)) *demo.Mesh {
 	for _, change := range before {
 		change(dir)
 	}
+	return startMeshOf(t, dir)
+}
+
+// startMeshOf runs the mesh of a configuration directory until the test ends.
+func startMeshOf(t testing.TB, dir string) *demo.Mesh {
+	t.Helper()
 	m, err := demo.Start(t.Context(), demo.Config{
 		Dir: dir, State: shortDir(t), Envoy: realenvoy.Path(t),
 		Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),

@@ -18,6 +18,8 @@ const (
 	// A client drops an idle connection before the server does, so that no request meets a closing connection.
 	serverIdle = 10 * time.Minute
 	clientIdle = 5 * time.Minute
+	// tcpIdle ends a TCP connection on which nothing moves; pools of databases keep theirs for long.
+	tcpIdle = time.Hour
 
 	handshakeTimeout    = 10 * time.Second
 	inspectTimeout      = 5 * time.Second
@@ -31,6 +33,7 @@ const (
 	streamWindow        = 64 << 10
 	connectionWindow    = 1 << 20
 	connectionBuffer    = 32 << 10
+	maxEarlyData        = 1 << 10
 	maxConnections      = 1024
 	maxRequests         = 1024
 	maxRetries          = 3

@@ -27,6 +27,7 @@ const (
 	lintWindow       = 16 << 20
 	lintMinWindow    = 65_535 // of HTTP/2
 	lintBuffer       = 1 << 20
+	lintEarlyData    = 16 << 10
 	lintBreaker      = 100_000
 	lintBody         = 64 << 10
 )

@@ -6,6 +6,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/tcp/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -37,6 +38,16 @@ func MeshProtocol(life time.Duration) (map[string]*anypb.Any, error) {
 // AppProtocol is how a sidecar speaks to its application: HTTP/1.1, or HTTP/2 to a gRPC server.
 func AppProtocol(grpc bool) (map[string]*anypb.Any, error) {
 	return clientProtocol(grpc, connectionLife)
+}
+
+// TCPProtocol is for clusters of TCP services and their applications: nobody reads what is sent. How long connections live
+// is said where they are taken.
+func TCPProtocol() (map[string]*anypb.Any, error) {
+	options, err := pack(&tcpv3.TcpProtocolOptions{IdleTimeout: seconds(clientIdle)})
+	if err != nil {
+		return nil, err
+	}
+	return map[string]*anypb.Any{tcpProtocolsName: options}, nil
 }
 
 func clientProtocol(h2 bool, life time.Duration) (map[string]*anypb.Any, error) {

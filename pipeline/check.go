@@ -30,14 +30,14 @@ type Report struct {
 func (r Report) Clean() bool { return len(r.Problems) == 0 && r.Counterexample == nil }
 
 // Check judges what a source holds as Run would, without keeping or publishing anything: every owner's newest documents
-// together. The error is of the source or of the bundles.
-func Check(ctx context.Context, s Source, bundles Bundles) (Report, error) {
-	_, r, err := Try(ctx, s, bundles)
+// together. The error is of the source or of the bundles. keySets may be nil: then issuers that publish their keys have none.
+func Check(ctx context.Context, s Source, bundles Bundles, keySets KeySets) (Report, error) {
+	_, r, err := Try(ctx, s, bundles, keySets)
 	return r, err
 }
 
 // Try is Check, and gives what Run would publish; nil where the Report is not clean.
-func Try(ctx context.Context, s Source, bundles Bundles) (*Generation, Report, error) {
+func Try(ctx context.Context, s Source, bundles Bundles, keySets KeySets) (*Generation, Report, error) {
 	files, found, revision, err := s.Load(ctx)
 	if err != nil {
 		return nil, Report{}, err
@@ -49,7 +49,7 @@ func Try(ctx context.Context, s Source, bundles Bundles) (*Generation, Report, e
 	for _, owner := range slices.Sorted(maps.Keys(newest)) {
 		problems = append(problems, newest[owner].problems...)
 	}
-	b := builder{bundles: bundles}
+	b := builder{bundles: bundles, keySets: keySets}
 	made, more := b.make(newest)
 	if b.trouble != nil {
 		return nil, Report{}, b.trouble

@@ -15,7 +15,7 @@ import (
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	s := newShelf(tenancytest.TwoTenantsFiles(t))
-	r, err := pipeline.Check(t.Context(), s, bundles(t))
+	r, err := pipeline.Check(t.Context(), s, bundles(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestCheck(t *testing.T) {
 	s.edit(t, globexOrders, "services: [web]", "services: [nobody]")
 	s.edit(t, billing, "tenant: acme", "tenant: initech")
 	s.put("stray.yaml", "kind: Service")
-	r, err = pipeline.Check(t.Context(), s, bundles(t))
+	r, err = pipeline.Check(t.Context(), s, bundles(t), nil)
 	if err != nil || r.Clean() {
 		t.Fatalf("clean, %v", err)
 	}
@@ -71,7 +71,7 @@ func TestCheckTellsProblemsOfTests(t *testing.T) {
 		s.put(path, text)
 	}
 	s.problems = []v1alpha1.Problem{v1alpha1.FileProblem("tenants/globex/tests/link.yaml", v1alpha1.CodeUnreadable, "", "cannot be read")}
-	g, r, err := pipeline.Try(t.Context(), s, bundles(t))
+	g, r, err := pipeline.Try(t.Context(), s, bundles(t), nil)
 	if err != nil || g == nil || !r.Clean() {
 		t.Fatalf("the rest is not accepted: %v, %v", r.Problems, err)
 	}
@@ -89,7 +89,7 @@ func TestCheckTellsProblemsOfTests(t *testing.T) {
 
 	// Where the rest has problems, it still says what is wrong with each test alone.
 	s.put("mesh.yaml", "")
-	if g, r, err = pipeline.Try(t.Context(), s, bundles(t)); err != nil || g != nil || len(r.TestProblems) == 0 || len(r.Tests) > 0 {
+	if g, r, err = pipeline.Try(t.Context(), s, bundles(t), nil); err != nil || g != nil || len(r.TestProblems) == 0 || len(r.Tests) > 0 {
 		t.Errorf("%d problems of tests, %v", len(r.TestProblems), err)
 	}
 }
@@ -145,11 +145,11 @@ func TestCheckCannotLook(t *testing.T) {
 	s := newShelf(tenancytest.TwoTenantsFiles(t))
 	trouble := errors.New("trouble")
 	none := func(...identity.TrustDomain) (identity.Bundles, error) { return identity.Bundles{}, trouble }
-	if _, err := pipeline.Check(t.Context(), s, none); !errors.Is(err, trouble) {
+	if _, err := pipeline.Check(t.Context(), s, none, nil); !errors.Is(err, trouble) {
 		t.Errorf("bundles: %v", err)
 	}
 	s.fail(trouble)
-	if _, err := pipeline.Check(t.Context(), s, bundles(t)); !errors.Is(err, trouble) {
+	if _, err := pipeline.Check(t.Context(), s, bundles(t), nil); !errors.Is(err, trouble) {
 		t.Errorf("source: %v", err)
 	}
 }

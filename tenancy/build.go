@@ -24,10 +24,12 @@ func Build(in Input) (*Model, []v1alpha1.Problem) {
 	b.readAskers()
 	b.readOperators()
 	b.shareLoopback()
+	b.partPorts()
 	b.claimAddresses()
 	b.readIssuers()
 	b.readPolicies()
 	b.readGrants()
+	b.readDestinations()
 	if len(b.problems) > 0 {
 		return nil, v1alpha1.SortProblems(b.problems)
 	}

@@ -103,8 +103,14 @@ func (d digester) service(s Service) {
 	d.number(uint64(s.s.port.Number))
 	d.number(uint64(s.s.port.AppPort))
 	d.number(uint64(s.s.port.Protocol))
+	d.flag(s.s.port.ServerFirst)
 	d.endpoints(s.s.endpoints)
 	d.number(uint64(s.s.outbound))
+	list(d, s.s.tcp, func(o OutboundTCP) {
+		d.number(uint64(o.Port))
+		d.flag(o.Shared)
+		d.text(o.Service)
+	})
 	d.number(uint64(s.s.token))
 	d.flag(s.s.forward)
 	d.text(s.s.sensitivity.Class)
@@ -159,11 +165,13 @@ func (d digester) asker(a Asker) {
 func (d digester) issuer(i identity.TokenIssuer) {
 	c := i.Config()
 	d.text(c.Name)
+	d.number(uint64(c.Format)) //nolint:gosec // one of a few
 	d.text(c.Issuer)
 	d.texts(c.Audiences)
 	list(d, c.Tenants, d.tenant)
 	d.text(c.TenantClaim)
 	d.text(c.RolesClaim)
+	d.mapping(c.Mapping)
 	d.text(c.MaxLifetime.String())
 	d.text(string(c.JWKS))
 }

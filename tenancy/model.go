@@ -17,6 +17,9 @@ type Input struct {
 	Documents []v1alpha1.Document
 	// Files are the JWKS files that the documents may name, by path from the configuration directory.
 	Files map[string][]byte
+	// KeySets are the published key sets that are known, by URI. An issuer whose set is not among them has no keys yet,
+	// which is no problem: nothing that it signs is believed.
+	KeySets map[string]identity.KeySet
 	// Bundles are the roots of the platform's trust domain and of every tenant's; see TrustDomains.
 	Bundles identity.Bundles
 	// Previous is the model before, which says who held an address first; nil for the first model.

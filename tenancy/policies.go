@@ -30,7 +30,7 @@ func (b *builder) readPolicies() {
 			rule := Rule{Name: r.Name.Value, Policy: doc.Metadata.Name.Value, Pos: r.Pos.String()}
 			rule.From = b.from(d, owner, r.From)
 			rule.Roles = b.roles(s, r.From.Roles)
-			rule.Methods, rule.Paths = b.to(r.To)
+			rule.Methods, rule.Paths = b.to(s, r.Pos, r.To)
 			if d.ruled += rule.bytes(); d.ruled > maxRuleBytes {
 				b.reportAt(r.Pos, v1alpha1.CodeTooMuch, "", "with this rule the rules and their callers are more than %d MiB", maxRuleBytes>>20)
 				continue
@@ -78,7 +78,11 @@ func (b *builder) roles(s *draftService, roles []v1alpha1.String) []string {
 	for _, r := range roles {
 		b.name(r, "a role")
 	}
-	if len(roles) > 0 && s != nil && !s.broken && s.token == TokenNone {
+	switch {
+	case len(roles) == 0 || s == nil || s.broken || s.token != TokenNone:
+	case s.port.Protocol == TCP:
+		b.reportAt(roles[0].Pos, v1alpha1.CodeNotOfTCP, "remove roles", "service %s speaks TCP: a connection carries no token, so it has no role", v1alpha1.Quote(s.name))
+	default:
 		b.reportAt(roles[0].Pos, v1alpha1.CodeRolesWithoutToken, "set token: optional or required on the Service",
 			"service %s reads no tokens, so no call has a role", v1alpha1.Quote(s.name))
 	}
@@ -121,7 +125,7 @@ func (b *builder) readGrants() {
 				"service %s has no ports, so nobody calls it", v1alpha1.Quote(doc.Spec.Service.Value))
 		}
 		grant := Grant{Name: doc.Metadata.Name.Value, NotAfter: doc.Spec.NotAfter.Value}
-		grant.Methods, grant.Paths = b.to(doc.Spec.To)
+		grant.Methods, grant.Paths = b.to(s, doc.Spec.Pos, doc.Spec.To)
 		if t := b.tenant(doc.Spec.Tenant); t != nil {
 			t.grants[doc.Spec.Service.Value] = append(t.grants[doc.Spec.Service.Value], grant)
 		}

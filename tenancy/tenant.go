@@ -134,6 +134,8 @@ const (
 	HTTP Protocol = iota + 1
 	// GRPC is HTTP/2 towards the application.
 	GRPC
+	// TCP is bytes that no proxy reads.
+	TCP
 )
 
 // String is the protocol as documents write it.
@@ -143,6 +145,8 @@ func (p Protocol) String() string {
 		return "HTTP"
 	case GRPC:
 		return "GRPC"
+	case TCP:
+		return "TCP"
 	default:
 		return "unknown"
 	}
@@ -154,6 +158,16 @@ type Port struct {
 	// Number is the port that callers name, AppPort where the application listens on loopback.
 	Number, AppPort uint16
 	Protocol        Protocol
+	// ServerFirst says, for TCP, that the application sends the first bytes.
+	ServerFirst bool
+}
+
+// OutboundTCP is a loopback port of a sidecar that leads to one TCP service.
+type OutboundTCP struct {
+	Port uint16
+	// Shared tells a shared service from one of the tenant's own; Service is its name.
+	Shared  bool
+	Service string
 }
 
 // Service is a service of the tenant that the handle reaches.
@@ -166,6 +180,7 @@ type service struct {
 	port      Port // zero: none
 	endpoints []netip.AddrPort
 	outbound  uint16
+	tcp       []OutboundTCP
 	token     TokenMode
 	forward   bool
 
@@ -195,8 +210,13 @@ func (s Service) Port() (Port, bool) { return s.get().port, s.get().port.Number 
 // same port.
 func (s Service) Endpoints() []netip.AddrPort { return slices.Clone(s.get().endpoints) }
 
-// Outbound is the loopback port where its sidecar takes the application's own calls.
+// Outbound is the loopback port where its sidecar takes the application's own calls to HTTP and GRPC services.
 func (s Service) Outbound() (uint16, bool) { return s.get().outbound, s.get().outbound != 0 }
+
+// OutboundTCP are the loopback ports where its sidecar takes the application's own connections to TCP services, in the
+// order of the document. One of the tenant's own exists and speaks TCP; a shared one does so only where the tenant has an
+// Import of that name and protocol.
+func (s Service) OutboundTCP() []OutboundTCP { return slices.Clone(s.get().tcp) }
 
 // Token says whether a call must carry a bearer token.
 func (s Service) Token() TokenMode { return s.get().token }
@@ -310,7 +330,7 @@ func (c Caller) Issuers() []identity.TokenIssuer { return slices.Clone(c.get().i
 // Grant lets a tenant call a shared service until a time.
 type Grant struct {
 	Name string
-	// Methods and Paths say what may be asked for; never empty.
+	// Methods and Paths say what may be asked for; both are empty for a TCP service, and only there.
 	Methods, Paths []string
 	// NotAfter is the moment from which on the grant is void.
 	NotAfter time.Time
@@ -323,7 +343,7 @@ type Rule struct {
 	From []identity.WorkloadID
 	// Roles are those of which the token must name one; none: no token is asked for by this rule.
 	Roles []string
-	// Methods and Paths say what may be asked for; never empty.
+	// Methods and Paths say what may be asked for; both are empty for a TCP service, and only there.
 	Methods, Paths []string
 	// Pos is where the rule stands: file:line:col.
 	Pos string

@@ -55,6 +55,8 @@ const (
 	CodeAsker             Code = "RF2027"
 	CodeAskerClash        Code = "RF2028"
 	CodeTooMuch           Code = "RF2029"
+	CodeNotOfTCP          Code = "RF2030"
+	CodeNotTCP            Code = "RF2031"
 	CodeSensitivity       Code = "RF2040"
 	CodeOperator          Code = "RF2050"
 )
@@ -64,6 +66,7 @@ const (
 	CodeWeakAsker Code = "RF2501"
 	CodeIdleAsker Code = "RF2502"
 	CodeNoCaller  Code = "RF2503"
+	CodeIdlePort  Code = "RF2505"
 )
 
 // CodeInternal is a fault of Ringfence itself: documents that were accepted cannot be compiled.
@@ -120,18 +123,21 @@ func Codes() []CodeInfo {
 		{CodeRolesWithoutToken, "roles without a token", "A rule asks for roles, but the service reads no tokens, so the rule would never match.", "Set token: optional or required on the Service, or remove the roles."},
 		{CodeNoPorts, "service takes no calls", "A policy or grant is about a service without ports, which nobody calls.", "Name another service, or give it a port."},
 		{CodeIssuerURL, "issuer not accepted", "An issuer is an https URL without user, query and fragment, exactly as its tokens say it.", "Write the iss claim of the tokens."},
-		{CodeIssuerClash, "two issuers of one name", "Two TokenIssuers with the same issuer speak of the same tenant, and a token would belong to both.", "Make it one TokenIssuer, or part their tenants."},
-		{CodeKeySet, "key set not accepted", "A JWKS file holds the public keys of asymmetric algorithms. A private or symmetric key in it is a secret that now is known.", "Export the public keys only; replace a private key that stood here."},
+		{CodeIssuerClash, "two issuers of one name", "Two TokenIssuers with the same issuer, or both of JWT-SVIDs, speak of the same tenant, and a token would belong to both.", "Make it one TokenIssuer, or part their tenants."},
+		{CodeKeySet, "key set not accepted", "A key set holds the public keys of asymmetric algorithms, in a file beside the document or at an https URL. A private or symmetric key in it is a secret that now is known. See docs/tokens.md.", "Say where the keys are, by file or by uri. Export the public keys only; replace a private key that stood here."},
 		{CodeClaim, "claims or lifetime not accepted", "The names of claims are short ASCII texts that differ; a token lives between one second and 24 hours.", "Correct the value."},
 		{CodeAsker, "asker not accepted", "An asker is a proxy that asks about services which are not its own. It is known by SPIFFE IDs or by a socket, not both, and may ask only about services of the tenant whose roots vouch for it, or of any tenant if it belongs to none.", "See the text; services are written tenant/service, a socket is an absolute path."},
 		{CodeAskerClash, "one way to ask for two", "A SPIFFE ID or a socket says which proxy asks, so it belongs to one asker. A workload that runs services asks about them by its own certificate already: an entry for it would be a second, weaker way.", "Give the asker an identity or socket of its own."},
 		{CodeTooMuch, "more than one owner may have", "An owner has at most 1,000 services, 2,000 service accounts (one counts for each service that names it), and rules that come to 32 MiB where each names each of its callers: what one owner writes must not stop the others.", "Let services share accounts, let rules name fewer callers, or make it several tenants."},
+		{CodeNotOfTCP, "not seen on a TCP connection", "Of a TCP connection only the caller's certificate is known: it has no method, path, token or role, so nothing can be asked of them.", "Remove it; who may connect is said by from, and by Grants. Where it is needed, let the service speak HTTP or GRPC."},
+		{CodeNotTCP, "only for TCP services", "The field means something for a port with protocol: TCP, and this one has another.", "Remove it; HTTP and GRPC services are called by name through the HTTP proxy at outbound.port."},
 		{CodeSensitivity, "demands of a class not accepted", "A class of sensitivity demands what a token can show and a challenge can carry, and a Service of the class says at least as much of tokens.", "See the text; where token is left out of a Service, it is what the class demands."},
 		{CodeOperator, "operator not accepted", "An operator shows the control plane a certificate of this mesh. One of the platform may look at any tenant; one of a tenant at that tenant only, because the tenant's root could sign its identity for anybody.", "Give the operator an identity of the platform, or of the one tenant that it looks at."},
 
 		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can."},
 		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},
 		{CodeNoCaller, "test of a caller that is not there (warning)", "No Service names the account that the test lets call. A refusal of such a caller says nothing about the callers that there are.", "Correct the SPIFFE ID, unless the test is meant to show that a stranger is refused."},
+		{CodeIdlePort, "loopback port to a service that is not there (warning)", "No shared TCP service of that name is granted to the tenant, so nothing listens at the port. It is no error because a change of the platform's must not hold up a tenant's documents.", "Correct the name, or ask the platform's team for a Grant."},
 
 		{CodeInternal, "fault of Ringfence", "The documents were accepted and cannot be compiled. Their owner stays on the last accepted ones.", "Please report it, with the documents."},
 	}

@@ -132,7 +132,10 @@ func TestDecodeProblems(t *testing.T) {
 		{"entry of a list is a text", spec(valid + "  ports: [a]\n"), []string{"RF1007 6:11"}, "is a mapping, not a text"},
 		{"list of one as a text", strings.Replace(policy, "[GET]", "GET", 1), []string{"RF1007 8:21"}, "write [GET]"},
 
-		{"TCP not yet", spec(valid + "  ports: [{name: a, port: 1, protocol: TCP, appPort: 2}]\n"), []string{"RF1013 6:40"}, "not built yet"},
+		{"TCP", spec(valid + "  ports: [{name: a, port: 1, protocol: TCP, speaksFirst: server, appPort: 2}]\n"), nil, ""},
+		{"who speaks first unknown", spec(valid + "  ports: [{name: a, port: 1, protocol: TCP, speaksFirst: both, appPort: 2}]\n"), []string{"RF1010 6:58"}, "client, server"},
+		{"loopback ports", spec(valid + "  outbound: {tcp: [{port: 1, service: platform/a}]}\n"), nil, ""},
+		{"loopback port without a service", spec(valid + "  outbound: {tcp: [{port: 1}]}\n"), []string{"RF1009 6:20"}, "service is missing"},
 		{"when not yet", policy + "      when: \"true\"\n", []string{"RF1013 9:7"}, "when"},
 		{"labels not yet", "kind: Service\nmetadata: {name: a, labels: {a: b}}\nspec: {namespace: a, serviceAccounts: [a]}\n", []string{"RF1013 2:21"}, ""},
 		{"hosts, quota and state not yet", "kind: Tenant\nmetadata: {name: a}\nspec: {namespaces: [a], hosts: [a], quota: {}, state: Quarantined}\n", []string{"RF1013 3:25", "RF1013 3:37", "RF1013 3:55"}, ""},
@@ -148,7 +151,7 @@ func TestDecodeProblems(t *testing.T) {
 		{"class in the next line", classes("a:\n      {}\n"), []string{"RF1003 8:7"}, "in the line of its key"},
 		{"asker by token not yet", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: token, services: [a/b]}\n", []string{"RF1013 7:43"}, "not built yet"},
 		{"asker by nothing known", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: XFCC, service: [a/b]}\n", []string{"RF1010 7:43", "RF1008 7:49"}, "xfcc"},
-		{"jwks.uri not yet", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {issuer: i, jwks: {uri: u}, audiences: [a], tenants: [a]}\n", []string{"RF1009 3:25", "RF1013 3:26"}, ""},
+		{"a format of tokens that there is not", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {format: paseto, jwks: {uri: u}, audiences: [a], tenants: [a]}\n", []string{"RF1010 3:16"}, "jwt-svid"},
 
 		{"no time", "kind: Grant\nmetadata: {name: a}\nspec: {tenant: a, service: b, to: {methods: [GET], paths: [/]}, notAfter: 2026-01-01}\n", []string{"RF1010 3:75"}, "RFC 3339"},
 		{"no length of time", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {issuer: i, jwks: {file: f}, audiences: [a], tenants: [a], maxLifetime: 15 minutes}\n", []string{"RF1010 3:79"}, "15m"},

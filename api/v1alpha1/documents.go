@@ -145,22 +145,26 @@ type TokenIssuer struct {
 	Spec TokenIssuerSpec `json:"spec"`
 }
 
+// FormatSVID is the format of a TokenIssuer of JWT-SVIDs.
+const FormatSVID = "jwt-svid"
+
 // TokenIssuerSpec is what a TokenIssuer says.
 type TokenIssuerSpec struct {
-	Issuer      String    `json:"issuer" jsonschema_description:"The iss claim of its tokens, an https URL."`
+	Format      String    `json:"format,omitempty" jsonschema:"enum=jwt,enum=jwt-svid" jsonschema_description:"What it signs: jwt (where it is not written), tokens of users; or jwt-svid, JWT-SVIDs of the workloads of one tenant."`
+	Issuer      String    `json:"issuer,omitempty" jsonschema_description:"The iss claim of its tokens, an https URL; needed but for jwt-svid, which has none."`
 	JWKS        JWKS      `json:"jwks" jsonschema_description:"Where its public keys are."`
 	Audiences   []String  `json:"audiences" jsonschema_description:"The audiences of which a token must name one."`
 	Tenants     []String  `json:"tenants" jsonschema:"format=name" jsonschema_description:"The only tenants that it may assert."`
-	Claims      *ClaimMap `json:"claims,omitempty" jsonschema_description:"Which claims hold the tenant and the roles."`
+	Claims      *ClaimMap `json:"claims,omitempty" jsonschema_description:"Which claims hold the tenant and the roles; not for jwt-svid, where the SPIFFE ID in sub says the tenant."`
 	MaxLifetime Duration  `json:"maxLifetime,omitempty" jsonschema_description:"The longest life of a token; 15m where it is not written."`
 	Pos         Pos       `json:"-"`
 }
 
-// JWKS says where an issuer's public keys are.
+// JWKS says where an issuer's public keys are: in File or at URI.
 type JWKS struct {
-	File String   `json:"file" jsonschema_description:"A file beside this document that holds the JSON Web Key Set: public keys only."`
-	_    struct{} `notyet:"uri"`
-	Pos  Pos      `json:"-"`
+	File String `json:"file,omitempty" jsonschema_description:"A file beside this document that holds the JSON Web Key Set: public keys only."`
+	URI  String `json:"uri,omitempty" jsonschema_description:"The https URL at which the issuer publishes its JSON Web Key Set; in place of file."`
+	Pos  Pos    `json:"-"`
 }
 
 // ClaimMap says which claims of a token are read.
@@ -180,7 +184,7 @@ type Grant struct {
 type GrantSpec struct {
 	Tenant   String `json:"tenant" jsonschema:"format=name" jsonschema_description:"The tenant that may call."`
 	Service  String `json:"service" jsonschema:"format=name" jsonschema_description:"The shared service that it may call."`
-	To       To     `json:"to" jsonschema_description:"What it may ask for."`
+	To       *To    `json:"to,omitempty" jsonschema_description:"What it may ask for; left out for a TCP service, and only there."`
 	NotAfter Time   `json:"notAfter" jsonschema_description:"The moment from which on the grant is void."`
 	Pos      Pos    `json:"-"`
 }
@@ -209,7 +213,7 @@ type AccessPolicySpec struct {
 type Rule struct {
 	Name String   `json:"name" jsonschema:"format=name" jsonschema_description:"The name that decisions and logs show."`
 	From From     `json:"from" jsonschema_description:"Who may call. Without services: every workload of the tenant."`
-	To   To       `json:"to" jsonschema_description:"What may be asked for."`
+	To   *To      `json:"to,omitempty" jsonschema_description:"What may be asked for; left out for a TCP service, and only there."`
 	_    struct{} `notyet:"when"`
 	Pos  Pos      `json:"-"`
 }

@@ -117,13 +117,13 @@ func TestSchemaRefuses(t *testing.T) {
 		"two expectations":  strings.Replace(accessTest, "deny: no_rule", "deny: no_rule, allow: true", 1),
 		"token of a case":   strings.Replace(accessTest, "token: clerk", "token: [clerk]", 1),
 		"claims":            strings.Replace(accessTest, "claims: {", "claims: [], x: {", 1),
+		"UDP":               strings.Replace(service, "spec: {", "spec: {ports: [{name: a, port: 1, protocol: UDP, appPort: 2}], ", 1),
 		"class as text":     classes("a: secret\n"),
 		"class unknown":     classes("a: {tokn: required}\n"),
 		"class token":       classes("a: {token: none}\n"),
 		"class name":        classes("Aa: {}\n"),
 		"class age":         classes("a: {maxAuthAge: 5}\n"),
 		"no classes":        strings.Replace(classes(""), "sensitivity:\n    ", "sensitivity: {}\n", 1),
-		"TCP":               strings.Replace(service, "spec: {", "spec: {ports: [{name: a, port: 1, protocol: TCP, appPort: 2}], ", 1),
 	} {
 		if errs := validate(t, s, text); len(errs) != 1 || errs[0] == nil {
 			t.Errorf("%s: accepted", name)

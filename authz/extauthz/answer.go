@@ -48,10 +48,26 @@ const typicalAnswer = 512
 // encode is the answer to a verdict, an encoded CheckResponse.
 func encode(v *verdict) []byte {
 	b := make([]byte, 0, typicalAnswer)
-	if v.decision.Allowed() {
+	switch {
+	case v.connection:
+		return appendConnection(b, v)
+	case v.decision.Allowed():
 		return appendAllowed(b, v)
 	}
 	return appendRefused(b, v)
+}
+
+// appendConnection lets a TCP connection pass or has it closed. There is nobody to tell more: no header reaches the
+// application or the caller.
+func appendConnection(b []byte, v *verdict) []byte {
+	code := codes.PermissionDenied
+	switch {
+	case v.decision.Allowed():
+		code = codes.OK
+	case v.decision.Reason() == authz.NotReady:
+		code = codes.Unavailable
+	}
+	return appendMetadata(appendStatus(b, code), v)
 }
 
 // appendAllowed sets what the application may know of the caller, whatever stood under those names, and removes what it

@@ -118,7 +118,7 @@ func (f *fromTLS) Asker(ctx context.Context) (Asking, error) {
 		if who, until, err = f.prove(v, fields[1], fields[2:], now); err != nil {
 			return Asking{}, err
 		}
-		f.known.put(k, who, until)
+		f.known.put(k, who, time.Time{}, until)
 	}
 	return who, nil
 }

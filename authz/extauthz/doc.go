@@ -6,6 +6,7 @@
 //   - who calls: the leaf certificate that Envoy passes on, verified here again, byte for byte equal to the principal that
 //     Envoy read;
 //   - whom: the context that Ringfence's own filters write, as far as the asker runs that service;
+//     of a TCP connection, which has no context, the port at which the asker took it;
 //   - askers that the Mesh names, gateways above all: only what their entry says. They may ask about its services, each by
 //     the Table of the service's own tenant; and where the entry says so, who calls is what such an asker says, in
 //     Envoy's principal or in x-forwarded-client-cert;

@@ -50,6 +50,7 @@ type mesh struct {
 	acme, globex, platform *testca.CA
 	idp                    *ecdsa.PrivateKey
 	files                  map[string]string
+	kid                    string // of the tokens that are signed
 }
 
 func newMesh(t testing.TB) *mesh {
@@ -63,7 +64,7 @@ func newMesh(t testing.TB) *mesh {
 		t.Fatal(err)
 	}
 	m := &mesh{
-		t: t, now: time.Now(), idp: key, files: tenancytest.TwoTenantsFiles(t),
+		t: t, now: time.Now(), idp: key, kid: "k1", files: tenancytest.TwoTenantsFiles(t),
 		acme: testca.Constrained(t, "acme.demo.test"), globex: testca.Constrained(t, "globex.demo.test"), platform: testca.Constrained(
 			t, "platform.demo.test",
 		),
@@ -139,7 +140,7 @@ func (m *mesh) token(issuer, tenant string, expires time.Time, roles ...string) 
 // tokenWith is a token with further claims.
 func (m *mesh) tokenWith(issuer, tenant string, expires time.Time, claims map[string]any) string {
 	m.t.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: m.idp}, (&jose.SignerOptions{}).WithHeader("kid", "k1"))
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: m.idp}, (&jose.SignerOptions{}).WithHeader("kid", m.kid))
 	if err != nil {
 		m.t.Fatal(err)
 	}

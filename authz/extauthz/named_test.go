@@ -259,7 +259,9 @@ func TestNamedAskersAreHeldToTheirEntries(t *testing.T) {
 		{"XFCC from a sidecar", sidecar, func(a *authv3.AttributeContext) { xfcc(uri)(a) }, "unknown_caller"},
 		{"principal from an asker by certificate", whole, func(*authv3.AttributeContext) {}, "unknown_caller"},
 		{"principal from a sidecar", sidecar, func(*authv3.AttributeContext) {}, "unknown_caller"},
-		{"no attributes", istio, func(a *authv3.AttributeContext) { a.Source, a.Request = nil, nil }, "unknown_caller"},
+		{"no attributes", istio, func(a *authv3.AttributeContext) {
+			a.Source, a.Request.Http = nil, &authv3.AttributeContext_HttpRequest{}
+		}, "unknown_caller"},
 	} {
 		resp := tc.asker.check(t, orders(tc.change))
 		if got := reason(resp); got != tc.reason {
@@ -269,7 +271,7 @@ func TestNamedAskersAreHeldToTheirEntries(t *testing.T) {
 			t.Errorf("%s: %v", tc.name, resp)
 		}
 	}
-	if resp := istio.check(t, &authv3.CheckRequest{}); resp.GetDeniedResponse().GetBody() != forbidden {
+	if resp := istio.check(t, &authv3.CheckRequest{}); resp.GetStatus().GetCode() != int32(codes.PermissionDenied) || resp.GetHttpResponse() != nil {
 		t.Errorf("nothing at all: %v", resp)
 	}
 	for _, by := range []string{"/run/other.sock", "spiffe://cluster.local/ns/istio-system/sa/other", "spiffe://cluster.local/ns/istio-system/sa/gateway2"} {

@@ -22,9 +22,10 @@ const (
 const refusedFor = time.Minute
 
 // proofs verifies certificates and tokens, and remembers what it verified, so that a warm check costs no signature. Good
-// proofs are remembered under the hash of the whole text and the version of the Table, and until they end; certificates
-// that can prove nobody apart from them and for a while, so that refusing one that comes again costs no more than allowing
-// one. Each tenant has its own memory: who floods it pushes out nobody else's.
+// proofs are remembered under the hash of the whole text and the version of the Table, so that a withdrawn key or another
+// issuer ends them, and only for the time in which they hold; certificates that can prove nobody apart from them and for a
+// while, so that refusing one that comes again costs no more than allowing one. Each tenant has its own memory: who floods
+// it pushes out nobody else's.
 type proofs struct {
 	mu      sync.Mutex
 	tenants map[identity.TenantID]*memory
@@ -98,12 +99,12 @@ func (p *proofs) caller(t *authz.Table, req *request, now time.Time) authz.Calle
 		}
 		switch c = t.Caller(der, nil, now); {
 		case c.Unprovable():
-			m.refused.put(k, c, now.Add(refusedFor))
+			m.refused.put(k, c, now, now.Add(refusedFor))
 			return c
 		case c.Peer().IsZero():
 			return c
 		}
-		m.leaves.put(k, c, c.Peer().NotAfter())
+		m.leaves.put(k, c, time.Time{}, c.Peer().NotAfter())
 	}
 	if c.Peer().ID().String() != req.principal {
 		return authz.InvalidCaller()
@@ -120,12 +121,17 @@ func (p *proofs) token(t *authz.Table, h header, now time.Time) authz.Token {
 	case !present:
 		return authz.Token{}
 	}
+	return p.verified(t, text, now)
+}
+
+// verified is what the Table says of a token, from memory where it was asked before. It allocates nothing then.
+func (p *proofs) verified(t *authz.Table, text string, now time.Time) authz.Token {
 	m := p.of(t)
 	k := p.proof(t, text)
 	token, known := m.tokens.get(k, now)
 	if !known {
 		if token = t.Token(text, now); !token.Claims().IsZero() {
-			m.tokens.put(k, token, token.Claims().Expires())
+			m.tokens.put(k, token, token.Claims().Begins(), token.Claims().Expires())
 		}
 	}
 	return token
@@ -145,8 +151,8 @@ func key[T string | []byte](fields ...T) digest {
 	return digest(h.Sum(nil))
 }
 
-// cache remembers values until they end. It holds two halves: what is asked for moves into the young half, and when that
-// is full the old half is forgotten. So it is bounded, and what is in use stays.
+// cache remembers values for the time in which they hold. It has two halves: what is asked for moves into the young half,
+// and when that is full the old half is forgotten. So it is bounded, and what is in use stays.
 type cache[K comparable, V any] struct {
 	limit      int
 	mu         sync.Mutex
@@ -154,8 +160,8 @@ type cache[K comparable, V any] struct {
 }
 
 type remembered[V any] struct {
-	value V
-	until time.Time
+	value       V
+	from, until time.Time
 }
 
 func (c *cache[K, V]) get(k K, now time.Time) (V, bool) {
@@ -167,17 +173,18 @@ func (c *cache[K, V]) get(k K, now time.Time) (V, bool) {
 			c.store(k, r)
 		}
 	}
-	if !ok || !now.Before(r.until) {
+	if !ok || now.Before(r.from) || !now.Before(r.until) {
 		var none V
 		return none, false
 	}
 	return r.value, true
 }
 
-func (c *cache[K, V]) put(k K, v V, until time.Time) {
+// put remembers a value that holds from a time on, and not at the other and later.
+func (c *cache[K, V]) put(k K, v V, from, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.store(k, remembered[V]{v, until})
+	c.store(k, remembered[V]{v, from, until})
 }
 
 func (c *cache[K, V]) store(k K, r remembered[V]) {

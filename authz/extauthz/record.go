@@ -27,8 +27,10 @@ type Entry struct {
 	Named   string
 	Service string
 	Allowed bool
-	Reason  authz.Reason
-	Rule    string
+	// Connection says that a TCP connection was decided, no request.
+	Connection bool
+	Reason     authz.Reason
+	Rule       string
 	// Caller is who called, if it is of the asker's own tenant or of one that the service is granted to; of all others the
 	// asker's tenant learns nothing.
 	Caller identity.WorkloadID
@@ -50,7 +52,7 @@ func (v verdict) entry(now time.Time) Entry {
 	return Entry{
 		ID: v.id, Time: now, Asker: v.asker.workload, Named: v.name, Service: v.service.String(),
 		Allowed: v.decision.Allowed(), Reason: v.decision.Reason(), Rule: v.decision.Rule(),
-		Caller: v.visible(), Generation: short(v.generation),
+		Caller: v.visible(), Generation: short(v.generation), Connection: v.connection,
 	}
 }
 
@@ -74,6 +76,9 @@ func (r recorder) Record(e Entry) {
 	fields := []zap.Field{
 		zap.String("decision", e.ID), zap.Time("time", e.Time), zap.String("asker", e.asker()), zap.String("service", e.Service),
 		zap.Stringer("reason", e.Reason), zap.String("generation", e.Generation),
+	}
+	if e.Connection {
+		fields = append(fields, zap.Bool("connection", true))
 	}
 	if !e.Caller.IsZero() {
 		fields = append(fields, zap.Stringer("tenant", e.Caller.Tenant()), zap.Stringer("caller", e.Caller))

@@ -2,8 +2,12 @@ package extauthz
 
 import (
 	"encoding/pem"
+	"math"
 	"net/url"
 	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -22,6 +26,10 @@ type request struct {
 	service     string // context_extensions["service"]
 	port        string // context_extensions["port"]
 
+	http     bool    // request.http is there: it is a request; else a TCP connection. Neither is ever taken for the other
+	context  bool    // context_extensions hold anything at all
+	servedAt address // destination.address: where Envoy was called
+
 	authorization header
 	xfcc          header // x-forwarded-client-cert
 }
@@ -31,6 +39,26 @@ const (
 	contextService = "service"
 	contextPort    = "port"
 )
+
+// address is an encoded core.v3.Address, which only the check of a connection needs.
+type address struct {
+	wire  string
+	count int // how often it stands; merging several would be a guess about which one is meant
+}
+
+// tcpPort is the port of an address for TCP.
+func (a address) tcpPort() (uint16, bool) {
+	var m corev3.Address
+	if a.count != 1 || proto.Unmarshal(bytesOf(a.wire), &m) != nil {
+		return 0, false
+	}
+	s := m.GetSocketAddress()
+	port := s.GetPortValue()
+	if s == nil || s.GetProtocol() != corev3.SocketAddress_TCP || port == 0 || port > math.MaxUint16 {
+		return 0, false
+	}
+	return uint16(port), true
+}
 
 // header is what a request says under one name.
 type header struct {
@@ -57,16 +85,37 @@ func (h *header) merge(name, value string) {
 // destination is the service that the call is for: one that the asker runs, at its port. Where Envoy says under which
 // identity it was called, that is the asker's.
 func destination(t *authz.Table, asker identity.WorkloadID, req *request) authz.ServiceRef {
+	if !req.http {
+		return connected(t, asker, req)
+	}
 	owner, name, _ := strings.Cut(req.service, "/")
 	service, found := t.Service(owner, name)
-	if !found || !service.RunBy(asker) || service.Port() != req.port || (req.servedAs != "" && req.servedAs != asker.String()) {
+	switch {
+	case !found, service.TCP(), !service.RunBy(asker), service.Port() != req.port:
+	case req.servedAs != "" && req.servedAs != asker.String():
+	default:
+		return service
+	}
+	return authz.ServiceRef{}
+}
+
+// connected is the service that a TCP connection is for. The filter that asks cannot write a context, and says where Envoy
+// took the connection and under which identity: the asker's own, and the port of one of its services.
+func connected(t *authz.Table, asker identity.WorkloadID, req *request) authz.ServiceRef {
+	port, ok := req.servedAt.tcpPort()
+	if !ok || req.context || req.servedAs != asker.String() {
+		return authz.ServiceRef{}
+	}
+	service, found := t.TCPService(asker, port)
+	if !found || !service.RunBy(asker) {
 		return authz.ServiceRef{}
 	}
 	return service
 }
 
 // namedDestination is the service that a named asker asks about: one that its entry names, as the context says. An Envoy
-// that cannot write a context (Istio's and Envoy Gateway's filters) may ask about one service only, and that is it.
+// that cannot write a context (Istio's and Envoy Gateway's filters, and every filter of TCP connections) may ask about one
+// service only, and that is it.
 func namedDestination(t *authz.Table, asker authz.AskerRef, req *request) authz.ServiceRef {
 	port := req.port
 	owner, name, _ := strings.Cut(req.service, "/")
@@ -76,10 +125,13 @@ func namedDestination(t *authz.Table, asker authz.AskerRef, req *request) authz.
 			port = service.Port()
 		}
 	}
-	if !found || !asker.MayAsk(service) || service.Port() != port || !asker.Agrees(service, req.servedAs) {
-		return authz.ServiceRef{}
+	switch {
+	case !found, service.TCP() == req.http, !asker.MayAsk(service), service.Port() != port:
+	case !asker.Agrees(service, req.servedAs):
+	default:
+		return service
 	}
-	return service
+	return authz.ServiceRef{}
 }
 
 // assertedCaller is whom an asker that is believed says to call.

@@ -16,6 +16,7 @@ const (
 	attributeDestination = 2
 	attributeRequest     = 4
 	attributeContext     = 10
+	peerAddress          = 1
 	peerPrincipal        = 4
 	peerCertificate      = 5
 	requestHTTP          = 2
@@ -59,15 +60,17 @@ func (r *request) attributes(wire []byte) bool {
 	for m.next() {
 		switch m.number {
 		case attributeSource:
-			m.must(readPeer(m.value, &r.principal, &r.certificate))
+			var at address
+			m.must(readPeer(m.value, &r.principal, &r.certificate, &at))
 		case attributeDestination:
 			var certificate string
-			m.must(readPeer(m.value, &r.servedAs, &certificate))
+			m.must(readPeer(m.value, &r.servedAs, &certificate, &r.servedAt))
 		case attributeRequest:
 			m.must(r.request(m.value))
 		case attributeContext:
 			key, value, ok := entry(m.value)
 			m.must(ok)
+			r.context = true
 			switch key {
 			case contextService:
 				r.service = value
@@ -80,10 +83,13 @@ func (r *request) attributes(wire []byte) bool {
 }
 
 // readPeer reads an AttributeContext.Peer.
-func readPeer(wire []byte, principal, certificate *string) bool {
+func readPeer(wire []byte, principal, certificate *string, at *address) bool {
 	m := message{rest: wire}
 	for m.next() {
 		switch m.number {
+		case peerAddress:
+			at.wire = view(m.value)
+			at.count++
 		case peerPrincipal:
 			m.text(principal)
 		case peerCertificate:
@@ -97,13 +103,14 @@ func (r *request) request(wire []byte) bool {
 	m := message{rest: wire}
 	for m.next() {
 		if m.number == requestHTTP {
-			m.must(r.http(m.value))
+			r.http = true
+			m.must(r.httpRequest(m.value))
 		}
 	}
 	return !m.malformed
 }
 
-func (r *request) http(wire []byte) bool {
+func (r *request) httpRequest(wire []byte) bool {
 	m := message{rest: wire}
 	for m.next() {
 		switch m.number {

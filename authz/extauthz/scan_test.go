@@ -22,6 +22,8 @@ import (
 type read struct {
 	principal, certificate, servedAs, method, path, service, port string
 	authorization, xfcc                                           line
+	http, context                                                 bool
+	servedAt                                                      uint16 // of where Envoy was called, by TCP
 }
 
 type line struct {
@@ -38,8 +40,10 @@ func lineOf(h header) line {
 }
 
 func readOf(r request) read {
+	at, _ := r.servedAt.tcpPort()
 	return read{
 		r.principal, r.certificate, r.servedAs, r.method, r.path, r.service, r.port, lineOf(r.authorization), lineOf(r.xfcc),
+		r.http, r.context, at,
 	}
 }
 
@@ -51,8 +55,16 @@ func unmarshalled(req *authv3.CheckRequest) read {
 		principal: a.GetSource().GetPrincipal(), certificate: a.GetSource().GetCertificate(), servedAs: a.GetDestination().GetPrincipal(),
 		method: http.GetMethod(), path: http.GetPath(),
 		service: a.GetContextExtensions()[contextService], port: a.GetContextExtensions()[contextPort],
+		http: http != nil, context: len(a.GetContextExtensions()) > 0, servedAt: tcpPortIn(a.GetDestination().GetAddress().GetSocketAddress()),
 		authorization: lineIn(http, "authorization"), xfcc: lineIn(http, "x-forwarded-client-cert"),
 	}
+}
+
+func tcpPortIn(s *corev3.SocketAddress) uint16 {
+	if s.GetProtocol() != corev3.SocketAddress_TCP || s.GetPortValue() > 1<<16-1 {
+		return 0
+	}
+	return uint16(s.GetPortValue()) //nolint:gosec // within its bounds
 }
 
 func lineIn(h *authv3.AttributeContext_HttpRequest, name string) line {
@@ -132,7 +144,7 @@ func compare(t testing.TB, shape protoreflect.MessageDescriptor, wire []byte) {
 		t.Fatalf("unreadable, and not for proto.Unmarshal\n%x", wire)
 	case !ok && req != request{}:
 		t.Fatalf("unreadable, but %+v", req)
-	case fullErr == nil && readOf(req) != unmarshalled(&full):
+	case fullErr == nil && req.servedAt.count <= 1 && readOf(req) != unmarshalled(&full):
 		t.Fatalf("%+v\n%+v\n%x", readOf(req), unmarshalled(&full), wire)
 	}
 }
@@ -271,6 +283,15 @@ func TestScanAllocatesNothing(t *testing.T) { //nolint:paralleltest // AllocsPer
 // Whatever bytes arrive are read as proto.Unmarshal reads them.
 func FuzzScan(f *testing.F) {
 	f.Add(encoded(f, full()))
+	at := &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 20412},
+	}}}
+	connection := encoded(f, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{
+		Source:      &authv3.AttributeContext_Peer{Principal: "spiffe://acme.demo.test/ns/acme/sa/reports"},
+		Destination: &authv3.AttributeContext_Peer{Principal: "spiffe://acme.demo.test/ns/acme/sa/db", Address: at},
+	}})
+	f.Add(connection)
+	f.Add(append(slices.Clone(connection), connection...)) // the address twice
 	for _, h := range hostile(f) {
 		f.Add(h)
 	}

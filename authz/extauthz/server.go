@@ -38,6 +38,7 @@ type Server struct {
 	stripToken bool
 	named      NamedTables
 	limiter    *limit.Limiter
+	unknownKey func(issuer string)
 }
 
 // NamedTables says which rules answer an asker that the Mesh names.
@@ -59,6 +60,10 @@ func StripToken() Option { return func(s *Server) { s.stripToken = true } }
 
 // WithNamed lets askers ask that the Mesh names. Without it only workloads' own proxies may.
 func WithNamed(t NamedTables) Option { return func(s *Server) { s.named = t } }
+
+// WithUnknownKeys tells of each token that names a key which its issuer does not have here, with the name of the issuer's
+// document. Anybody can make such tokens: tell must neither block nor do much.
+func WithUnknownKeys(tell func(issuer string)) Option { return func(s *Server) { s.unknownKey = tell } }
 
 // WithLimits bounds what each asker may ask for.
 func WithLimits(l limit.Limits) Option { return func(s *Server) { s.limiter = limit.New(l) } }
@@ -124,6 +129,7 @@ func (s *Server) Check(ctx context.Context, wire []byte) (resp []byte, err error
 	if !ok { // as gRPC answers what it cannot unmarshal; Envoy refuses the call
 		return nil, status.Error(codes.InvalidArgument, "this is no CheckRequest")
 	}
+	v.connection = !req.http
 	v = s.judge(v, &req, start)
 	took := s.clock().Sub(start)
 	s.recorder.Record(v.entry(start))
@@ -138,7 +144,7 @@ func (s *Server) mayAsk(who Asking) bool {
 
 // fault refuses a call on which the code above broke. It must not break again, even if the recorder did.
 func (s *Server) fault(v verdict, now time.Time) []byte {
-	v = verdict{id: v.id, asker: v.asker}
+	v = verdict{id: v.id, asker: v.asker, connection: v.connection}
 	s.metrics.faults.Inc()
 	func() {
 		defer func() { _ = recover() }()
@@ -160,6 +166,7 @@ type verdict struct {
 	claims     identity.Claims
 	generation string
 	strip      bool
+	connection bool // it was no request
 }
 
 // judge asks the Table in force, and the one that follows where there is one. The stricter of the two is the verdict.
@@ -182,7 +189,7 @@ func (s *Server) judge(v verdict, req *request, now time.Time) verdict {
 
 // ask decides by one Table, which must be the asker's own.
 func (s *Server) ask(t *authz.Table, v verdict, req *request, now time.Time) verdict {
-	v = verdict{id: v.id, asker: v.asker}
+	v = verdict{id: v.id, asker: v.asker, connection: v.connection}
 	own := v.asker.workload
 	if t == nil || !t.Tenant().Same(own.Tenant()) {
 		return v
@@ -228,6 +235,9 @@ func (s *Server) decide(
 	in := authz.Input{Caller: caller, Service: service, Method: req.method, Path: req.path, Now: now}
 	if service.ReadsToken() && !caller.ID().IsZero() {
 		in.Token = s.proofs.token(t, req.authorization, now)
+		if issuer := in.Token.Lacks(); issuer != "" && s.unknownKey != nil {
+			s.unknownKey(issuer)
+		}
 	}
 	v.decision, v.service, v.generation = authz.Decide(t, in), service, t.Version()
 	v.caller, v.claims = caller.ID(), in.Token.Claims()

@@ -37,8 +37,8 @@ Exit code 0: allowed. 1: denied, or the directory has problems. 2: wrong usage.`
 	var call whatif.Call
 	f.StringVar(&call.From, "from", "", "the caller's SPIFFE ID (required)")
 	f.StringVar(&call.To, "to", "", "the destination, TENANT/SERVICE (required)")
-	f.StringVar(&call.Method, "method", "GET", "HTTP method")
-	f.StringVar(&call.Path, "path", "/", "path")
+	f.StringVar(&call.Method, "method", "", "HTTP method (default GET; a TCP connection has none)")
+	f.StringVar(&call.Path, "path", "", "path (default /; a TCP connection has none)")
 	token := f.String("token", "", "claims of the bearer token, a JSON object or a file that holds one (default: no token)")
 	when := f.String("at", "", "the time of the call, RFC 3339 (default: now)")
 	format := addOutput(f)

@@ -36,12 +36,17 @@ SIGINT and SIGTERM end it; what the mesh has goes on without it.`,
 	f.StringVar(&c.AdminSocket, "admin-socket", "", "Unix socket for operators (default STATE/admin.sock)")
 	f.StringVar(&c.HTTPListen, "http-listen", "127.0.0.1:7480", "address of /healthz, /readyz and /metrics; empty: none")
 	keys := addIssuer(f, &c.Issuer)
+	allow := addJWKSAllow(f)
 	level := addLogLevel(f)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *config == "" {
 			return usage("--config is missing: name a configuration directory")
 		}
 		if err := keys.open(cmd.Context(), p, &c.Issuer); err != nil {
+			return err
+		}
+		var err error
+		if c.JWKS.Allow, err = parsePrefixes("--jwks-allow", *allow); err != nil {
 			return err
 		}
 		if c.AdminSocket == "" {

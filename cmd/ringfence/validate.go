@@ -58,7 +58,7 @@ func try(ctx context.Context, dir string) (*pipeline.Generation, pipeline.Report
 	bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) {
 		return roots.Bundles(time.Now(), domains...)
 	}
-	g, report, err := pipeline.Try(ctx, source.NewDirectory(dir, zap.NewNop()), bundles)
+	g, report, err := pipeline.Try(ctx, source.NewDirectory(dir, zap.NewNop()), bundles, nil)
 	if err != nil {
 		return nil, report, fmt.Errorf("cannot judge %s: %w", dir, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -234,15 +235,17 @@ func (b *bench) refusals(ctx context.Context, p pair) error {
 // withTokens compares calls with tokens to calls without.
 func (b *bench) withTokens(ctx context.Context, p pair) error {
 	const size = 2000
-	expires := b.mesh.now.Add(time.Hour / 2)
-	tokenCalls := func(number func(tenant, n int) int) func(int, int) (call, error) {
-		return func(tenant, n int) (call, error) {
-			token, err := b.mesh.token(b.mesh.tenants[tenant].name, number(tenant, n), expires)
-			return b.mesh.tokenCall(tenant, token), err
+	tokens := make([]string, few) // one for each tenant, so that nearly all calls bring one that was seen before
+	for i := range tokens {
+		var err error
+		if tokens[i], err = b.mesh.token(b.mesh.tenants[i].name, i, b.mesh.now.Add(time.Hour/2)); err != nil {
+			return err
 		}
 	}
 	plain := always(b.mesh.pool(few, size, shares{allowed: 100}, b.mesh.plain))
-	known := always(b.mesh.pool(few, size, shares{allowed: 100}, tokenCalls(func(_, n int) int { return n })))
+	known := always(b.mesh.pool(few, size, shares{allowed: 100}, func(tenant, _ int) (call, error) {
+		return b.mesh.tokenCall(tenant, tokens[tenant]), nil
+	}))
 	seen, without, err := b.turns(ctx, p.ours, known, plain)
 	if err != nil {
 		return err
@@ -256,8 +259,8 @@ func (b *bench) withTokens(ctx context.Context, p pair) error {
 func (b *bench) growth(ctx context.Context) error {
 	const smallest = 2 // whom the attacks need; one is asked about
 	var one cell
-	for _, n := range []int{1, 1000, 10_000} {
-		n = min(n, b.tenants)
+	sizes := []int{1, min(1000, b.tenants), b.tenants}
+	for _, n := range slices.Compact(sizes) {
 		p, err := b.start(ctx, max(n, smallest))
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +19,7 @@ import (
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/identity/issuer"
+	"github.com/ringfence-mesh/ringfence/identity/jwks"
 	"github.com/ringfence-mesh/ringfence/pipeline"
 	"github.com/ringfence-mesh/ringfence/xds/server"
 )
@@ -34,6 +36,8 @@ type Config struct {
 	XDSListen, IssuerListen string
 	// AdminSocket is the path of the operators' Unix socket, HTTPListen the address of health and metrics; empty: none.
 	AdminSocket, HTTPListen string
+	// JWKS says how key sets that token issuers publish are fetched; State, Log and Clock of it are the control plane's own.
+	JWKS jwks.Config
 	// Issuer is what may be chosen of the issuer; its Log is this one.
 	Issuer issuer.Options
 	Log    *zap.Logger
@@ -48,6 +52,7 @@ type ControlPlane struct {
 	log      *zap.Logger
 	clock    func() time.Time
 	issuer   *issuer.Issuer
+	keySets  *jwks.Fetcher
 	pipeline *pipeline.Pipeline
 	self     *self
 	registry *prometheus.Registry
@@ -80,9 +85,15 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	c.JWKS.Log, c.JWKS.Clock = c.Log, c.Clock
+	if c.State != "" {
+		c.JWKS.State = filepath.Join(c.State, "jwks.json")
+	}
+	cp.keySets = jwks.New(c.JWKS)
 	cp.pipeline = pipeline.New(pipeline.Config{
-		Source: c.Source,
-		Memory: memoryIn(c.State),
+		Source:  c.Source,
+		KeySets: cp.keySets,
+		Memory:  memoryIn(c.State),
 		Bundles: func(domains ...identity.TrustDomain) (identity.Bundles, error) {
 			return cp.issuer.Bundles(c.Clock(), domains...)
 		},
@@ -92,7 +103,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 		ConnectionLife: cp.issuer.TTL() / connectionShare,
 	})
 	cp.self = &self{issuer: cp.issuer, mapping: cp.pipeline.Mapping, clock: c.Clock}
-	c.Registry.MustRegister(cp.self.expiry())
+	c.Registry.MustRegister(cp.self.expiry(), cp.keySets)
 	metrics, err := server.NewMetrics(c.Registry)
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
@@ -101,6 +112,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 		Certificate: cp.self.certificate,
 		Verifier:    func() identity.Verifier { return cp.pipeline.Current().Verifier() },
 		Snapshots:   cp.pipeline,
+		UnknownKey:  cp.unknownKey,
 		Clock:       c.Clock,
 		Log:         c.Log,
 		Metrics:     metrics,
@@ -161,6 +173,7 @@ func closed(err error) error {
 func (cp *ControlPlane) Run(ctx context.Context) error {
 	var tasks Tasks
 	tasks.Add(func(ctx context.Context) error { cp.pipeline.Run(ctx); return nil })
+	tasks.Add(func(ctx context.Context) error { cp.keySets.Run(ctx); return nil })
 	tasks.Add(func(ctx context.Context) error { return cp.ads.Serve(ctx, cp.xds) })
 	tasks.ServeGRPC(cp.joinServer(), cp.join)
 	if cp.admin != nil {
@@ -170,6 +183,13 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 		tasks.ServeHTTP(HealthServer(cp.ready, cp.registry), cp.http)
 	}
 	return errors.Join(tasks.Run(ctx), cp.Close())
+}
+
+// unknownKey believes a workload's word only of issuers whose tokens it gets.
+func (cp *ControlPlane) unknownKey(w identity.WorkloadID, issuer string) {
+	if cp.pipeline.Current().Table(w.Tenant()).Trusts(issuer) {
+		cp.keySets.UnknownKey(issuer)
+	}
 }
 
 // ready is nil once there is something to serve.

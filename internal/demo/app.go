@@ -19,12 +19,14 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// App is a sample application behind a sidecar. It answers with what it saw, and counts every request that reached it.
+// App is a sample application behind a sidecar. It answers with what it saw, and counts every request that reached it, or
+// every connection where it speaks TCP.
 type App struct {
 	name   string
 	grpc   *grpc.Server
 	hits   atomic.Int64
 	server *http.Server
+	tcp    *greeter // in place of server
 }
 
 // Seen is an application's answer: who it is and what its sidecar told it of the caller.
@@ -127,7 +129,13 @@ func (a *App) stream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Hits is how many requests have reached the application.
+// Hits is how many requests, or connections over TCP, have reached the application.
 func (a *App) Hits() int64 { return a.hits.Load() }
 
-func (a *App) stop() { _ = a.server.Close() }
+func (a *App) stop() {
+	if a.tcp != nil {
+		a.tcp.close()
+		return
+	}
+	_ = a.server.Close()
+}

@@ -206,18 +206,31 @@ func (m *Caller) client(c Call) (*http.Client, string, error) {
 	transport := &http.Transport{
 		ForceAttemptHTTP2: true,
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := m.dial(ctx, c.From, "tcp", address)
-			if err != nil {
-				return nil, err
-			}
-			secure := tls.Client(conn, config)
-			if err := secure.HandshakeContext(ctx); err != nil {
-				return nil, errors.Join(err, conn.Close())
-			}
-			return secure, nil
+			return m.dialTLS(ctx, c.From, address, config)
 		},
 	}
 	return &http.Client{Transport: transport, CheckRedirect: noRedirect}, "https://" + address, nil
+}
+
+// Connect opens TLS in the way that the call's Raw says, and hands over the connection.
+func (m *Caller) Connect(ctx context.Context, c Call) (net.Conn, error) {
+	address, config, err := m.rawTLS(c)
+	if err != nil {
+		return nil, err
+	}
+	return m.dialTLS(ctx, c.From, address, config)
+}
+
+func (m *Caller) dialTLS(ctx context.Context, from, address string, config *tls.Config) (net.Conn, error) {
+	conn, err := m.dial(ctx, from, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return secure, nil
 }
 
 // rawTLS is where an attacker dials, and what it says in the handshake.

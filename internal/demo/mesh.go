@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,7 +35,9 @@ type Config struct {
 	Issuer issuer.Options
 	// KeepPorts uses the ports that the documents name where they are free; otherwise every port is any free one.
 	KeepPorts bool
-	Log       *zap.Logger
+	// Foreign are the services, "tenant/service", whose applications somebody else runs.
+	Foreign []string
+	Log     *zap.Logger
 }
 
 // Mesh is a running mesh. Close ends it and everything it started.
@@ -196,7 +199,17 @@ func (m *Mesh) startApp(ctx context.Context, s tenancy.Service) error {
 		return nil
 	}
 	name := s.Owner().Name() + "/" + s.Name()
-	app, err := startApp(ctx, name, port.AppPort)
+	if slices.Contains(m.config.Foreign, name) {
+		return nil
+	}
+	start := startApp
+	if port.Protocol == tenancy.TCP {
+		start = startGreeter
+		if !port.ServerFirst {
+			start = startEcho
+		}
+	}
+	app, err := start(ctx, name, port.AppPort)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@ func required() []requirement {
 		{"SPIFFE IDs", "identity", "FuzzSPIFFEID"},
 		{"peer certificates", "identity", "FuzzPeerCertificate"},
 		{"tokens", "identity", "FuzzToken"},
+		{"key sets of documents", "identity", "FuzzTokenIssuerJWKS"},
+		{"key sets that issuers publish", "identity", "FuzzKeySet"},
 		{"certificate requests", "identity/issuer", "FuzzCSR"},
 		{"the ledger of SVIDs", "identity/issuer", "FuzzLedger"},
 		{"resource names", "tenancy", "FuzzResourceName"},

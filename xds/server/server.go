@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/xds/delta"
 	"github.com/ringfence-mesh/ringfence/xds/sotw"
@@ -67,6 +68,9 @@ func New(c Config) (*Server, error) {
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: l.Idle, Time: l.Ping, Timeout: l.PingTimeout}),
 	)
 	discovery.RegisterAggregatedDiscoveryServiceServer(s.grpc, s)
+	if c.UnknownKey != nil {
+		agentv1alpha1.RegisterKeysServer(s.grpc, keys{server: s})
+	}
 	return s, nil
 }
 
