@@ -46,11 +46,12 @@ withdrawn. Sidecars that are not connected hold a step up only as long as their 
 	show := cmd.Flags().Bool("status", false, "say where the rotation stands, and change nothing")
 	rollback := cmd.Flags().Bool("rollback", false, "go back to the old root")
 	yes := cmd.Flags().Bool("yes", false, "begin: the rotation ends by itself with the old root withdrawn")
-	cmd.MarkFlagsMutuallyExclusive("status", "rollback", "yes")
 	format := addOutput(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ask := agentv1alpha1.RotationsClient.Begin
 		switch {
+		case (*show && *rollback) || (*yes && (*show || *rollback)):
+			return usage("--status, --rollback and --yes exclude each other")
 		case *show:
 			ask = agentv1alpha1.RotationsClient.Show
 		case *rollback:
