@@ -36,8 +36,8 @@ func SuccessionExtension(signature []byte) (pkix.Extension, error) {
 	return pkix.Extension{Id: commentID(), Value: value}, nil
 }
 
-// Continues reports whether every root of b is one of known, or the successor of a root that is: made by who held that
-// root's key. A bundle of another trust domain continues none, and the zero value neither continues nor is continued.
+// Continues reports whether every root of b is one of known, or the successor of a root that is: whoever held that root's key has
+// signed the successor's key, and that key the rest of its certificate. A bundle of another trust domain continues none, and the zero value neither continues nor is continued.
 func (b Bundle) Continues(known Bundle) bool {
 	if b.IsZero() || known.IsZero() || b.td != known.td {
 		return false
@@ -64,12 +64,13 @@ func (b Bundle) Continues(known Bundle) bool {
 func succeeds(td TrustDomain, r *x509.Certificate, trusted []*x509.Certificate) bool {
 	signature := successionOf(r)
 	message, err := Succession(td, r.PublicKey)
+	named := err == nil && len(signature) > 0 && r.CheckSignature(r.SignatureAlgorithm, r.RawTBSCertificate, r.Signature) == nil
 	for _, t := range trusted {
 		if t.Equal(r) {
 			return true
 		}
 		// A root is self-signed, so its own algorithm is one of its key's.
-		if err == nil && len(signature) > 0 && t.CheckSignature(t.SignatureAlgorithm, message, signature) == nil {
+		if named && t.CheckSignature(t.SignatureAlgorithm, message, signature) == nil {
 			return true
 		}
 	}

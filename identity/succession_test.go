@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -15,8 +16,8 @@ import (
 	"github.com/ringfence-mesh/ringfence/identity"
 )
 
-// successor makes a root whose certificate bears what sign makes of the message; nil: no signature.
-func successor(t *testing.T, td identity.TrustDomain, sign func(message []byte) []byte) (identity.Bundle, crypto.Signer) {
+// madeRoot makes a root whose certificate bears what sign makes of the message; nil: no signature.
+func madeRoot(t testing.TB, td identity.TrustDomain, sign func(message []byte) []byte) (identity.Bundle, crypto.Signer) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -48,7 +49,7 @@ func successor(t *testing.T, td identity.TrustDomain, sign func(message []byte) 
 	return b, key
 }
 
-func by(t *testing.T, key crypto.Signer) func([]byte) []byte {
+func by(t testing.TB, key crypto.Signer) func([]byte) []byte {
 	t.Helper()
 	return func(message []byte) []byte {
 		sum := sha256.Sum256(message)
@@ -76,16 +77,20 @@ func together(t *testing.T, bundles ...identity.Bundle) identity.Bundle {
 func TestBundleContinues(t *testing.T) {
 	t.Parallel()
 	acme, globex := identity.MustTrustDomain("acme.demo.test"), identity.MustTrustDomain("globex.demo.test")
-	one, oneKey := successor(t, acme, nil)
-	two, twoKey := successor(t, acme, by(t, oneKey))
-	three, _ := successor(t, acme, by(t, twoKey))
-	stranger, strangerKey := successor(t, acme, nil)
-	signedByStranger, _ := successor(t, acme, by(t, strangerKey))
-	otherMessage, _ := successor(t, acme, func([]byte) []byte { return by(t, oneKey)([]byte("something else")) })
-	junk, _ := successor(t, acme, func([]byte) []byte { return []byte("junk") })
-	none, _ := successor(t, acme, func([]byte) []byte { return nil })
-	foreign, _ := successor(t, globex, by(t, oneKey))
+	one, oneKey := madeRoot(t, acme, nil)
+	two, twoKey := madeRoot(t, acme, by(t, oneKey))
+	three, _ := madeRoot(t, acme, by(t, twoKey))
+	stranger, strangerKey := madeRoot(t, acme, nil)
+	signedByStranger, _ := madeRoot(t, acme, by(t, strangerKey))
+	otherMessage, _ := madeRoot(t, acme, func([]byte) []byte { return by(t, oneKey)([]byte("something else")) })
+	junk, _ := madeRoot(t, acme, func([]byte) []byte { return []byte("junk") })
+	none, _ := madeRoot(t, acme, func([]byte) []byte { return nil })
+	foreign, _ := madeRoot(t, globex, by(t, oneKey))
 	moved, err := identity.NewBundle(acme, foreign.DER()...) // its signature names globex
+	if err != nil {
+		t.Fatal(err)
+	}
+	tampered, err := identity.NewBundle(acme, bytes.ReplaceAll(two.DER()[0], []byte("root"), []byte("toor")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +112,7 @@ func TestBundleContinues(t *testing.T) {
 		"another message":                 {otherMessage, one, false},
 		"junk":                            {junk, one, false},
 		"an empty signature":              {none, one, false},
+		"changed after it was signed":     {tampered, one, false},
 		"another trust domain":            {foreign, one, false},
 		"made for another trust domain":   {moved, one, false},
 		"none":                            {identity.Bundle{}, one, false},
@@ -117,4 +123,27 @@ func TestBundleContinues(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
+}
+
+// FuzzSuccession feeds certificates of anybody's to the question whether they continue a root: only that root itself does, and the
+// one successor that it has signed.
+func FuzzSuccession(f *testing.F) {
+	td := identity.MustTrustDomain("acme.demo.test")
+	known, key := madeRoot(f, td, nil)
+	next, _ := madeRoot(f, td, by(f, key))
+	wrong, _ := madeRoot(f, td, func([]byte) []byte { return []byte("junk") })
+	f.Add(known.DER()[0])
+	f.Add(wrong.DER()[0])
+	f.Add([]byte("junk"))
+	signed := next.DER()[0]
+	f.Add(signed)
+	f.Fuzz(func(t *testing.T, der []byte) {
+		b, err := identity.NewBundle(td, der)
+		if err != nil {
+			return
+		}
+		if b.Continues(known) != (bytes.Equal(der, known.DER()[0]) || bytes.Equal(der, signed)) {
+			t.Errorf("%x continues a root that has not signed it", der)
+		}
+	})
 }
