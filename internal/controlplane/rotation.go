@@ -23,6 +23,9 @@ import (
 const (
 	// rotateEvery is how often rotations are looked at: neither acknowledgements nor ends of SVIDs have a notice of their own.
 	rotateEvery = 500 * time.Millisecond
+	// trustLooks is how long a new root is published at least: decision points that read trust/ themselves acknowledge nothing, and
+	// look every two seconds.
+	trustLooks = 3 * time.Second
 	// republishAfter is when roots that could not be published are published again.
 	republishAfter = 5 * time.Second
 	// nagEvery is how often the log says whom a rotation waits for.
@@ -101,7 +104,7 @@ func (r *rotations) look(ctx context.Context, id identity.TenantID) {
 		}
 		return
 	}
-	if len(waiting) > 0 {
+	if len(waiting) > 0 || (at.Step == issuer.Published && now.Sub(at.Since) < trustLooks) {
 		return
 	}
 	next, err := r.cp.issuer.Advance(at, now)
