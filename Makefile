@@ -40,6 +40,11 @@ build: ## Build bin/ringfence
 	@$(call say,building bin/ringfence $(VERSION))
 	@go build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/ringfence ./cmd/ringfence
 
+.PHONY: man
+man: build ## Write the manual pages into bin/man
+	@rm -rf bin/man
+	@bin/ringfence man bin/man
+
 .PHONY: images
 images: ## Build the images ringfence/ringfence:dev and ringfence/checker:dev (needs a Docker engine; docs/compose.md)
 	@$(call say,building the images)
@@ -77,6 +82,11 @@ e2e: ## End-to-end tests on real Envoys
 	@$(call say,end-to-end tests on real Envoys)
 	@$(envoy); go test -count=1 -timeout 10m -v ./e2e/...
 
+.PHONY: test-tcp
+test-tcp: ## A real PostgreSQL as a TCP service of a tenant, and as a shared one (installs Debian's package where this is root)
+	@$(call say,a real PostgreSQL behind real Envoys)
+	@$(envoy); scripts/tcp-test.sh
+
 .PHONY: test-compose
 test-compose: ## The compose stack on a Docker engine, started where none runs (COMPOSE="docker compose": with that one)
 	@$(call say,the compose stack$(,) its checker$(,) and attacks from within)
@@ -86,6 +96,11 @@ test-compose: ## The compose stack on a Docker engine, started where none runs (
 compose-stack: images
 	@scripts/docker.sh images
 	@scripts/compose-test.sh
+
+.PHONY: test-softhsm
+test-softhsm: ## Root keys in a PKCS #11 token, on SoftHSM (needs a C compiler; installs Debian's softhsm2 where it is missing)
+	@$(call say,root keys in a PKCS 11 token)
+	@scripts/softhsm-test.sh
 
 .PHONY: cover
 cover: unit cover-gate ## Unit tests, then fail where identity, tenancy or authz has less than 95 % of its statements covered
@@ -113,6 +128,8 @@ test-long: ## The tests with the race detector (needs a C compiler) and many mor
 
 .PHONY: bench
 bench: ## Benchmarks (BENCHTIME=1s); docs/performance.md says what they mean
+	@$(call say,a Check beside a decision point that does nothing; four minutes)
+	@go run ./internal/authzbench -window $(BENCHTIME)
 	@$(call say,benchmarks)
 	@$(envoy); go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m \
 	  $$(grep -rl --include='*_test.go' '^func Benchmark' . | xargs -r dirname | sort -u | grep -v '^./e2e')

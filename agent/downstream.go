@@ -44,6 +44,7 @@ func newDownstream(to *target, reports *latest[delta.Report], authz *extauthz.Se
 	d := &downstream{target: to, reports: reports, log: log}
 	d.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(delta.DefaultLimits().RequestBytes),
+		grpc.ForceServerCodecV2(extauthz.Codec()), grpc.NumStreamWorkers(extauthz.Workers()),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 	)
 	discovery.RegisterAggregatedDiscoveryServiceServer(d.grpc, d)

@@ -51,26 +51,33 @@ type plane struct {
 	bundles identity.Bundles
 	server  *server.Server
 	changed chan struct{}
+	unknown chan string // of whom a key is unknown, and to whom
 	hostile func(w identity.WorkloadID, s xds.Snapshot) xds.Snapshot
 }
 
-func newPlane(t *testing.T) *plane {
+func newPlane(t *testing.T) *plane { return newPlaneWith(t, issuer.Options{}) }
+
+func newPlaneWith(t *testing.T, o issuer.Options) *plane {
 	t.Helper()
-	i, err := issuer.OpenMemory(issuer.Options{})
+	i, err := issuer.OpenMemory(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plane{t: t, issuer: i, files: tenancytest.TwoTenantsFiles(t), changed: make(chan struct{}, 1)}
+	p := &plane{t: t, issuer: i, files: tenancytest.TwoTenantsFiles(t), changed: make(chan struct{}, 1), unknown: make(chan string, 10)}
+	var held []net.Listener
 	ports, number := map[string]string{}, regexp.MustCompile(`\b20[0-9]{3}\b`)
 	for path, text := range p.files { // another test may use the example's ports
 		p.files[path] = number.ReplaceAllStringFunc(text, func(port string) string {
 			if ports[port] == "" {
 				l := p.listen("127.0.0.1:0")
 				ports[port] = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-				_ = l.Close()
+				held = append(held, l)
 			}
 			return ports[port]
 		})
+	}
+	for _, l := range held {
+		_ = l.Close()
 	}
 	p.publish()
 	bundle, _ := p.bundles.Get(p.model.Mapping().Platform())
@@ -121,22 +128,23 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	self, err := p.issuer.ControlPlane(id, time.Now())
-	if err != nil {
-		p.t.Fatal(err)
+	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { // a new one each time: it may live for seconds
+		self, err := p.issuer.ControlPlane(id, time.Now())
+		return &self, err
 	}
-	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &self, nil }
 	metrics, err := server.NewMetrics(prometheus.NewRegistry())
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	s, err := server.New(server.Config{
 		Certificate: certificate, Snapshots: p, Clock: time.Now, Log: zap.NewNop(), Metrics: metrics,
-		Verifier: func() identity.Verifier { return identity.NewVerifier(p.Mapping(), p.bundles) },
+		Verifier:   func() identity.Verifier { return identity.NewVerifier(p.Mapping(), p.bundles) },
+		UnknownKey: func(w identity.WorkloadID, issuer string) { p.unknown <- w.String() + " " + issuer },
 	})
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	agentv1alpha1.RegisterRenewalServer(s, issuer.NewRenewals(p.issuer, p, time.Now, zap.NewNop()))
 	p.server = s
 	join := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate})))
 	agentv1alpha1.RegisterIssuerServer(join, issuer.NewService(p.issuer, p, time.Now, zap.NewNop()))
@@ -252,12 +260,15 @@ func (r *running) ready() {
 }
 
 // dump is Envoy's whole configuration.
-func (r *running) dump() string {
+func (r *running) dump() string { return r.ask("config_dump?include_eds") }
+
+// ask asks Envoy's admin interface.
+func (r *running) ask(path string) string {
 	r.t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(r.dir, "admin.sock"))
 	}}}
-	resp, err := client.Get("http://envoy/config_dump?include_eds")
+	resp, err := client.Get("http://envoy/" + path)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -36,8 +36,9 @@ func (t *Table) Askers() []AskerRef {
 	return refs
 }
 
-// addAskers makes the askers a part of the Table, and of its version.
-func (t *Table) addAskers(askers []tenancy.Asker) error {
+// addAskers makes the tenant's askers, and the rules that name them, a part of the Table and of its version.
+func (t *Table) addAskers(of tenancy.Tenant) error {
+	askers := of.Askers()
 	if len(askers) == 0 {
 		return nil
 	}
@@ -51,6 +52,12 @@ func (t *Table) addAskers(askers []tenancy.Asker) error {
 			}
 			t.askers[key] = a
 			fmt.Fprintf(h, "%q %d %q %q %q\n", a.Name(), a.IdentityFrom(), key.ID(), key.Socket(), a.Services())
+		}
+	}
+	for _, s := range t.Services() {
+		for i, r := range of.Rules(s.Name()) { // in the same order as the message's, before the Grants
+			s.s.rules[i].askers = r.Askers
+			fmt.Fprintf(h, "%q %q %q\n", s.Name(), s.s.rules[i].name, r.Askers)
 		}
 	}
 	t.version = hex.EncodeToString(h.Sum(nil))
@@ -100,7 +107,7 @@ func (a AskerRef) Only() (ServiceRef, bool) {
 // long the identity holds is then known to nobody but the asker. An empty text is nobody.
 func (a AskerRef) Caller(uri string) Caller {
 	switch {
-	case a.table == nil || a.IdentityFrom() == tenancy.FromCertificate:
+	case a.table == nil || a.IdentityFrom() != tenancy.FromPrincipal && a.IdentityFrom() != tenancy.FromXFCC:
 		return InvalidCaller()
 	case uri == "":
 		return Caller{}
@@ -112,7 +119,20 @@ func (a AskerRef) Caller(uri string) Caller {
 	return Caller{asserted: id, proof: a.table.version}
 }
 
-// ID is who calls, proved or, by an asker that is believed, asserted; zero where that is not known.
+// Bearer is the caller of a call that only its token names: whoever is the token's subject. There is one only where the Mesh
+// says identityFrom: token of the asker. It is no workload, so the rules that name workloads are not for it.
+func (a AskerRef) Bearer() Caller {
+	if a.table == nil || a.IdentityFrom() != tenancy.FromToken {
+		return InvalidCaller()
+	}
+	return Caller{bearer: a.Name(), proof: a.table.version}
+}
+
+// IsKnown reports whether somebody is proved or asserted, or is whom the token names.
+func (c Caller) IsKnown() bool { return !c.ID().IsZero() || c.bearer != "" }
+
+// ID is who calls, proved or, by an asker that is believed, asserted; zero where that is not known, and for whom only the
+// token names.
 func (c Caller) ID() identity.WorkloadID {
 	if c.peer.IsZero() {
 		return c.asserted

@@ -56,7 +56,7 @@ func narrow(i *agentv1alpha1.TokenIssuer, tenants map[string]bool) *agentv1alpha
 	return &agentv1alpha1.TokenIssuer{
 		Name: i.GetName(), Issuer: i.GetIssuer(), Audiences: i.GetAudiences(),
 		TenantClaim: i.GetTenantClaim(), RolesClaim: i.GetRolesClaim(),
-		MaxLifetimeSeconds: i.GetMaxLifetimeSeconds(), Jwks: i.GetJwks(),
+		MaxLifetimeSeconds: i.GetMaxLifetimeSeconds(), Jwks: i.GetJwks(), Format: i.GetFormat(),
 		Tenants: slices.DeleteFunc(slices.Clone(i.GetTenants()), func(name string) bool { return !tenants[name] }),
 	}
 }
@@ -97,11 +97,14 @@ func known(m protoreflect.Message) bool {
 	}
 	ok := true
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		if f.Message() == nil { // the schema has lists of messages only
-			return true
-		}
-		for i := range v.List().Len() {
-			ok = ok && known(v.List().Get(i).Message())
+		switch {
+		case f.Message() == nil:
+		case !f.IsList():
+			ok = ok && known(v.Message())
+		default:
+			for i := range v.List().Len() {
+				ok = ok && known(v.List().Get(i).Message())
+			}
 		}
 		return ok
 	})

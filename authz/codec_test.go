@@ -67,6 +67,10 @@ func TestDecodeTableRefuses(t *testing.T) {
 	w := newWorld(t)
 	orders := func(m *tableMsg) *serviceMsg { return m.GetServices()[0] }
 	rule := func(m *tableMsg) *ruleMsg { return m.GetServices()[0].GetRules()[0] }
+	tcp := func(m *tableMsg) {
+		orders(m).TcpPort, orders(m).Token = 1, tokenNone
+		rule(m).Methods, rule(m).Paths = nil, nil
+	}
 	unknown := protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)
 	for name, tc := range map[string]struct {
 		change func(*tableMsg)
@@ -87,7 +91,9 @@ func TestDecodeTableRefuses(t *testing.T) {
 		"bundle twice":                {func(m *tableMsg) { m.Bundles = append(m.GetBundles(), m.GetBundles()[0]) }, "two bundles"},
 		"unknown field":               {func(m *tableMsg) { m.ProtoReflect().SetUnknown(unknown) }, "does not know"},
 		"unknown field in a rule":     {func(m *tableMsg) { rule(m).ProtoReflect().SetUnknown(unknown) }, "does not know"},
-		"issuer without keys":         {func(m *tableMsg) { m.Issuers[0].Jwks = nil }, "token issuer"},
+		"issuer with bad keys":        {func(m *tableMsg) { m.Issuers[0].Jwks = []byte("{}") }, "token issuer"},
+		"issuer of an unknown format": {func(m *tableMsg) { m.Issuers[0].Format = 2 }, "format"},
+		"JWT-SVIDs with an issuer":    {func(m *tableMsg) { m.Issuers[0].Format = 1 }, "JWT-SVID"},
 		"issuer of another tenant":    {func(m *tableMsg) { m.Issuers[0].Tenants = []string{"globex"} }, "does not speak"},
 		"issuer of a bad tenant":      {func(m *tableMsg) { m.Issuers[0].Tenants = []string{"-"} }, "token issuer"},
 		"issuer with a negative life": {func(m *tableMsg) { m.Issuers[0].MaxLifetimeSeconds = -1 }, "maxLifetime"},
@@ -112,7 +118,16 @@ func TestDecodeTableRefuses(t *testing.T) {
 		"empty method":                {func(m *tableMsg) { rule(m).Methods = []string{""} }, "method"},
 		"bad path":                    {func(m *tableMsg) { rule(m).Paths = []string{"/orders", "/a/**/b"} }, "path"},
 		"bad role":                    {func(m *tableMsg) { rule(m).Roles = []string{"Clerk"} }, "role"},
-		"too long":                    {func(m *tableMsg) { rule(m).Position = strings.Repeat("a", 16<<20) }, "bytes"},
+		"TCP port out of range":       {func(m *tableMsg) { orders(m).TcpPort = 1<<16 + 1 }, "out of range"},
+		"TCP with a token":            {func(m *tableMsg) { orders(m).TcpPort = 1 }, "no token"},
+		"TCP with a path":             {func(m *tableMsg) { tcp(m); rule(m).Paths = []string{"/"} }, "no method, path or role"},
+		"TCP with a method":           {func(m *tableMsg) { tcp(m); rule(m).Methods = []string{"GET"} }, "no method, path or role"},
+		"TCP with a role":             {func(m *tableMsg) { tcp(m); rule(m).Roles = []string{"clerk"} }, "no method, path or role"},
+		"two TCP services at a port": {func(m *tableMsg) {
+			tcp(m)
+			m.Services = append(m.Services, &serviceMsg{Name: "other", Port: "sql", TcpPort: 1, Accounts: []string{acmeOrders}})
+		}, "at the same port"},
+		"too long": {func(m *tableMsg) { rule(m).Position = strings.Repeat("a", 16<<20) }, "bytes"},
 	} {
 		m := w.orders(tokenOptional, webReads())
 		tc.change(m)
@@ -184,6 +199,11 @@ func FuzzDecodeTable(f *testing.F) {
 	f.Add(encode(f, w.orders(tokenRequired, webReads("clerk"))))
 	f.Add(encode(f, w.billing(tokenOptional, nil, billingGrant())))
 	f.Add(encode(f, w.base("globex", globexWeb)))
+	db := w.db("reports-connects")
+	f.Add(encode(f, db))
+	classed := w.orders(tokenRequired, webReads())
+	classed.Services[0].Sensitivity = &classMsg{Name: "secret", Acr: []string{"mfa"}, Amr: []string{"hwk"}, MaxAuthAgeSeconds: 300}
+	f.Add(encode(f, classed))
 	f.Add([]byte{0x0a, 0x00})
 	f.Add([]byte("\xff\xff\xff\xff"))
 	svid := w.globex.SVID(globexWeb).Cert.Raw
@@ -205,6 +225,9 @@ func FuzzDecodeTable(f *testing.F) {
 			}
 			// Whatever the bytes say, nobody of another tenant gets into a tenant's service.
 			in := authz.Input{Caller: table.Caller(svid, nil, w.now), Service: s, Method: "GET", Path: "/", Now: w.now}
+			if s.TCP() {
+				in.Method, in.Path = "", ""
+			}
 			if d := authz.Decide(table, in); d.Allowed() && !table.Tenant().IsPlatform() &&
 				!in.Caller.Peer().ID().Tenant().Same(table.Tenant()) {
 				t.Error("a call across tenants is allowed")

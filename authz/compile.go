@@ -40,7 +40,7 @@ func Compile(t tenancy.Tenant) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", t.ID(), err)
 	}
-	if err := table.addAskers(t.Askers()); err != nil {
+	if err := table.addAskers(t); err != nil {
 		return nil, fmt.Errorf("%s: %w", t.ID(), err)
 	}
 	return table, nil
@@ -53,7 +53,13 @@ type encoder struct {
 }
 
 func (e *encoder) service(t tenancy.Tenant, s tenancy.Service, port string) error {
-	m := &agentv1alpha1.Service{Name: s.Name(), Port: port, ForwardToken: s.ForwardToken(), Accounts: texts(s.IDs())}
+	m := &agentv1alpha1.Service{
+		Name: s.Name(), Port: port, ForwardToken: s.ForwardToken(), Accounts: texts(s.IDs()),
+		Sensitivity: encodeSensitivity(s.Sensitivity()),
+	}
+	if p, _ := s.Port(); p.Protocol == tenancy.TCP {
+		m.TcpPort = uint32(s.Endpoints()[0].Port()) // of which there is one: several endpoints have one port
+	}
 	switch s.Token() {
 	case tenancy.TokenNone:
 		m.Token = agentv1alpha1.TokenMode_TOKEN_MODE_NONE
@@ -97,7 +103,7 @@ func (e *encoder) trust(b identity.Bundle, issuers []identity.TokenIssuer) error
 		if !seen {
 			m = &agentv1alpha1.TokenIssuer{
 				Name: c.Name, Issuer: c.Issuer, Audiences: c.Audiences, TenantClaim: c.TenantClaim, RolesClaim: c.RolesClaim,
-				MaxLifetimeSeconds: int64(c.MaxLifetime / time.Second), Jwks: c.JWKS,
+				MaxLifetimeSeconds: int64(c.MaxLifetime / time.Second), Jwks: c.JWKS, Format: formats[c.Format],
 			}
 			e.issuers[c.Name] = m
 			e.message.Issuers = append(e.message.Issuers, m)
@@ -112,6 +118,11 @@ func (e *encoder) trust(b identity.Bundle, issuers []identity.TokenIssuer) error
 		}
 	}
 	return nil
+}
+
+var formats = map[identity.TokenFormat]agentv1alpha1.TokenFormat{
+	identity.FormatJWT:  agentv1alpha1.TokenFormat_TOKEN_FORMAT_JWT,
+	identity.FormatSVID: agentv1alpha1.TokenFormat_TOKEN_FORMAT_SVID,
 }
 
 func texts(ids []identity.WorkloadID) []string {

@@ -12,10 +12,12 @@ import (
 // Caller is who calls, as far as it is proved. It comes only from a Table and counts for that Table only; the zero value
 // is nobody.
 type Caller struct {
-	peer     identity.Peer
-	asserted identity.WorkloadID // without a proof, by an asker that is believed; see AskerRef.Caller
-	proof    string              // the version of the Table whose roots proved it
-	reason   Reason              // why nobody is proved
+	peer       identity.Peer
+	asserted   identity.WorkloadID // without a proof, by an asker that is believed; see AskerRef.Caller
+	bearer     string              // the asker through which the token's subject calls; see AskerRef.Bearer
+	proof      string              // the version of the Table whose roots proved it
+	reason     Reason              // why nobody is proved
+	unprovable bool                // whatever the time is
 }
 
 // Caller proves who holds the leaf certificate. Whoever lives in a trust domain that the Table has no roots of cannot be
@@ -29,16 +31,23 @@ func (t *Table) Caller(leafDER []byte, intermediates [][]byte, now time.Time) Ca
 		return Caller{peer: peer, proof: t.version}
 	}
 	reason := identityReason(err)
-	if errors.Is(err, identity.ErrNoBundle) {
+	foreign := errors.Is(err, identity.ErrNoBundle)
+	if foreign {
 		if reason = CrossTenant; t.tenant.IsPlatform() {
 			reason = GrantMissing
 		}
 	}
-	return Caller{reason: reason}
+	return Caller{
+		reason: reason, unprovable: foreign || errors.Is(err, identity.ErrUnmapped) || errors.Is(err, identity.ErrInvalidID),
+	}
 }
 
 // InvalidCaller is a caller whose proofs contradict each other or cannot be read.
 func InvalidCaller() Caller { return Caller{reason: InvalidIdentity} }
+
+// Unprovable reports whether the certificate can prove nobody to this Table, whatever the time is: it cannot be read as an
+// identity of this mesh, or the Table has no roots of its trust domain.
+func (c Caller) Unprovable() bool { return c.unprovable }
 
 // Peer is who was proved; zero for a caller that is only asserted.
 func (c Caller) Peer() identity.Peer { return c.peer }
@@ -50,6 +59,7 @@ type Token struct {
 	claims  identity.Claims
 	proof   string // the version of the Table whose issuers' keys verified it
 	reason  Reason // why nothing is verified
+	lacking string // the issuer that does not have the key which the token names
 }
 
 // Token verifies a bearer token by the issuers of the Table.
@@ -59,13 +69,21 @@ func (t *Table) Token(compact string, now time.Time) Token {
 	}
 	c, err := t.tokens.Verify(compact, now)
 	if err != nil {
-		return Token{present: true, reason: tokenReason(err)}
+		t := Token{present: true, reason: tokenReason(err)}
+		if unknown, ok := errors.AsType[*identity.UnknownKeyError](err); ok {
+			t.lacking = unknown.Issuer
+		}
+		return t
 	}
 	return Token{present: true, claims: c, proof: t.version}
 }
 
 // InvalidToken is a token that cannot be read, or more than one.
 func InvalidToken() Token { return Token{present: true, reason: TokenInvalid} }
+
+// Lacks is the name of the token issuer that does not have the key which the token names, where that is why it is not
+// verified.
+func (t Token) Lacks() string { return t.lacking }
 
 // Claims are what the token asserts; zero where there is none or it is not verified.
 func (t Token) Claims() identity.Claims { return t.claims }
@@ -75,7 +93,7 @@ type Input struct {
 	Caller  Caller
 	Token   Token
 	Service ServiceRef
-	// Method and Path are the request's, untouched.
+	// Method and Path are the request's, untouched; both are empty for a TCP connection.
 	Method, Path string
 	Now          time.Time
 }
@@ -111,6 +129,9 @@ func Decide(t *Table, in Input) Decision {
 	if reason, ok := checkToken(t, &in); !ok {
 		return deny(reason)
 	}
+	if in.Service.s.unmet(in.Token.claims, in.Now) != demandNone {
+		return deny(StepUpRequired)
+	}
 	if r := in.Service.s.find(&in); r != nil {
 		return allow(r)
 	}
@@ -121,6 +142,8 @@ func Decide(t *Table, in Input) Decision {
 func guard(t *Table, in *Input) (Reason, bool) {
 	caller, peer, s := in.Caller.ID(), in.Caller.peer, in.Service.s
 	switch {
+	case in.Caller.bearer != "":
+		return guardBearer(t, in)
 	case caller.IsZero() && in.Caller.reason != NotReady:
 		return in.Caller.reason, false
 	case caller.IsZero(), in.Caller.proof != t.version:
@@ -147,6 +170,53 @@ func guard(t *Table, in *Input) (Reason, bool) {
 	return Allowed, true
 }
 
+// guardBearer is the tenant test of a call whose caller is whom its token names. So the token must be there, whatever the
+// service demands of workloads; and no Grant counts, because only a workload can have one.
+func guardBearer(t *Table, in *Input) (Reason, bool) {
+	s, token := in.Service.s, &in.Token
+	switch {
+	case in.Caller.proof != t.version:
+		return UnknownCaller, false
+	case s == nil || s.table != t:
+		return UnknownDestination, false
+	case s.token == agentv1alpha1.TokenMode_TOKEN_MODE_NONE: // its Authorization header is the application's own, and names nobody
+		return UnknownCaller, false
+	case !token.present:
+		return TokenMissing, false
+	}
+	if reason, ok := token.holds(t, in.Now); !ok {
+		return reason, false
+	}
+	switch {
+	case token.claims.Subject() == "":
+		return TokenInvalid, false
+	case !token.claims.Tenant().Same(t.tenant):
+		return CrossTenant, false
+	}
+	return Allowed, true
+}
+
+// holds reports whether the Table's issuers have verified the token, and it has not expired.
+func (t Token) holds(by *Table, now time.Time) (Reason, bool) {
+	switch {
+	case t.claims.IsZero():
+		return t.reason, false
+	case t.proof != by.version, now.Before(t.claims.Begins()):
+		return TokenInvalid, false
+	case !now.Before(t.claims.Expires()):
+		return TokenExpired, false
+	}
+	return Allowed, true
+}
+
+// tenant is the caller's.
+func (in *Input) tenant() identity.TenantID {
+	if in.Caller.bearer != "" {
+		return in.Token.claims.Tenant()
+	}
+	return in.Caller.ID().Tenant()
+}
+
 // checkToken tests the token where the service reads tokens: it must be there if it is required, hold now, and assert the
 // caller's own tenant.
 func checkToken(t *Table, in *Input) (Reason, bool) {
@@ -158,13 +228,11 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 		return Allowed, true
 	case !token.present:
 		return TokenMissing, false
-	case token.claims.IsZero():
-		return token.reason, false
-	case token.proof != t.version:
-		return TokenInvalid, false
-	case !in.Now.Before(token.claims.Expires()):
-		return TokenExpired, false
-	case !token.claims.Tenant().Same(in.Caller.ID().Tenant()):
+	}
+	if reason, ok := token.holds(t, in.Now); !ok {
+		return reason, false
+	}
+	if !token.claims.Tenant().Same(in.tenant()) {
 		return TokenTenantMismatch, false
 	}
 	return Allowed, true
@@ -172,18 +240,38 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 
 // find is the first rule that names the caller and covers the call.
 func (s *service) find(in *Input) *rule {
+	if s.tcp != 0 {
+		return s.findTCP(in)
+	}
 	path, ok := canonicalPath(in.Path)
 	c := s.call(in)
-	if c.caller < 0 || !ok {
+	if c.caller < 0 && c.asker == "" || !ok {
 		return nil
 	}
 	return s.paths.find(path[1:], &c, nil)
 }
 
+// findTCP is the first rule that lets the caller connect. A request is no connection: it is covered by none.
+func (s *service) findTCP(in *Input) *rule {
+	c := s.call(in)
+	if in.isRequest() {
+		return nil
+	}
+	for _, r := range s.rules {
+		if r.names(&c) && r.holds(&c) {
+			return r
+		}
+	}
+	return nil
+}
+
+// isRequest tells an HTTP request from a TCP connection: it has a method and a path.
+func (in *Input) isRequest() bool { return in.Method != "" || in.Path != "" }
+
 // call is what the service's rules are asked about.
 func (s *service) call(in *Input) call {
-	c := call{caller: -1, method: in.Method, now: in.Now.Unix()}
-	if n, named := s.callers[in.Caller.ID()]; named {
+	c := call{caller: -1, asker: in.Caller.bearer, method: in.Method, now: in.Now.Unix()}
+	if n, named := s.table.callers[in.Caller.ID()]; named && c.asker == "" {
 		c.caller = n
 	}
 	if s.token != agentv1alpha1.TokenMode_TOKEN_MODE_NONE { // who reads no tokens sees no roles
@@ -194,7 +282,8 @@ func (s *service) call(in *Input) call {
 
 // call is what a rule is asked about.
 type call struct {
-	caller int // its number, -1 for one that no rule names
+	caller int    // its number, -1 for one that no rule names
+	asker  string // through which the token's subject calls; empty for workloads
 	method string
 	claims identity.Claims
 	now    int64
@@ -213,7 +302,12 @@ func (r *rule) covers(c *call) bool {
 	return r.names(c) && r.holds(c) && r.hasMethod(c) && r.hasRole(c)
 }
 
-func (r *rule) names(c *call) bool { return c.caller >= 0 && r.from.has(c.caller) }
+func (r *rule) names(c *call) bool {
+	if c.asker != "" {
+		return slices.Contains(r.askers, c.asker)
+	}
+	return c.caller >= 0 && r.from.has(c.caller)
+}
 
 func (r *rule) holds(c *call) bool { return c.now < r.until }
 

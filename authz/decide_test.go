@@ -95,7 +95,7 @@ func TestDecideTimes(t *testing.T) {
 		Caller: table.Caller(svid.Cert.Raw, nil, w.now), Token: table.Token(w.acmeToken(t), w.now),
 		Service: service(t, table, "acme", "orders"), Method: "GET", Path: "/orders",
 	}
-	expires := in.Token.Claims().Expires()
+	begins, expires := in.Token.Claims().Begins(), in.Token.Claims().Expires()
 	for _, tc := range []struct {
 		name   string
 		now    time.Time
@@ -103,6 +103,8 @@ func TestDecideTimes(t *testing.T) {
 		reason authz.Reason
 	}{
 		{"last instant of the token", expires.Add(-1), true, authz.Allowed},
+		{"first instant of the token", begins, true, authz.Allowed},
+		{"token not yet", begins.Add(-1), true, authz.TokenInvalid},
 		{"token over", expires, true, authz.TokenExpired},
 		{"without it", expires, false, authz.Allowed},
 		{"last instant of the certificate", svid.Cert.NotAfter, false, authz.Allowed},

@@ -11,7 +11,7 @@ import (
 // Explanation is a Decision with what led to it. It is for those who may see the tenant's rules, never for a caller.
 type Explanation struct {
 	Decision Decision
-	// Steps are the five of the package's text, in their order.
+	// Steps are the six of the package's text, in their order.
 	Steps []Step
 	// Rules are all rules and Grants of the service, in the order in which they are reported; none where no rule was
 	// looked at.
@@ -36,13 +36,14 @@ type Step struct {
 }
 
 // The names of the steps, in the order of Decide.
-var stepNames = [...]string{"caller", "destination", "tenant", "token", "rules"}
+var stepNames = [...]string{"caller", "destination", "tenant", "token", "sensitivity", "rules"}
 
 const (
 	stepCaller = iota
 	stepDestination
 	stepTenant
 	stepToken
+	stepSensitivity
 	stepRules
 )
 
@@ -77,6 +78,9 @@ func Explain(t *Table, in Input) Explanation {
 		}
 		e.Steps = append(e.Steps, s)
 	}
+	if e.Decision.reason == StepUpRequired {
+		e.Steps[stepSensitivity].Text = unmetText(&in)
+	}
 	if e.Decision.allowed || e.Decision.reason == NoRule {
 		e.Rules = in.Service.s.verdicts(&in)
 		e.Steps[stepRules].Text = rulesText(e)
@@ -90,12 +94,17 @@ func failedStep(in *Input, r Reason) int {
 	case UnknownDestination:
 		return stepDestination
 	case CrossTenant, GrantMissing, GrantExpired:
-		if in.Caller.ID().IsZero() { // told from the roots alone: who holds such a certificate is never proved here
+		if !in.Caller.IsKnown() { // told from the roots alone: who holds such a certificate is never proved here
 			return stepCaller
 		}
 		return stepTenant
 	case TokenMissing, TokenInvalid, TokenExpired, TokenTenantMismatch, IssuerNotAllowed:
+		if in.Caller.bearer != "" { // without a good token nobody knows of which tenant the caller is
+			return stepTenant
+		}
 		return stepToken
+	case StepUpRequired:
+		return stepSensitivity
 	case Allowed, NoRule:
 		return stepRules
 	case NotReady, UnknownCaller, InvalidIdentity, ExpiredIdentity, reasonCount:
@@ -104,16 +113,23 @@ func failedStep(in *Input, r Reason) int {
 }
 
 func passedText(step int, t *Table, in *Input) string {
-	tenant := in.Caller.ID().Tenant()
+	tenant := in.tenant()
 	switch step {
 	case stepCaller:
+		if in.Caller.bearer != "" {
+			return "whom the token names, through asker " + in.Caller.bearer
+		}
 		how := "is proved"
 		if in.Caller.peer.IsZero() {
 			how = "is asserted by the asker"
 		}
 		return fmt.Sprintf("%s %s, a workload of %s", in.Caller.ID(), how, tenant)
 	case stepDestination:
-		return fmt.Sprintf("%s/%s is a service, port %s", t.tenant, in.Service.Name(), in.Service.Port())
+		what := "is a service"
+		if in.Service.TCP() {
+			what = "takes TCP connections"
+		}
+		return fmt.Sprintf("%s/%s %s, port %s", t.tenant, in.Service.Name(), what, in.Service.Port())
 	case stepTenant:
 		if tenant.Same(t.tenant) {
 			return "caller and destination are of one tenant"
@@ -121,6 +137,8 @@ func passedText(step int, t *Table, in *Input) string {
 		return fmt.Sprintf("a Grant lets %s call until %s", tenant, rfc3339(in.Service.s.grants[tenant]))
 	case stepToken:
 		return tokenText(in)
+	case stepSensitivity:
+		return metText(in)
 	}
 	return ""
 }
@@ -130,6 +148,8 @@ func tokenText(in *Input) string {
 		agentv1alpha1.TokenMode_TOKEN_MODE_OPTIONAL: "optional", agentv1alpha1.TokenMode_TOKEN_MODE_REQUIRED: "required",
 	}[in.Service.s.token]
 	switch {
+	case in.Service.TCP():
+		return "a TCP connection carries none"
 	case mode == "":
 		return "the service reads no tokens"
 	case !in.Token.present:
@@ -157,6 +177,7 @@ func rulesText(e Explanation) string {
 // verdicts asks every rule of the service.
 func (s *service) verdicts(in *Input) []RuleVerdict {
 	path, ok := canonicalPath(in.Path)
+	tcp := s.tcp != 0
 	c := s.call(in)
 	all := make([]RuleVerdict, 0, len(s.rules))
 	for _, r := range s.rules {
@@ -166,6 +187,9 @@ func (s *service) verdicts(in *Input) []RuleVerdict {
 			v.Fails, v.Text = "caller", "it does not name the caller"
 		case !r.holds(&c):
 			v.Fails, v.Text = "notAfter", "it is void since "+rfc3339(r.until)
+		case tcp && !in.isRequest():
+		case tcp:
+			v.Fails, v.Text = "method", "it is for TCP connections, which have none"
 		case !r.hasMethod(&c):
 			v.Fails, v.Text = "method", "it is for "+strings.Join(r.methods, ", ")
 		case !ok:

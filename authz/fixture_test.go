@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"maps"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ type (
 	ruleMsg    = agentv1alpha1.Rule
 	grantMsg   = agentv1alpha1.Grant
 	tokenMode  = agentv1alpha1.TokenMode
+	classMsg   = agentv1alpha1.Sensitivity
 )
 
 const (
@@ -93,6 +95,17 @@ func (w *world) orders(mode agentv1alpha1.TokenMode, rules ...*ruleMsg) *tableMs
 	return m
 }
 
+// db is acme's Table of one TCP service, at port 9000, with rules for web.
+func (w *world) db(rules ...string) *tableMsg {
+	m := w.base("acme", acmeOrders)
+	s := &serviceMsg{Name: "db", Port: "sql", TcpPort: 9000, Accounts: []string{acmeOrders}}
+	for _, name := range rules {
+		s.Rules = append(s.Rules, &ruleMsg{Name: "db/" + name, From: []string{acmeWeb}})
+	}
+	m.Services = []*serviceMsg{s}
+	return m
+}
+
 // billing is the platform's Table of one shared service.
 func (w *world) billing(mode agentv1alpha1.TokenMode, rules []*ruleMsg, grants ...*grantMsg) *tableMsg {
 	m := w.base("platform", platformBill)
@@ -135,16 +148,24 @@ func decode(t testing.TB, m *tableMsg) *authz.Table {
 // token is a signed token of the issuer, with changes to a good one.
 func (w *world) token(t testing.TB, iss, tenant string, expires time.Time, roles ...string) string {
 	t.Helper()
+	return w.tokenWith(t, iss, tenant, expires, map[string]any{"roles": roles})
+}
+
+// tokenWith is a token with further claims.
+func (w *world) tokenWith(t testing.TB, iss, tenant string, expires time.Time, claims map[string]any) string {
+	t.Helper()
 	signer, err := jose.NewSigner(
 		jose.SigningKey{Algorithm: jose.ES256, Key: w.idp}, (&jose.SignerOptions{}).WithHeader("kid", "k1").WithType("JWT"),
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	payload, err := json.Marshal(map[string]any{
-		"iss": iss, "aud": "api", "sub": "alice", "tenant": tenant, "roles": roles,
+	all := map[string]any{
+		"iss": iss, "aud": "api", "sub": "alice", "tenant": tenant,
 		"iat": expires.Add(-10 * time.Minute).Unix(), "exp": expires.Unix(),
-	})
+	}
+	maps.Copy(all, claims)
+	payload, err := json.Marshal(all)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ const (
 	TokenExpired
 	TokenTenantMismatch
 	IssuerNotAllowed
+	StepUpRequired
 	NoRule
 	reasonCount
 )
@@ -33,7 +34,7 @@ const (
 var reasonNames = [reasonCount]string{
 	"not_ready", "allowed", "unknown_caller", "invalid_identity", "expired_identity", "unknown_destination",
 	"cross_tenant", "grant_missing", "grant_expired", "token_missing", "token_invalid", "token_expired",
-	"token_tenant_mismatch", "issuer_not_allowed", "no_rule",
+	"token_tenant_mismatch", "issuer_not_allowed", "step_up_required", "no_rule",
 }
 
 // String is the reason as records and metrics show it.
@@ -80,6 +81,10 @@ var words = [reasonCount]struct{ text, advice string }{
 	IssuerNotAllowed: {
 		"no TokenIssuer lets the token's issuer speak of the tenant that it asserts",
 		"send a token of the tenant's own issuer, or ask the platform team for a TokenIssuer document",
+	},
+	StepUpRequired: {
+		"the token does not show the authentication that the service's class of data demands",
+		"let the user authenticate again, with the acr_values and max_age of the answer, and send the new token",
 	},
 	NoRule: {
 		"no rule or Grant covers the call",

@@ -27,30 +27,42 @@ type Table struct {
 	verifier identity.Verifier
 	tokens   identity.TokenVerifier
 	services map[string]*service
+	callers  map[identity.WorkloadID]int // whom any rule or Grant names, numbered
+	tcp      map[tcpPort]*service
 	askers   map[tenancy.AskerKey]tenancy.Asker // of a tenant's whole Table only; never encoded
+}
+
+// tcpPort is what names the destination of a TCP connection: the workload that takes it, and where.
+type tcpPort struct {
+	workload identity.WorkloadID
+	port     uint16
 }
 
 // service is what Decide needs of a destination.
 type service struct {
 	table    *Table
 	name     string
+	full     string // with the tenant's
 	port     string
+	tcp      uint16 // where its sidecars listen, if it takes TCP connections; 0: it takes HTTP requests
 	token    agentv1alpha1.TokenMode
 	forward  bool
 	accounts []identity.WorkloadID
 	grants   map[identity.TenantID]int64 // the end of the tenant's last Grant
-	callers  map[identity.WorkloadID]int // whom any rule or Grant names, numbered
 	rules    []*rule                     // in the order of the documents
 	paths    pathTree
+
+	sensitivity tenancy.Sensitivity // with demands only where a token is required
 }
 
 // rule is an AccessPolicy's rule or a Grant. Its paths are where it hangs in the service's tree.
 type rule struct {
 	message *agentv1alpha1.Rule
 	name    string
-	order   int    // the first rule in the documents is the one that is reported
-	from    bitset // of callers' numbers
-	until   int64  // Unix seconds
+	order   int      // the first rule in the documents is the one that is reported
+	from    bitset   // of callers' numbers
+	askers  []string // whose bearers it is for; in a tenant's whole Table only, never encoded
+	until   int64    // Unix seconds
 	roles   []string
 	methods []string
 }
@@ -82,12 +94,27 @@ func (t *Table) Workload() (identity.WorkloadID, bool) { return t.workload, !t.w
 // SnapshotVersion is the version of the xDS snapshot that belongs to these rules; empty for a tenant's whole Table.
 func (t *Table) SnapshotVersion() string { return t.message.GetSnapshotVersion() }
 
+// Trusts reports whether the Table believes tokens of the TokenIssuer of that name.
+func (t *Table) Trusts(issuer string) bool {
+	return t != nil && slices.ContainsFunc(t.message.GetIssuers(), func(i *agentv1alpha1.TokenIssuer) bool { return i.GetName() == issuer })
+}
+
 // Service finds a destination by its owner's name and its own. What is not found is the zero ServiceRef.
 func (t *Table) Service(owner, name string) (ServiceRef, bool) {
 	if t == nil || owner != t.tenant.Name() {
 		return ServiceRef{}, false
 	}
 	s, ok := t.services[name]
+	return ServiceRef{s: s}, ok
+}
+
+// TCPService finds the destination of a TCP connection: of the services of the workload that take such connections, the
+// one whose sidecars listen at the port. What is not found is the zero ServiceRef.
+func (t *Table) TCPService(w identity.WorkloadID, port uint16) (ServiceRef, bool) {
+	if t == nil {
+		return ServiceRef{}, false
+	}
+	s, ok := t.tcp[tcpPort{w, port}]
 	return ServiceRef{s: s}, ok
 }
 
@@ -114,8 +141,14 @@ func (r ServiceRef) Owner() identity.TenantID {
 // Name is the service's name.
 func (r ServiceRef) Name() string { return r.get().name }
 
+// String is "tenant/service", empty for no service.
+func (r ServiceRef) String() string { return r.get().full }
+
 // Port is the name of its port.
 func (r ServiceRef) Port() string { return r.get().port }
+
+// TCP reports whether the service takes TCP connections; any other takes HTTP requests.
+func (r ServiceRef) TCP() bool { return r.get().tcp != 0 }
 
 // ReadsToken reports whether calls to the service may carry a bearer token that is verified. Where not, the Authorization
 // header is the application's own.
@@ -136,6 +169,16 @@ func (r ServiceRef) RunBy(w identity.WorkloadID) bool {
 func (r ServiceRef) Knows(t identity.TenantID) bool {
 	_, granted := r.get().grants[t]
 	return granted || r.Owner().Same(t)
+}
+
+// RuleAskers are the askers that the rule ("policy/rule") names; none in a Table that an agent gets.
+func (r ServiceRef) RuleAskers(rule string) []string {
+	for _, candidate := range r.get().rules {
+		if candidate.name == rule && candidate.until == forever {
+			return slices.Clone(candidate.askers)
+		}
+	}
+	return nil
 }
 
 func (r ServiceRef) get() *service {
@@ -172,7 +215,8 @@ func finish(m *agentv1alpha1.Table) (*Table, error) {
 		return nil, err
 	}
 	speaksOf := map[identity.TenantID]bool{t.tenant: true}
-	t.services = make(map[string]*service, len(m.GetServices()))
+	t.services, t.callers = make(map[string]*service, len(m.GetServices())), make(map[identity.WorkloadID]int)
+	t.tcp = make(map[tcpPort]*service)
 	for _, s := range m.GetServices() {
 		if err := t.addService(s, speaksOf); err != nil {
 			return nil, fmt.Errorf("service %q: %w", clip(s.GetName()), err)
@@ -239,6 +283,10 @@ func (t *Table) addIssuers(issuers []*agentv1alpha1.TokenIssuer, speaksOf map[id
 			Name: i.GetName(), Issuer: i.GetIssuer(), Audiences: i.GetAudiences(),
 			TenantClaim: i.GetTenantClaim(), RolesClaim: i.GetRolesClaim(),
 			MaxLifetime: time.Duration(i.GetMaxLifetimeSeconds()) * time.Second, JWKS: i.GetJwks(),
+			Format: identity.TokenFormat(i.GetFormat()),
+		}
+		if c.Format == identity.FormatSVID {
+			c.Mapping = t.mapping
 		}
 		for _, name := range i.GetTenants() {
 			id, err := t.mapping.TenantID(name)
@@ -262,8 +310,10 @@ func (t *Table) addIssuers(issuers []*agentv1alpha1.TokenIssuer, speaksOf map[id
 
 func (t *Table) addService(m *agentv1alpha1.Service, speaksOf map[identity.TenantID]bool) error {
 	s := &service{
-		table: t, name: m.GetName(), port: m.GetPort(), token: m.GetToken(), forward: m.GetForwardToken(),
-		grants: map[identity.TenantID]int64{}, callers: map[identity.WorkloadID]int{},
+		table: t, name: m.GetName(), full: t.tenant.Name() + "/" + m.GetName(), port: m.GetPort(),
+		token: m.GetToken(), forward: m.GetForwardToken(),
+		tcp:    uint16(m.GetTcpPort()), //nolint:gosec // checked below
+		grants: map[identity.TenantID]int64{},
 	}
 	_, known := agentv1alpha1.TokenMode_name[int32(s.token)]
 	_, dup := t.services[s.name]
@@ -274,10 +324,17 @@ func (t *Table) addService(m *agentv1alpha1.Service, speaksOf map[identity.Tenan
 		return errors.New("it stands twice")
 	case !known:
 		return errors.New("unknown token mode")
+	case m.GetTcpPort() > math.MaxUint16:
+		return errors.New("its port is out of range")
+	case s.tcp != 0 && s.token != agentv1alpha1.TokenMode_TOKEN_MODE_NONE:
+		return errors.New("a TCP connection carries no token")
 	case len(m.GetAccounts()) == 0:
 		return errors.New("nobody runs it")
 	case len(m.GetGrants()) > 0 && !t.tenant.IsPlatform():
 		return errors.New("only the platform's services are granted to other tenants")
+	}
+	if err := s.addSensitivity(m.GetSensitivity()); err != nil {
+		return fmt.Errorf("sensitivity: %w", err)
 	}
 	for _, a := range m.GetAccounts() {
 		w, err := t.own(a)
@@ -285,6 +342,13 @@ func (t *Table) addService(m *agentv1alpha1.Service, speaksOf map[identity.Tenan
 			return fmt.Errorf("accounts: %w", err)
 		}
 		s.accounts = append(s.accounts, w)
+		if s.tcp == 0 {
+			continue
+		}
+		if other, taken := t.tcp[tcpPort{w, s.tcp}]; taken && other != s {
+			return fmt.Errorf("%s takes TCP connections at the same port", other.name)
+		}
+		t.tcp[tcpPort{w, s.tcp}] = s
 	}
 	if !t.workload.IsZero() && !slices.ContainsFunc(s.accounts, t.workload.Same) {
 		return fmt.Errorf("%s does not run it", t.workload)
@@ -322,7 +386,9 @@ func (s *service) addRule(m *agentv1alpha1.Rule, tenant identity.TenantID, until
 	switch {
 	case !printable(m.GetName()):
 		return errors.New("it has no readable name")
-	case len(m.GetMethods()) == 0 || len(m.GetPaths()) == 0:
+	case s.tcp != 0 && len(m.GetMethods())+len(m.GetPaths())+len(m.GetRoles()) > 0:
+		return errors.New("a TCP connection has no method, path or role")
+	case s.tcp == 0 && (len(m.GetMethods()) == 0 || len(m.GetPaths()) == 0):
 		return errors.New("it says no methods or no paths")
 	case !allOf(m.GetRoles(), identity.ValidName):
 		return errors.New("a role's name is not valid")
@@ -336,10 +402,10 @@ func (s *service) addRule(m *agentv1alpha1.Rule, tenant identity.TenantID, until
 		if err != nil {
 			return err
 		}
-		n, known := s.callers[w]
+		n, known := s.table.callers[w]
 		if !known {
-			n = len(s.callers)
-			s.callers[w] = n
+			n = len(s.table.callers)
+			s.table.callers[w] = n
 		}
 		r.from = r.from.with(n)
 	}

@@ -27,6 +27,9 @@ type twinToken struct {
 	tenant  string
 	roles   []string
 	expires time.Time
+	acr     string
+	amr     []string
+	auth    time.Time // zero: the token does not say it
 }
 
 type twinCall struct {
@@ -90,19 +93,36 @@ func twinDecide(table *tableMsg, c twinCall) (reason, rule string) {
 			return "token_tenant_mismatch", ""
 		}
 	}
+	// The sensitivity's demands hold.
+	if !twinMeets(dest.GetSensitivity(), c) {
+		return "step_up_required", ""
+	}
 	// A rule allows it.
 	for _, r := range dest.GetRules() {
-		if slices.Contains(r.GetFrom(), c.caller.id) && twinCovers(r.GetMethods(), r.GetPaths(), c) && twinRole(dest, r.GetRoles(), c) {
+		if slices.Contains(r.GetFrom(), c.caller.id) && twinCovers(dest, r.GetMethods(), r.GetPaths(), c) && twinRole(dest, r.GetRoles(), c) {
 			return "allowed", r.GetName()
 		}
 	}
 	for _, g := range dest.GetGrants() {
-		if slices.Contains(g.GetFrom(), c.caller.id) && twinCovers(g.GetMethods(), g.GetPaths(), c) &&
+		if slices.Contains(g.GetFrom(), c.caller.id) && twinCovers(dest, g.GetMethods(), g.GetPaths(), c) &&
 			c.now.Before(time.Unix(g.GetNotAfter(), 0)) {
 			return "allowed", g.GetName()
 		}
 	}
 	return "no_rule", ""
+}
+
+func twinMeets(class *classMsg, c twinCall) bool {
+	if len(class.GetAcr()) > 0 && (c.token.acr == "" || !slices.Contains(class.GetAcr(), c.token.acr)) {
+		return false
+	}
+	for _, demanded := range class.GetAmr() {
+		if !slices.Contains(c.token.amr, demanded) {
+			return false
+		}
+	}
+	seconds := class.GetMaxAuthAgeSeconds()
+	return seconds == 0 || (!c.token.auth.IsZero() && !c.now.After(c.token.auth.Add(time.Duration(seconds)*time.Second)))
 }
 
 func twinRole(dest *serviceMsg, roles []string, c twinCall) bool {
@@ -120,7 +140,10 @@ func twinRole(dest *serviceMsg, roles []string, c twinCall) bool {
 	return false
 }
 
-func twinCovers(methods, patterns []string, c twinCall) bool {
+func twinCovers(dest *serviceMsg, methods, patterns []string, c twinCall) bool {
+	if dest.GetTcpPort() > 0 {
+		return c.method == "" && c.path == "" // a connection, no request
+	}
 	if !slices.Contains(methods, c.method) {
 		return false
 	}
@@ -247,7 +270,7 @@ func explained(t rapid.TB, e authz.Explanation, d authz.Decision) {
 			t.Fatalf("steps do not follow each other: %+v", e.Steps)
 		}
 	}
-	if e.Decision != d || covering != d.Rule() || len(e.Steps) != 5 || (failed == 0) != d.Allowed() || failed > 1 {
+	if e.Decision != d || covering != d.Rule() || len(e.Steps) != 6 || (failed == 0) != d.Allowed() || failed > 1 {
 		t.Fatalf("%s %q is explained by %+v", d.Reason(), d.Rule(), e)
 	}
 }
@@ -330,7 +353,21 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 		1, 3,
 	)
 	roles := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"clerk", "manager"}), 0, 2, rapid.ID)
+	classes := rapid.SampledFrom([]*classMsg{
+		nil, {Name: "internal"}, {Name: "a", Acr: []string{"phr", "mfa"}}, {Name: "b", Amr: []string{"hwk"}}, {Name: "c", MaxAuthAgeSeconds: 300},
+	})
 	until := rapid.SampledFrom([]int64{0, w.now.Unix(), end.Unix(), end.Unix() + 1000})
+	fresh := w.now.Truncate(time.Second).Add(-time.Minute)
+	steppedUp := w.tokenWith(t, "https://idp.acme.example.com", "acme", end, map[string]any{
+		"roles": []string{"manager"}, "acr": "mfa", "amr": []string{"pwd", "hwk"}, "auth_time": fresh.Unix(),
+	})
+	c.tokens = append(c.tokens, player[authz.Token, twinToken]{
+		"stepped up", func(table *authz.Table) authz.Token { return table.Token(steppedUp, w.now) },
+		twinToken{
+			present: true, tenant: "acme", roles: []string{"manager"}, expires: time.Unix(end.Unix(), 0),
+			acr: "mfa", amr: []string{"pwd", "hwk"}, auth: fresh,
+		},
+	})
 	rapid.Check(t, func(r *rapid.T) {
 		shared := rapid.Bool().Draw(r, "shared")
 		var m *tableMsg
@@ -347,6 +384,14 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 		}
 		for i := range rapid.IntRange(1, 3).Draw(r, "services") {
 			s := &serviceMsg{Name: fmt.Sprintf("s%d", i), Port: "http", Token: rapid.SampledFrom(tokenModes[:]).Draw(r, "mode"), Accounts: []string{m.GetWorkload()}}
+			methods, paths, roles := methods, paths, roles
+			if rapid.IntRange(0, 3).Draw(r, "tcp") == 0 {
+				s.TcpPort, s.Token = uint32(9000+i), tokenNone
+				nothing := rapid.Just([]string(nil))
+				methods, paths, roles = nothing, nothing, nothing
+			} else if s.GetToken() == tokenRequired {
+				s.Sensitivity = classes.Draw(r, "class")
+			}
 			for j := range rapid.IntRange(0, 4).Draw(r, "rules") {
 				s.Rules = append(s.Rules, &ruleMsg{
 					Name: fmt.Sprintf("p/r%d", j), From: rapid.SliceOfNDistinct(rapid.SampledFrom(own), 0, len(own), rapid.ID).Draw(r, "from"),
@@ -379,6 +424,14 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 				Path: rapid.SampledFrom([]string{
 					"/", "/orders", "/orders/7", "/orders/7/lines/", "/orders/7/lines/8", "/b/x", "/a/b/c?d", "//", "/%2e",
 				}).Draw(r, "path"),
+			}
+			switch rapid.IntRange(0, 5).Draw(r, "connection") {
+			case 0:
+				in.Method = ""
+			case 1:
+				in.Path = ""
+			case 2, 3:
+				in.Method, in.Path = "", ""
 			}
 			compare(r, m, table, caller, token, in, twinCall{service: owner + "/" + dest})
 		}

@@ -28,77 +28,42 @@ const acmeIDP = "https://idp.acme.example.com"
 
 // foreign is an Envoy that Ringfence does not configure, as somebody else's control plane configures it.
 type foreign struct {
-	example, config string
-	askers          string // added to the Mesh, with a line break before it
-	gateway         string // the identity that it asks with
-	web, orders     string // workloads of acme
-	other           string // a workload of globex
+	name, config string            // the directory in examples, and its documents
+	askers       string            // added to the Mesh, with a line break before it
+	gateway      string            // the identity that it asks with
+	web, orders  string            // workloads of acme
+	other        string            // a workload of globex
+	cannot       map[string]string // see door
 }
 
-func foreigns() []foreign {
-	return []foreign{
-		{
-			example: "../examples/istio/envoy.yaml", config: "../examples/istio/ringfence",
-			gateway: "spiffe://cluster.local/ns/istio-system/sa/gateway",
-			web:     "spiffe://cluster.local/ns/acme/sa/web", orders: "spiffe://cluster.local/ns/acme/sa/orders", other: "spiffe://cluster.local/ns/globex/sa/web",
-		},
-		{
-			example: "../examples/envoy-gateway/envoy.yaml", config: "../examples/two-tenants", askers: "../examples/envoy-gateway/askers.yaml",
-			gateway: "spiffe://cluster.local/ns/envoy-gateway-system/sa/envoy", web: acmeWeb, orders: acmeOrders, other: globexWeb,
+func istio() foreign {
+	return foreign{
+		name: "istio", config: "../examples/istio/ringfence",
+		gateway: "spiffe://cluster.local/ns/istio-system/sa/gateway",
+		web:     "spiffe://cluster.local/ns/acme/sa/web", orders: "spiffe://cluster.local/ns/acme/sa/orders", other: "spiffe://cluster.local/ns/globex/sa/web",
+		cannot: map[string]string{
+			"two identities, the caller's first": "by source.principal Envoy tells the first, and nobody sees the second: docs/any-envoy.md",
 		},
 	}
 }
 
-// doorCase is a call and its verdict, which is the same behind every Envoy: the one table for all of them.
-type doorCase struct {
-	name         string
-	caller       string // web, orders or other
-	method, path string
-	token        func(*testing.T, *static) string
-	want         int
-}
-
-func doorCases() []doorCase {
-	now := time.Now()
-	token := func(issuer, tenant string, at time.Time, roles ...string) func(*testing.T, *static) string {
-		return func(t *testing.T, s *static) string { t.Helper(); return s.sign(t, issuer, tenant, at, roles...) }
-	}
-	clerk, manager := token(acmeIDP, "acme", now, "clerk"), token(acmeIDP, "acme", now, "manager")
-	text := func(s string) func(*testing.T, *static) string {
-		return func(*testing.T, *static) string { return s }
-	}
-	return []doorCase{
-		{"a clerk reads", "web", "GET", "/orders/7", clerk, 200},
-		{"a manager orders", "web", "POST", "/orders", manager, 200},
-		{"a clerk may not order", "web", "POST", "/orders", clerk, 403},
-		{"no rule", "web", "DELETE", "/orders/7", manager, 403},
-		{"no token", "web", "GET", "/orders/7", text(""), 401},
-		{"a token that is none", "web", "GET", "/orders/7", text("not.a.token"), 401},
-		{"an expired token", "web", "GET", "/orders/7", token(acmeIDP, "acme", now.Add(-time.Hour), "clerk"), 401},
-		{"a token that speaks of another tenant", "web", "GET", "/orders/7", token(acmeIDP, "globex", now, "clerk"), 403},
-		{"a token of an unknown issuer", "web", "GET", "/orders/7", token("https://idp.evil.example.com", "acme", now, "clerk"), 403},
-		{"another account of the tenant", "orders", "GET", "/orders/7", clerk, 403},
-		{"another tenant", "other", "GET", "/orders/7", clerk, 403},
+func envoyGateway() foreign {
+	return foreign{
+		name: "envoy-gateway", config: "../examples/two-tenants", askers: "../examples/envoy-gateway/askers.yaml",
+		gateway: "spiffe://cluster.local/ns/envoy-gateway-system/sa/envoy", web: acmeWeb, orders: acmeOrders, other: globexWeb,
 	}
 }
 
-// TestForeignEnvoys loads the configurations of examples/istio and examples/envoy-gateway as they stand there, ports and
-// paths apart, beside `ringfence authz`, and calls them rightly and wrongly.
+// TestForeignEnvoys attacks the configurations of examples/istio and examples/envoy-gateway as they stand there, ports and
+// paths apart, beside `ringfence authz`. TestDoors calls them rightly and wrongly.
 func TestForeignEnvoys(t *testing.T) {
-	for _, f := range foreigns() {
-		t.Run(filepath.Base(filepath.Dir(f.example)), func(t *testing.T) {
+	for _, f := range []foreign{istio(), envoyGateway()} {
+		t.Run(f.name, func(t *testing.T) {
 			s := f.start(t)
 			certs := map[string]*tls.Certificate{}
-			for name, svid := range map[string]*testca.SVID{"web": s.acme.SVID(f.web), "orders": s.acme.SVID(f.orders), "other": s.globex.SVID(f.other)} {
+			for name, svid := range map[string]*testca.SVID{"web": s.acme.SVID(f.web), "other": s.globex.SVID(f.other)} {
 				c := svid.TLS()
 				certs[name] = &c
-			}
-			for _, tt := range doorCases() {
-				before := s.hits.Load()
-				status, decision := s.call(t, certs[tt.caller], tt.method, tt.path, tt.token(t, s))
-				if reached := s.hits.Load() - before; status != tt.want || (decision != "") != (tt.want != 200) || (reached > 0) != (tt.want == 200) {
-					t.Errorf("%s: %d, decision %q, reached %d times; want %d", tt.name, status, decision, reached, tt.want)
-				}
 			}
 			f.attack(t, s, certs)
 		})
@@ -196,7 +161,7 @@ func (f foreign) start(t *testing.T) *static {
 		"certs/", certs+"/", "path: admin.sock", "path: "+filepath.Join(work, "admin.sock"),
 		"port_value: 20081", fmt.Sprintf("port_value: %d", s.port), "port_value: 9001", fmt.Sprintf("port_value: %d", port),
 		"port_value: 20281", fmt.Sprintf("port_value: %d", app.Listener.Addr().(*net.TCPAddr).Port),
-	).Replace(string(readFile(t, f.example)))
+	).Replace(string(readFile(t, filepath.Join("../examples", f.name, "envoy.yaml"))))
 	bootstrap, err := yaml.YAMLToJSON([]byte(text))
 	if err != nil {
 		t.Fatal(err)

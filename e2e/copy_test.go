@@ -18,7 +18,9 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -59,7 +61,7 @@ func copyInbound(t testing.TB, adminSocket, listener string) *copied {
 		case *adminv3.ClustersConfigDump:
 			for _, cl := range s.GetDynamicActiveClusters() {
 				cluster := unpack(t, cl.GetCluster(), &clusterv3.Cluster{})
-				if strings.HasPrefix(cluster.GetName(), "app/") {
+				if cluster.GetName() == "app/"+strings.TrimPrefix(listener, "inbound/") {
 					c.app = cluster
 				}
 			}
@@ -75,7 +77,7 @@ func copyInbound(t testing.TB, adminSocket, listener string) *copied {
 			}
 		}
 	}
-	if c.listener == nil || c.app == nil || c.agent == nil || len(c.routes) == 0 || len(c.secrets) == 0 {
+	if c.listener == nil || c.app == nil || c.agent == nil || len(c.secrets) == 0 {
 		t.Fatalf("the dump of %s lacks something: listener %v, app %v, agent %v, %d routes, %d secrets",
 			listener, c.listener != nil, c.app != nil, c.agent != nil, len(c.routes), len(c.secrets))
 	}
@@ -130,6 +132,59 @@ func admin(t testing.TB, socket, path string) []byte {
 	return body
 }
 
+// eachTLS lets a test change the TLS context of every filter chain.
+func (c *copied) eachTLS(t testing.TB, change func(*tlsv3.DownstreamTlsContext)) {
+	t.Helper()
+	for _, chain := range c.listener.GetFilterChains() {
+		tls := unpack(t, chain.GetTransportSocket().GetTypedConfig(), &tlsv3.DownstreamTlsContext{})
+		change(tls)
+		chain.TransportSocket.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: pack(t, tls)}
+	}
+}
+
+// withoutTCPAuthz takes guard 2 out of every chain of a TCP service.
+func (c *copied) withoutTCPAuthz(t testing.TB) {
+	t.Helper()
+	for _, chain := range c.listener.GetFilterChains() {
+		if chain.GetFilters()[0].GetName() != "envoy.filters.network.ext_authz" {
+			t.Fatal("a chain begins with another filter")
+		}
+		chain.Filters = chain.GetFilters()[1:]
+	}
+}
+
+// eachProxy lets a test change the TCP proxy of every chain.
+func (c *copied) eachProxy(t testing.TB, change func(*tcpproxyv3.TcpProxy)) {
+	t.Helper()
+	for _, chain := range c.listener.GetFilterChains() {
+		last := chain.GetFilters()[len(chain.GetFilters())-1]
+		proxy := unpack(t, last.GetTypedConfig(), &tcpproxyv3.TcpProxy{})
+		change(proxy)
+		last.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, proxy)}
+	}
+}
+
+// admit replaces the callers of a TCP service.
+func (c *copied) admit(t testing.TB, ids ...string) {
+	t.Helper()
+	changed := 0
+	for name, s := range c.secrets {
+		if v := s.GetValidationContext(); v != nil && strings.HasPrefix(name, "callers/") {
+			v.MatchTypedSubjectAltNames = nil
+			for _, id := range ids {
+				v.MatchTypedSubjectAltNames = append(v.GetMatchTypedSubjectAltNames(), &tlsv3.SubjectAltNameMatcher{
+					SanType: tlsv3.SubjectAltNameMatcher_URI,
+					Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: id}},
+				})
+			}
+			changed++
+		}
+	}
+	if changed == 0 {
+		t.Fatal("no callers to replace")
+	}
+}
+
 // eachChain lets a test change the TLS context and the connection manager of every filter chain.
 func (c *copied) eachChain(t testing.TB, change func(*listenerv3.FilterChain, *tlsv3.DownstreamTlsContext, *hcmv3.HttpConnectionManager)) {
 	t.Helper()
@@ -170,7 +225,7 @@ func (c *copied) trust(t testing.TB, rootsPEM []byte) {
 	t.Helper()
 	changed := 0
 	for name, s := range c.secrets {
-		if v := s.GetValidationContext(); v != nil && strings.HasPrefix(name, "spiffe://") {
+		if v := s.GetValidationContext(); v != nil && (strings.HasPrefix(name, "spiffe://") || strings.HasPrefix(name, "callers/")) {
 			v.TrustedCa = inline(rootsPEM)
 			changed++
 		}
@@ -180,10 +235,27 @@ func (c *copied) trust(t testing.TB, rootsPEM []byte) {
 	}
 }
 
+// routed reports whether the listener takes requests.
+func (c *copied) routed() bool {
+	fs := c.listener.GetFilterChains()[0].GetFilters()
+	return fs[len(fs)-1].GetTypedConfig().MessageIs(&hcmv3.HttpConnectionManager{})
+}
+
+func (c *copied) inlineRoutes(t testing.TB) {
+	t.Helper()
+	c.eachChain(t, func(_ *listenerv3.FilterChain, _ *tlsv3.DownstreamTlsContext, hcm *hcmv3.HttpConnectionManager) {
+		routes := c.routes[hcm.GetRds().GetRouteConfigName()]
+		if routes == nil {
+			t.Fatalf("no route configuration %q", hcm.GetRds().GetRouteConfigName())
+		}
+		hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes}
+	})
+}
+
 // bootstrap is the copy as a static Envoy takes it, listening on port; certificate and key are what the dump left out.
 func (c *copied) bootstrap(t testing.TB, port uint32, certPEM, keyPEM []byte) []byte {
 	t.Helper()
-	c.eachChain(t, func(_ *listenerv3.FilterChain, tls *tlsv3.DownstreamTlsContext, hcm *hcmv3.HttpConnectionManager) {
+	c.eachTLS(t, func(tls *tlsv3.DownstreamTlsContext) {
 		for _, s := range tls.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs() {
 			s.SdsConfig = nil
 		}
@@ -193,12 +265,10 @@ func (c *copied) bootstrap(t testing.TB, port uint32, certPEM, keyPEM []byte) []
 		if s := tls.GetCommonTlsContext().GetValidationContextSdsSecretConfig(); s != nil {
 			s.SdsConfig = nil
 		}
-		routes := c.routes[hcm.GetRds().GetRouteConfigName()]
-		if routes == nil {
-			t.Fatalf("no route configuration %q", hcm.GetRds().GetRouteConfigName())
-		}
-		hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes}
 	})
+	if c.routed() {
+		c.inlineRoutes(t)
+	}
 	c.listener.GetAddress().GetSocketAddress().PortSpecifier = &corev3.SocketAddress_PortValue{PortValue: port}
 	c.secrets["default"] = &tlsv3.Secret{Name: "default", Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 		CertificateChain: inline(certPEM), PrivateKey: inline(keyPEM),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ringfence-mesh/ringfence/examples"
 	"github.com/ringfence-mesh/ringfence/internal/demo"
 	"github.com/ringfence-mesh/ringfence/internal/realenvoy"
 )
@@ -33,6 +35,78 @@ func TestDemoCheck(t *testing.T) {
 		t.Errorf("%d calls as expected, want %d", got, want)
 	}
 	p.noEnvoy(t)
+}
+
+// TestDemoOfANewDirectory runs what `ringfence init` writes: the calls are its policy tests, and what it suggests works.
+func TestDemoOfANewDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "mesh")
+	if out, err := exec.CommandContext(t.Context(), binary, "init", dir).CombinedOutput(); err != nil {
+		t.Fatalf("init: %v\n%s", err, out)
+	}
+	checkDemo(t, dir, true, "all 4 calls ended as expected")
+
+	p := startDemo(t, "--config", dir)
+	eventually(t, 40*time.Second, "the demo stays up", func(context.Context) bool { return strings.Contains(p.output.String(), "Ctrl-C") })
+	seen := map[int]int{}
+	for _, c := range regexp.MustCompile(`(?m)^\s+(curl .*)$`).FindAllStringSubmatch(p.output.String(), -1) {
+		seen[runCurl(t, c[1])]++
+	}
+	if seen[http.StatusOK] != 2 || seen[http.StatusForbidden] != 2 || len(seen) != 2 {
+		t.Errorf("the suggestions show %v", seen)
+	}
+	p.stop(t, syscall.SIGTERM)
+
+	// The demo says so when the mesh and its tests differ.
+	test := filepath.Join(dir, "tests", "orders.yaml")
+	changed := strings.Replace(string(readFile(t, test)), "expect: allow", "expect: {deny: no_rule}", 1)
+	if err := os.WriteFile(test, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	checkDemo(t, dir, false, "1 of 4 calls did NOT end as expected")
+	if err := os.RemoveAll(filepath.Dir(test)); err != nil {
+		t.Fatal(err)
+	}
+	checkDemo(t, dir, false, "nothing was called")
+}
+
+// TestDemoSendsPolicyTests takes the shared service out of the example, so that its policy tests are sent in place of the
+// matrix: with tokens, and across tenants.
+func TestDemoSendsPolicyTests(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, examples.TwoTenants()); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"platform/billing.yaml", "tests/billing.yaml"} {
+		if err := os.Remove(filepath.Join(dir, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := checkDemo(t, dir, true, "all 11 calls ended as expected", "cannot be sent as calls: 4;")
+	for _, token := range []string{"acme clerk", "acme manager", "globex clerk", "acme for globex"} {
+		if !strings.Contains(p.output.String(), token) {
+			t.Errorf("no call with a token %q", token)
+		}
+	}
+}
+
+// checkDemo runs `ringfence demo --check` on a directory.
+func checkDemo(t *testing.T, dir string, good bool, says ...string) demoProcess {
+	t.Helper()
+	p := startDemo(t, "--config", dir, "--check")
+	select {
+	case <-p.done:
+	case <-time.After(time.Minute):
+		t.Fatal("it does not end")
+	}
+	if (p.err == nil) != good {
+		t.Errorf("it ended with %v", p.err)
+	}
+	for _, text := range says {
+		if !strings.Contains(p.output.String(), text) {
+			t.Errorf("it does not say %q:\n%s", text, p.output.tail())
+		}
+	}
+	return p
 }
 
 // TestDemoLeavesNoEnvoy ends the demo in every way there is.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -112,14 +113,22 @@ func runCopy(t testing.TB, m *demo.Mesh, workload string, c *copied) string {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return runCopyAt(t, m, workload, c, address.String())
+}
+
+// runCopyAt runs the copy at an address of 127.0.0.0/8.
+func runCopyAt(t testing.TB, m *demo.Mesh, workload string, c *copied, listen string) string {
+	t.Helper()
+	address := netip.MustParseAddrPort(listen)
+	c.listener.GetAddress().GetSocketAddress().Address = address.Addr().String()
 	state := m.StateDir(workload)
 	svid := readFile(t, filepath.Join(state, "svid.pem"))
-	config := c.bootstrap(t, uint32(address.Port), svid, readFile(t, filepath.Join(state, "key.pem"))) //nolint:gosec // a port
+	config := c.bootstrap(t, uint32(address.Port()), svid, readFile(t, filepath.Join(state, "key.pem")))
 	if bytes.Contains(config, []byte("sdsConfig")) {
 		t.Fatal("the copy still asks for secrets")
 	}
 	realenvoy.Start(t, config)
-	return address.String()
+	return listen
 }
 
 func readFile(t testing.TB, path string) []byte {

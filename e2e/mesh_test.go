@@ -17,13 +17,22 @@ import (
 	"github.com/ringfence-mesh/ringfence/internal/realenvoy"
 )
 
-// startMesh runs examples/two-tenants, from a copy that the test may edit, until the test ends.
-func startMesh(t testing.TB) *demo.Mesh {
+// startMesh runs examples/two-tenants, from a copy that the test may edit, before and after the start, until the test ends.
+func startMesh(t testing.TB, before ...func(dir string)) *demo.Mesh {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, examples.TwoTenants()); err != nil {
 		t.Fatal(err)
 	}
+	for _, change := range before {
+		change(dir)
+	}
+	return startMeshOf(t, dir)
+}
+
+// startMeshOf runs the mesh of a configuration directory until the test ends.
+func startMeshOf(t testing.TB, dir string) *demo.Mesh {
+	t.Helper()
 	m, err := demo.Start(t.Context(), demo.Config{
 		Dir: dir, State: shortDir(t), Envoy: realenvoy.Path(t),
 		Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
@@ -49,13 +58,17 @@ func shortDir(t testing.TB) string {
 // edit replaces text in a file of the mesh's configuration directory.
 func edit(t testing.TB, m *demo.Mesh, file, old, replacement string) {
 	t.Helper()
-	path := filepath.Join(m.ConfigDir(), file)
+	editFile(t, filepath.Join(m.ConfigDir(), file), old, replacement)
+}
+
+func editFile(t testing.TB, path, old, replacement string) {
+	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(data), old) {
-		t.Fatalf("%s does not contain %q", file, old)
+		t.Fatalf("%s does not contain %q", path, old)
 	}
 	write(t, path, strings.ReplaceAll(string(data), old, replacement))
 }

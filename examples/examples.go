@@ -6,15 +6,21 @@ import (
 	"io/fs"
 )
 
-//go:embed all:two-tenants
+//go:embed all:two-tenants all:starter
 var files embed.FS
 
 // TwoTenants is the configuration directory two-tenants: two tenants with services of the same names, and a shared
 // service that is granted to one of them.
-func TwoTenants() fs.FS {
-	sub, err := fs.Sub(files, "two-tenants")
+func TwoTenants() fs.FS { return sub("two-tenants") }
+
+// Starter is the configuration directory starter: the least that is a mesh, with its test. Its documents name their
+// schema as the file .ringfence.schema.json at the top of the directory.
+func Starter() fs.FS { return sub("starter") }
+
+func sub(name string) fs.FS {
+	dir, err := fs.Sub(files, name)
 	if err != nil {
 		panic(err) // the name is a constant, and a valid path
 	}
-	return sub
+	return dir
 }

@@ -16,7 +16,9 @@ import (
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
+	networkauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	mtlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/rbac/principals/mtls_authenticated/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -149,6 +151,18 @@ func broken() map[string]map[string]edit {
 			"roots from a file": secret(func(s *tlsv3.Secret) {
 				s.GetValidationContext().TrustedCa.Specifier = &corev3.DataSource_Filename{Filename: "/etc/ssl/certs/ca.pem"}
 			}),
+			"TCP: failure mode allow": tcpAuthz(func(a *networkauthzv3.ExtAuthz) { a.FailureModeAllow = true }),
+			"TCP: shadow mode":        tcpAuthz(func(a *networkauthzv3.ExtAuthz) { a.ShadowMode = true }),
+			"TCP: only some":          tcpAuthz(func(a *networkauthzv3.ExtAuthz) { a.FilterEnabledMetadata = &matcherv3.MetadataMatcher{} }),
+			"TCP: alert":              tcpAuthz(func(a *networkauthzv3.ExtAuthz) { a.SendTlsAlertOnDenial = true }),
+			"TCP: weighted clusters": tcpProxy(func(p *tcpproxyv3.TcpProxy) {
+				p.ClusterSpecifier = &tcpproxyv3.TcpProxy_WeightedClusters{WeightedClusters: &tcpproxyv3.TcpProxy_WeightedCluster{}}
+			}),
+			"TCP: tunnel":    tcpProxy(func(p *tcpproxyv3.TcpProxy) { p.TunnelingConfig = &tcpproxyv3.TcpProxy_TunnelingConfig{} }),
+			"TCP: on demand": tcpOutProxy(func(p *tcpproxyv3.TcpProxy) { p.OnDemand = &tcpproxyv3.TcpProxy_OnDemand{} }),
+			"TCP: untrusted": tcpCallers(func(v *tlsv3.CertificateValidationContext) {
+				v.TrustChainVerification = tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
+			}),
 			"epoch": chain(func(c *listenerv3.FilterChain) { c.Metadata = &corev3.Metadata{} }),
 		},
 		"enum": {
@@ -208,6 +222,7 @@ func broken() map[string]map[string]edit {
 			}),
 			"multicast":                in(func(l *listenerv3.Listener) { l.GetAddress().GetSocketAddress().Address = "224.0.0.1" }),
 			"outbound for all":         out(func(l *listenerv3.Listener) { l.GetAddress().GetSocketAddress().Address = "0.0.0.0" }),
+			"a loopback port for all":  tcpOut(func(l *listenerv3.Listener) { l.GetAddress().GetSocketAddress().Address = "0.0.0.0" }),
 			"outbound for the network": out(func(l *listenerv3.Listener) { l.GetAddress().GetSocketAddress().Address = "10.0.0.1" }),
 			"both families":            in(func(l *listenerv3.Listener) { l.GetAddress().GetSocketAddress().Ipv4Compat = true }),
 		},
@@ -242,6 +257,8 @@ func broken() map[string]map[string]edit {
 			"outbound with TLS": out(func(l *listenerv3.Listener) {
 				l.FilterChains[0].TransportSocket = &corev3.TransportSocket{Name: "x"}
 			}),
+			"TCP outbound with TLS": tcpOut(func(l *listenerv3.Listener) { l.FilterChains[0].TransportSocket = &corev3.TransportSocket{Name: "x"} }),
+			"TCP without any":       tcpIn(func(l *listenerv3.Listener) { l.FilterChains = nil }),
 			"two outbound": out(func(l *listenerv3.Listener) {
 				l.FilterChains = append(l.GetFilterChains(), l.GetFilterChains()[0])
 			}),
@@ -249,6 +266,7 @@ func broken() map[string]map[string]edit {
 		"chain_name": {
 			"another service": chain(func(c *listenerv3.FilterChain) { c.Name = "callers/platform/ledger/acme" }),
 			"another tenant":  chain(func(c *listenerv3.FilterChain) { c.Name = "callers/acme/billing/acme" }),
+			"outbound TCP":    tcpOut(func(l *listenerv3.Listener) { l.FilterChains[0].Name = "tcp/acme/tool/acme/db" }),
 			"twice":           in(func(l *listenerv3.Listener) { l.FilterChains[0].Name = l.GetFilterChains()[1].GetName() }),
 		},
 		"chain_sni": {
@@ -267,8 +285,53 @@ func broken() map[string]map[string]edit {
 		"chain_filters": {
 			"none": chain(func(c *listenerv3.FilterChain) { c.Filters = nil }),
 			"two":  chain(func(c *listenerv3.FilterChain) { c.Filters = append(c.GetFilters(), c.GetFilters()[0]) }),
+
+			"TCP without guard 2": tcpIn(func(l *listenerv3.Listener) {
+				for _, c := range l.GetFilterChains() {
+					c.Filters = c.GetFilters()[1:]
+				}
+			}),
+			"TCP without guard 2 for one": tcpChain(func(c *listenerv3.FilterChain) { c.Filters = c.GetFilters()[1:] }),
+			"TCP with guard 2 behind":     tcpChain(func(c *listenerv3.FilterChain) { slices.Reverse(c.GetFilters()) }),
+			"guard 2 twice":               tcpChain(func(c *listenerv3.FilterChain) { c.Filters = slices.Insert(c.GetFilters(), 1, c.GetFilters()[0]) }),
+			"another name":                tcpChain(func(c *listenerv3.FilterChain) { c.GetFilters()[0].Name = "x" }),
+			"outbound with more": tcpOut(func(l *listenerv3.Listener) {
+				l.FilterChains[0].Filters = append(l.GetFilterChains()[0].GetFilters(), l.GetFilterChains()[0].GetFilters()...)
+			}),
 		},
-		"chain_tls":               {"plaintext": chain(func(c *listenerv3.FilterChain) { c.TransportSocket = nil })},
+		"tcp_cluster": {
+			"another service's application": tcpProxy(func(p *tcpproxyv3.TcpProxy) { to(p, "app/platform/ledger") }),
+			"another service":               tcpProxy(func(p *tcpproxyv3.TcpProxy) { to(p, "service/platform/store") }),
+			"the agent":                     tcpProxy(func(p *tcpproxyv3.TcpProxy) { to(p, "ringfence_agent") }),
+			"another tenant's":              tcpProxy(func(p *tcpproxyv3.TcpProxy) { to(p, "app/acme/store") }),
+			"another shared service":        tcpOutProxy(func(p *tcpproxyv3.TcpProxy) { to(p, "import/acme/billing") }),
+			"an own one of that name":       tcpOutProxy(func(p *tcpproxyv3.TcpProxy) { to(p, "service/acme/store") }),
+			"an application":                tcpOutProxy(func(p *tcpproxyv3.TcpProxy) { to(p, "app/acme/store") }),
+		},
+		"tcp_connect_mode": {
+			"before the handshake": tcpProxy(func(p *tcpproxyv3.TcpProxy) { p.UpstreamConnectMode = tcpproxyv3.UpstreamConnectMode_IMMEDIATE }),
+			"outbound waits": tcpOutProxy(func(p *tcpproxyv3.TcpProxy) {
+				p.UpstreamConnectMode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA
+			}),
+		},
+		"tcp_early_data": {
+			"none":     tcpProxy(func(p *tcpproxyv3.TcpProxy) { p.MaxEarlyDataBytes = nil }),
+			"much":     tcpProxy(func(p *tcpproxyv3.TcpProxy) { p.MaxEarlyDataBytes = wrapperspb.UInt32(1 << 20) }),
+			"outbound": tcpOutProxy(func(p *tcpproxyv3.TcpProxy) { p.MaxEarlyDataBytes = wrapperspb.UInt32(1) }),
+		},
+		"tcp_idle_timeout": {
+			"default":  tcpProxy(func(p *tcpproxyv3.TcpProxy) { p.IdleTimeout = nil }),
+			"never":    tcpProxy(func(p *tcpproxyv3.TcpProxy) { p.IdleTimeout = &durationpb.Duration{} }),
+			"outbound": tcpOutProxy(func(p *tcpproxyv3.TcpProxy) { p.IdleTimeout = day() }),
+		},
+		"tcp_max_connection_duration": {
+			"none": tcpProxy(func(p *tcpproxyv3.TcpProxy) { p.MaxDownstreamConnectionDuration = nil }),
+			"long": tcpOutProxy(func(p *tcpproxyv3.TcpProxy) { p.MaxDownstreamConnectionDuration = day() }),
+		},
+		"chain_tls": {
+			"plaintext":      chain(func(c *listenerv3.FilterChain) { c.TransportSocket = nil }),
+			"TCP, plaintext": tcpChain(func(c *listenerv3.FilterChain) { c.TransportSocket = nil }),
+		},
 		"chain_handshake_timeout": {"none": chain(func(c *listenerv3.FilterChain) { c.TransportSocketConnectTimeout = nil })},
 
 		"tls_version": {
@@ -277,7 +340,7 @@ func broken() map[string]map[string]edit {
 			}),
 			"default": up(func(u *tlsv3.UpstreamTlsContext) { u.CommonTlsContext.TlsParams = nil }),
 		},
-		"tls_alpn": {"none": down(func(d *tlsv3.DownstreamTlsContext) { d.CommonTlsContext.AlpnProtocols = nil }), "h1": up(func(u *tlsv3.UpstreamTlsContext) { u.CommonTlsContext.AlpnProtocols = []string{"h2", "http/1.1"} })},
+		"tls_alpn": {"TCP": tcpDown(func(d *tlsv3.DownstreamTlsContext) { d.CommonTlsContext.AlpnProtocols = []string{"h2"} }), "TCP, upstream": tcpUp(func(u *tlsv3.UpstreamTlsContext) { u.CommonTlsContext.AlpnProtocols = []string{"h2"} }), "none": down(func(d *tlsv3.DownstreamTlsContext) { d.CommonTlsContext.AlpnProtocols = nil }), "h1": up(func(u *tlsv3.UpstreamTlsContext) { u.CommonTlsContext.AlpnProtocols = []string{"h2", "http/1.1"} })},
 		"tls_own_certificate": {
 			"none": up(func(u *tlsv3.UpstreamTlsContext) { u.CommonTlsContext.TlsCertificateSdsSecretConfigs = nil }),
 			"another": down(func(d *tlsv3.DownstreamTlsContext) {
@@ -292,6 +355,15 @@ func broken() map[string]map[string]edit {
 			"ROOTCA": up(func(u *tlsv3.UpstreamTlsContext) {
 				u.CommonTlsContext.GetCombinedValidationContext().ValidationContextSdsSecretConfig.Name = "ROOTCA"
 			}),
+			"TCP: everybody of the tenant": tcpDown(func(d *tlsv3.DownstreamTlsContext) {
+				d.CommonTlsContext.GetCombinedValidationContext().ValidationContextSdsSecretConfig.Name = "spiffe://acme.demo.test"
+			}),
+			"TCP: another chain's callers": tcpDown(func(d *tlsv3.DownstreamTlsContext) {
+				d.CommonTlsContext.GetCombinedValidationContext().ValidationContextSdsSecretConfig.Name = "callers/platform/store/platform"
+			}),
+			"HTTP: a TCP service's callers": down(func(d *tlsv3.DownstreamTlsContext) {
+				d.CommonTlsContext.GetCombinedValidationContext().ValidationContextSdsSecretConfig.Name = "callers/platform/billing/acme"
+			}),
 			"inline roots": down(func(d *tlsv3.DownstreamTlsContext) {
 				downValidation(d).TrustedCa = &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: "x"}}
 			}),
@@ -303,7 +375,9 @@ func broken() map[string]map[string]edit {
 		"tls_no_stateless_resumption": {"on": down(func(d *tlsv3.DownstreamTlsContext) { d.SessionTicketKeysType = nil })},
 		"tls_no_stateful_resumption":  {"on": down(func(d *tlsv3.DownstreamTlsContext) { d.DisableStatefulSessionResumption = false })},
 		"tls_suppress_client_ca_list": {"told": down(func(d *tlsv3.DownstreamTlsContext) { downValidation(d).SuppressClientCaList = false })},
-		"tls_downstream_sans": {"pinned": down(func(d *tlsv3.DownstreamTlsContext) {
+		"tls_downstream_sans": {"TCP": tcpDown(func(d *tlsv3.DownstreamTlsContext) {
+			downValidation(d).MatchTypedSubjectAltNames = []*tlsv3.SubjectAltNameMatcher{uri(xdstest.AcmeWeb)}
+		}), "pinned": down(func(d *tlsv3.DownstreamTlsContext) {
 			downValidation(d).MatchTypedSubjectAltNames = []*tlsv3.SubjectAltNameMatcher{{}}
 		})},
 		"tls_upstream_sans":     {"empty list": up(func(u *tlsv3.UpstreamTlsContext) { upValidation(u).MatchTypedSubjectAltNames = nil })},
@@ -312,6 +386,14 @@ func broken() map[string]map[string]edit {
 		"exact_identity": {
 			"pinned by prefix":     upSAN(func(s *tlsv3.SubjectAltNameMatcher) { s.Matcher = prefix }),
 			"pinned by DNS name":   upSAN(func(s *tlsv3.SubjectAltNameMatcher) { s.SanType = tlsv3.SubjectAltNameMatcher_DNS }),
+			"TCP caller by prefix": tcpCallers(func(v *tlsv3.CertificateValidationContext) { v.MatchTypedSubjectAltNames[0].Matcher = prefix }),
+			"TCP caller by DNS name": tcpCallers(func(v *tlsv3.CertificateValidationContext) {
+				v.MatchTypedSubjectAltNames[0].SanType = tlsv3.SubjectAltNameMatcher_DNS
+			}),
+			"TCP caller without a name": tcpCallers(func(v *tlsv3.CertificateValidationContext) { v.MatchTypedSubjectAltNames[0].Matcher = exact("") }),
+			"nobody and somebody": tcpCallers(func(v *tlsv3.CertificateValidationContext) {
+				v.MatchTypedSubjectAltNames = append(v.GetMatchTypedSubjectAltNames(), uri(xdstest.AcmeWeb))
+			}),
 			"caller by prefix":     mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = prefix }),
 			"a whole trust domain": mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = exact("spiffe://acme.demo.test") }),
 			"dot segments":         mtls(func(c *mtlsv3.Config) { c.SanMatcher.Matcher = exact("spiffe://acme.demo.test/ns/../sa/web") }),
@@ -418,12 +500,12 @@ func broken() map[string]map[string]edit {
 			"without matcher": mtls(func(c *mtlsv3.Config) { c.SanMatcher = nil }),
 		},
 
-		"ext_authz_cluster":            {"another": authz(func(a *extauthzv3.ExtAuthz) { a.GetGrpcService().GetEnvoyGrpc().ClusterName = "service/acme/orders" })},
-		"ext_authz_api_version":        {"auto": authz(func(a *extauthzv3.ExtAuthz) { a.TransportApiVersion = corev3.ApiVersion_AUTO })},
-		"ext_authz_timeout":            {"none": authz(func(a *extauthzv3.ExtAuthz) { a.GetGrpcService().Timeout = nil }), "minute": authz(func(a *extauthzv3.ExtAuthz) { a.GetGrpcService().Timeout = durationpb.New(time.Minute) })},
+		"ext_authz_cluster":            {"TCP": tcpAuthz(func(a *networkauthzv3.ExtAuthz) { a.GetGrpcService().GetEnvoyGrpc().ClusterName = "app/platform/store" }), "another": authz(func(a *extauthzv3.ExtAuthz) { a.GetGrpcService().GetEnvoyGrpc().ClusterName = "service/acme/orders" })},
+		"ext_authz_api_version":        {"TCP": tcpAuthz(func(a *networkauthzv3.ExtAuthz) { a.TransportApiVersion = corev3.ApiVersion_AUTO }), "auto": authz(func(a *extauthzv3.ExtAuthz) { a.TransportApiVersion = corev3.ApiVersion_AUTO })},
+		"ext_authz_timeout":            {"TCP": tcpAuthz(func(a *networkauthzv3.ExtAuthz) { a.GetGrpcService().Timeout = nil }), "none": authz(func(a *extauthzv3.ExtAuthz) { a.GetGrpcService().Timeout = nil }), "minute": authz(func(a *extauthzv3.ExtAuthz) { a.GetGrpcService().Timeout = durationpb.New(time.Minute) })},
 		"ext_authz_status_on_error":    {"403": authz(func(a *extauthzv3.ExtAuthz) { a.StatusOnError = nil }), "200": authz(func(a *extauthzv3.ExtAuthz) { a.StatusOnError.Code = typev3.StatusCode_OK })},
 		"ext_authz_deny_at_disable":    {"allow": authz(func(a *extauthzv3.ExtAuthz) { a.DenyAtDisable = nil }), "false": authz(func(a *extauthzv3.ExtAuthz) { a.DenyAtDisable.DefaultValue = wrapperspb.Bool(false) })},
-		"ext_authz_peer_certificate":   {"off": authz(func(a *extauthzv3.ExtAuthz) { a.IncludePeerCertificate = false })},
+		"ext_authz_peer_certificate":   {"TCP": tcpAuthz(func(a *networkauthzv3.ExtAuthz) { a.IncludePeerCertificate = false }), "off": authz(func(a *extauthzv3.ExtAuthz) { a.IncludePeerCertificate = false })},
 		"ext_authz_tls_session":        {"off": authz(func(a *extauthzv3.ExtAuthz) { a.IncludeTlsSession = false })},
 		"ext_authz_raw_headers":        {"off": authz(func(a *extauthzv3.ExtAuthz) { a.EncodeRawHeaders = false })},
 		"ext_authz_validate_mutations": {"off": authz(func(a *extauthzv3.ExtAuthz) { a.ValidateMutations = false })},
@@ -525,23 +607,33 @@ func broken() map[string]map[string]edit {
 			"addresses beside EDS": cluster(func(c *clusterv3.Cluster) { c.LoadAssignment = &endpointv3.ClusterLoadAssignment{} }),
 		},
 		"cluster_tls": {
-			"plaintext":  cluster(func(c *clusterv3.Cluster) { c.TransportSocket = nil }),
-			"app by TLS": app(func(c *clusterv3.Cluster) { c.TransportSocket = &corev3.TransportSocket{Name: "x"} }),
+			"TCP in plaintext": tcpCluster(func(c *clusterv3.Cluster) { c.TransportSocket = nil }),
+			"plaintext":        cluster(func(c *clusterv3.Cluster) { c.TransportSocket = nil }),
+			"app by TLS":       app(func(c *clusterv3.Cluster) { c.TransportSocket = &corev3.TransportSocket{Name: "x"} }),
 		},
 		"cluster_protocol": {
 			"none": cluster(func(c *clusterv3.Cluster) { c.TypedExtensionProtocolOptions = nil }),
 			"HTTP/1": protocol(func(o *upstreamsv3.HttpProtocolOptions) {
 				o.GetExplicitHttpConfig().ProtocolConfig = &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}
 			}),
+			"TCP and HTTP": tcpCluster(func(c *clusterv3.Cluster) {
+				c.TypedExtensionProtocolOptions["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"] = packed(&upstreamsv3.HttpProtocolOptions{})
+			}),
+			"TCP without": tcpCluster(func(c *clusterv3.Cluster) { c.TypedExtensionProtocolOptions = nil }),
 			"stream duration": protocol(func(o *upstreamsv3.HttpProtocolOptions) {
 				o.CommonHttpProtocolOptions.MaxStreamDuration = day()
 			}),
 		},
-		"cluster_idle_timeout":            {"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.IdleTimeout = nil })},
-		"cluster_max_connection_duration": {"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.MaxConnectionDuration = nil })},
-		"cluster_headers_count":           {"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.MaxHeadersCount = nil })},
-		"cluster_connect_timeout":         {"none": cluster(func(c *clusterv3.Cluster) { c.ConnectTimeout = nil })},
-		"cluster_buffer":                  {"none": cluster(func(c *clusterv3.Cluster) { c.PerConnectionBufferLimitBytes = nil })},
+		"cluster_idle_timeout": {"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.IdleTimeout = nil })},
+		"cluster_max_connection_duration": {
+			"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.MaxConnectionDuration = nil }),
+			"6m": protocol(func(o *upstreamsv3.HttpProtocolOptions) {
+				o.CommonHttpProtocolOptions.MaxConnectionDuration = durationpb.New(6 * time.Minute)
+			}),
+		},
+		"cluster_headers_count":   {"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.MaxHeadersCount = nil })},
+		"cluster_connect_timeout": {"none": cluster(func(c *clusterv3.Cluster) { c.ConnectTimeout = nil })},
+		"cluster_buffer":          {"none": cluster(func(c *clusterv3.Cluster) { c.PerConnectionBufferLimitBytes = nil })},
 		"cluster_circuit_breakers": {
 			"none":     cluster(func(c *clusterv3.Cluster) { c.CircuitBreakers = nil }),
 			"no bound": app(func(c *clusterv3.Cluster) { c.CircuitBreakers.Thresholds[0].MaxRequests = nil }),
@@ -569,11 +661,15 @@ func broken() map[string]map[string]edit {
 				s.GetValidationContext().MatchTypedSubjectAltNames = []*tlsv3.SubjectAltNameMatcher{{}}
 			}),
 		},
+		"secret_callers": {
+			"empty list": tcpCallers(func(v *tlsv3.CertificateValidationContext) { v.MatchTypedSubjectAltNames = nil }),
+		},
 		"secret_roots": {
-			"none":  secret(func(s *tlsv3.Secret) { s.GetValidationContext().TrustedCa = nil }),
-			"a key": secret(func(s *tlsv3.Secret) { addPEM(s, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n") }),
-			"text":  secret(func(s *tlsv3.Secret) { addPEM(s, "hello") }),
-			"bad":   secret(func(s *tlsv3.Secret) { addPEM(s, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n") }),
+			"of callers": tcpCallers(func(v *tlsv3.CertificateValidationContext) { v.TrustedCa = nil }),
+			"none":       secret(func(s *tlsv3.Secret) { s.GetValidationContext().TrustedCa = nil }),
+			"a key":      secret(func(s *tlsv3.Secret) { addPEM(s, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n") }),
+			"text":       secret(func(s *tlsv3.Secret) { addPEM(s, "hello") }),
+			"bad":        secret(func(s *tlsv3.Secret) { addPEM(s, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n") }),
 		},
 	}
 }

@@ -21,6 +21,15 @@ var generated = map[protoreflect.FullName][]protoreflect.Name{
 	"envoy.config.listener.v3.Filter":                                 {"name", "typed_config"},
 	"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector": {"close_connection_on_client_hello_parsing_errors"},
 
+	// TCP services.
+	"envoy.extensions.filters.network.ext_authz.v3.ExtAuthz": {
+		"stat_prefix", "grpc_service", "transport_api_version", "include_peer_certificate",
+	},
+	"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": {
+		"stat_prefix", "cluster", "idle_timeout", "max_downstream_connection_duration", "upstream_connect_mode", "max_early_data_bytes",
+	},
+	"envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions": {"idle_timeout"},
+
 	// The connection manager.
 	"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": {
 		"codec_type", "stat_prefix", "rds", "http_filters", "common_http_protocol_options", "http2_protocol_options",

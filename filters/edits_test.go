@@ -12,7 +12,9 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	networkauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	mtlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/rbac/principals/mtls_authenticated/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -100,6 +102,62 @@ func down(change func(*tlsv3.DownstreamTlsContext)) edit {
 	return chain(func(c *listenerv3.FilterChain) {
 		repack(c.GetTransportSocket().GetTypedConfig(), &tlsv3.DownstreamTlsContext{}, change)
 	})
+}
+
+// tcpIn is a TCP service where the client speaks first, tcpOut a loopback port that leads to a shared one.
+func tcpIn(change func(*listenerv3.Listener)) edit {
+	return edit{"Listener platform inbound/platform/store", on(change)}
+}
+
+func tcpOut(change func(*listenerv3.Listener)) edit {
+	return edit{"Listener acme tcp/acme/tool/platform/store", on(change)}
+}
+
+func tcpChain(change func(*listenerv3.FilterChain)) edit {
+	return tcpIn(func(l *listenerv3.Listener) { change(l.GetFilterChains()[1]) })
+}
+
+func tcpAuthz(change func(*networkauthzv3.ExtAuthz)) edit {
+	return tcpChain(func(c *listenerv3.FilterChain) {
+		repack(c.GetFilters()[0].GetTypedConfig(), &networkauthzv3.ExtAuthz{}, change)
+	})
+}
+
+func tcpProxy(change func(*tcpproxyv3.TcpProxy)) edit {
+	return tcpChain(func(c *listenerv3.FilterChain) {
+		repack(c.GetFilters()[1].GetTypedConfig(), &tcpproxyv3.TcpProxy{}, change)
+	})
+}
+
+func tcpOutProxy(change func(*tcpproxyv3.TcpProxy)) edit {
+	return tcpOut(func(l *listenerv3.Listener) {
+		repack(l.GetFilterChains()[0].GetFilters()[0].GetTypedConfig(), &tcpproxyv3.TcpProxy{}, change)
+	})
+}
+
+func tcpDown(change func(*tlsv3.DownstreamTlsContext)) edit {
+	return tcpChain(func(c *listenerv3.FilterChain) {
+		repack(c.GetTransportSocket().GetTypedConfig(), &tlsv3.DownstreamTlsContext{}, change)
+	})
+}
+
+func tcpCluster(change func(*clusterv3.Cluster)) edit {
+	return edit{"Cluster acme import/acme/store", on(change)}
+}
+
+func tcpUp(change func(*tlsv3.UpstreamTlsContext)) edit {
+	return tcpCluster(func(c *clusterv3.Cluster) {
+		repack(c.GetTransportSocket().GetTypedConfig(), &tlsv3.UpstreamTlsContext{}, change)
+	})
+}
+
+// tcpCallers are the secret of those who may connect, none of whom is anybody.
+func tcpCallers(change func(*tlsv3.CertificateValidationContext)) edit {
+	return edit{"Secret acme callers/acme/mail/acme", on(func(s *tlsv3.Secret) { change(s.GetValidationContext()) })}
+}
+
+func uri(s string) *tlsv3.SubjectAltNameMatcher {
+	return &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: exact(s)}
 }
 
 func cluster(change func(*clusterv3.Cluster)) edit {
@@ -213,4 +271,8 @@ func appAddress(c *clusterv3.Cluster) *corev3.SocketAddress {
 func addPEM(s *tlsv3.Secret, more string) {
 	roots := s.GetValidationContext().GetTrustedCa().GetInlineBytes()
 	s.GetValidationContext().TrustedCa.Specifier = &corev3.DataSource_InlineBytes{InlineBytes: append(slices.Clone(roots), more...)}
+}
+
+func to(p *tcpproxyv3.TcpProxy, cluster string) {
+	p.ClusterSpecifier = &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster}
 }

@@ -24,11 +24,8 @@ const denyAtDisableKey = "ringfence.ext_authz.deny_at_disable"
 // three headers and nothing else. No answer, a late one or an error is 503, told from a refusal.
 func extAuthz() *extauthzv3.ExtAuthz {
 	return &extauthzv3.ExtAuthz{
-		TransportApiVersion: corev3.ApiVersion_V3,
-		Services: &extauthzv3.ExtAuthz_GrpcService{GrpcService: &corev3.GrpcService{
-			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: AgentCluster}},
-			Timeout:         seconds(checkTimeout),
-		}},
+		TransportApiVersion:         corev3.ApiVersion_V3,
+		Services:                    &extauthzv3.ExtAuthz_GrpcService{GrpcService: askAgent()},
 		StatusOnError:               &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
 		DenyAtDisable:               &corev3.RuntimeFeatureFlag{DefaultValue: yes(), RuntimeKey: denyAtDisableKey},
 		IncludePeerCertificate:      true,
@@ -42,6 +39,14 @@ func extAuthz() *extauthzv3.ExtAuthz {
 			AllowExpression: &matcherv3.RegexMatcher{Regex: decidedHeaders},
 			DisallowIsError: yes(),
 		},
+	}
+}
+
+// askAgent is where the decision point is.
+func askAgent() *corev3.GrpcService {
+	return &corev3.GrpcService{
+		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: AgentCluster}},
+		Timeout:         seconds(checkTimeout),
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 
 // The numbers of the generated configuration, all in one place. The linter has its own bounds for them.
 const (
-	// connectionLife ends the reuse of a connection: certificates are looked at when it is made, so it must end within
-	// the life of an SVID. streamLife does the same for streams, which connectionLife lets go on.
+	// connectionLife ends the reuse of a connection by whoever is the server, or speaks to the application: who is the client
+	// of another sidecar ends it much earlier. streamLife does the same for streams, which both let go on.
 	connectionLife = 12 * time.Hour
 	streamLife     = 12 * time.Hour
 	// streamIdle ends a stream on which nothing moves.
@@ -18,6 +18,8 @@ const (
 	// A client drops an idle connection before the server does, so that no request meets a closing connection.
 	serverIdle = 10 * time.Minute
 	clientIdle = 5 * time.Minute
+	// tcpIdle ends a TCP connection on which nothing moves; pools of databases keep theirs for long.
+	tcpIdle = time.Hour
 
 	handshakeTimeout    = 10 * time.Second
 	inspectTimeout      = 5 * time.Second
@@ -31,6 +33,7 @@ const (
 	streamWindow        = 64 << 10
 	connectionWindow    = 1 << 20
 	connectionBuffer    = 32 << 10
+	maxEarlyData        = 1 << 10
 	maxConnections      = 1024
 	maxRequests         = 1024
 	maxRetries          = 3

@@ -8,6 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/tcp/v3"
 
 	"github.com/ringfence-mesh/ringfence/tenancy"
 )
@@ -32,7 +33,8 @@ func (l *linter) meshCluster(m *clusterv3.Cluster) {
 	l.ads(m.GetEdsClusterConfig().GetEdsConfig(), "eds_cluster_config")
 	l.protocol(m, true)
 	if l.need(m.GetTransportSocket() != nil, setClusterTLS, "transport_socket", "plaintext to another sidecar") {
-		l.upstreamTLS(m.GetTransportSocket(), "transport_socket")
+		_, tcp := m.GetTypedExtensionProtocolOptions()[tcpProtocolsName]
+		l.upstreamTLS(m.GetTransportSocket(), tcp, "transport_socket")
 	}
 }
 
@@ -62,8 +64,15 @@ func (l *linter) breakers(ts []*clusterv3.CircuitBreakers_Thresholds) {
 func (l *linter) protocol(m *clusterv3.Cluster, mesh bool) {
 	const path = "typed_extension_protocol_options"
 	options := m.GetTypedExtensionProtocolOptions()
+	if packed, tcp := options[tcpProtocolsName]; tcp && len(options) == 1 {
+		var o tcpv3.TcpProtocolOptions
+		if l.unpack(packed, &o, path) {
+			l.limited(o.GetIdleTimeout(), lintIdle, setClusterIdle, path)
+		}
+		return
+	}
 	packed, ok := options[httpProtocolsName]
-	if !l.need(ok && len(options) == 1, setClusterProtocol, path, "not exactly the HTTP options") {
+	if !l.need(ok && len(options) == 1, setClusterProtocol, path, "not exactly the HTTP options, or the TCP options") {
 		return
 	}
 	var o upstreamsv3.HttpProtocolOptions
@@ -72,7 +81,11 @@ func (l *linter) protocol(m *clusterv3.Cluster, mesh bool) {
 	}
 	common := o.GetCommonHttpProtocolOptions()
 	l.limited(common.GetIdleTimeout(), lintIdle, setClusterIdle, path)
-	l.limited(common.GetMaxConnectionDuration(), lintConnectionLife, setClusterLife, path)
+	longest := lintConnectionLife
+	if mesh {
+		longest = lintMeshLife
+	}
+	l.limited(common.GetMaxConnectionDuration(), longest, setClusterLife, path)
 	l.bounded(common.GetMaxHeadersCount(), 1, lintHeadersCount, setClusterHeaders, path)
 	none := common.GetMaxStreamDuration() == nil && common.GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_ALLOW
 	l.need(none, setClusterProtocol, path, "options that are for requests from outside")

@@ -61,10 +61,7 @@ func (l *linter) router(f *hcmv3.HttpFilter, path string) {
 }
 
 func (l *linter) extAuthz(a *extauthzv3.ExtAuthz, path string) {
-	grpc := a.GetGrpcService()
-	asked := grpc.GetEnvoyGrpc().GetClusterName()
-	l.need(asked == "ringfence_agent", setAuthzCluster, path, "asked is %q", clip(asked))
-	l.limited(grpc.GetTimeout(), lintCheck, setAuthzTimeout, path)
+	l.asksAgent(a.GetGrpcService(), path)
 	demand(l, a.GetTransportApiVersion(), corev3.ApiVersion_V3, setAuthzVersion, path)
 	demand(l, a.GetStatusOnError().GetCode(), typev3.StatusCode_ServiceUnavailable, setAuthzStatus, path)
 	flag := a.GetDenyAtDisable()
@@ -81,6 +78,13 @@ func (l *linter) extAuthz(a *extauthzv3.ExtAuthz, path string) {
 	strict := rules.GetDisallowAll().GetValue() && rules.GetDisallowIsError().GetValue() &&
 		rules.GetAllowExpression().GetRegex() == lintDecided
 	l.need(strict, setAuthzRules, path, "the decision point may change more than three headers")
+}
+
+// asksAgent judges who decides, and that the answer has a time limit.
+func (l *linter) asksAgent(grpc *corev3.GrpcService, path string) {
+	asked := grpc.GetEnvoyGrpc().GetClusterName()
+	l.need(asked == "ringfence_agent", setAuthzCluster, path, "asked is %q", clip(asked))
+	l.limited(grpc.GetTimeout(), lintCheck, setAuthzTimeout, path)
 }
 
 // callers judges guard 1 as a route configuration brings it.

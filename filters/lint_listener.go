@@ -12,15 +12,18 @@ import (
 )
 
 func (l *linter) listener(m *listenerv3.Listener) {
-	kind, parts, ok := l.resourceName(m.GetName(), "name", tenancy.KindInbound, tenancy.KindOutbound)
+	kind, parts, ok := l.resourceName(m.GetName(), "name", tenancy.KindInbound, tenancy.KindOutbound, tenancy.KindTCP)
 	if !ok {
 		return
 	}
 	l.need(m.GetEnableReusePort() != nil && !m.GetEnableReusePort().GetValue(), setReusePort, "enable_reuse_port", "the port is shared")
 	l.bounded(m.GetPerConnectionBufferLimitBytes(), 1, lintBuffer, setListenerBuffer, "per_connection_buffer_limit_bytes")
-	if kind == tenancy.KindInbound {
+	switch kind {
+	case tenancy.KindInbound:
 		l.inbound(m, parts[0])
-	} else {
+	case tenancy.KindTCP:
+		l.outboundTCP(m, parts)
+	default:
 		l.outbound(m, parts[0])
 	}
 }
@@ -34,6 +37,7 @@ func (l *linter) inbound(m *listenerv3.Listener, service string) {
 	l.inspector(m.GetListenerFilters())
 	l.need(len(m.GetFilterChains()) > 0, setChains, "filter_chains", "none")
 	names, labels := map[string]bool{}, map[string]bool{}
+	tcp := len(m.GetFilterChains()) > 0 && isTCP(m.GetFilterChains()[0])
 	for i, c := range m.GetFilterChains() {
 		path := fmt.Sprintf("filter_chains[%d]", i)
 		l.chainName(c, tenancy.KindCallers, service, names, path)
@@ -46,7 +50,12 @@ func (l *linter) inbound(m *listenerv3.Listener, service string) {
 		}
 		l.need(match.GetTransportProtocol() == "tls", setTransportProtocol, path, "%q", clip(match.GetTransportProtocol()))
 		l.limited(c.GetTransportSocketConnectTimeout(), lintHandshake, setHandshakeTimeout, path)
-		l.downstreamTLS(c.GetTransportSocket(), path+".transport_socket")
+		if tcp {
+			l.downstreamTLS(c.GetTransportSocket(), c.GetName(), path+".transport_socket")
+			l.inboundTCP(c, service, path)
+			continue
+		}
+		l.downstreamTLS(c.GetTransportSocket(), "", path+".transport_socket")
 		l.manager(c, path, func(h *hcmv3.HttpConnectionManager, path string) {
 			demand(l, h.GetCodecType(), hcmv3.HttpConnectionManager_HTTP2, setCodec, path)
 			l.need(h.GetStatPrefix() == "inbound", setStatPrefix, path, "%q", clip(h.GetStatPrefix()))
@@ -56,23 +65,33 @@ func (l *linter) inbound(m *listenerv3.Listener, service string) {
 }
 
 func (l *linter) outbound(m *listenerv3.Listener, service string) {
+	const path = "filter_chains[0]"
+	c := l.loopback(m)
+	if c == nil {
+		return
+	}
+	l.chainName(c, tenancy.KindRoutes, service, map[string]bool{}, path)
+	l.manager(c, path, func(h *hcmv3.HttpConnectionManager, path string) {
+		demand(l, h.GetCodecType(), hcmv3.HttpConnectionManager_AUTO, setCodec, path)
+		l.need(h.GetStatPrefix() == "outbound", setStatPrefix, path, "%q", clip(h.GetStatPrefix()))
+		l.outboundFilters(h.GetHttpFilters(), path)
+	})
+}
+
+// loopback judges a listener for the application's own calls, and returns its one chain.
+func (l *linter) loopback(m *listenerv3.Listener) *listenerv3.FilterChain {
 	a, ok := address(m.GetAddress())
 	l.need(ok && a.Addr().IsLoopback(), setListenerAddress, "address", "not an IP address on loopback and a port")
 	demand(l, m.GetTrafficDirection(), corev3.TrafficDirection_OUTBOUND, setDirection, "traffic_direction")
 	none := len(m.GetListenerFilters()) == 0 && m.GetListenerFiltersTimeout() == nil
 	l.need(none, setInspector, "listener_filters", "an outbound listener has none")
 	if !l.need(len(m.GetFilterChains()) == 1, setChains, "filter_chains", "%d of them", len(m.GetFilterChains())) {
-		return
+		return nil
 	}
-	c, path := m.GetFilterChains()[0], "filter_chains[0]"
-	l.chainName(c, tenancy.KindRoutes, service, map[string]bool{}, path)
+	c := m.GetFilterChains()[0]
 	bare := c.GetFilterChainMatch() == nil && c.GetTransportSocket() == nil && c.GetTransportSocketConnectTimeout() == nil
-	l.need(bare, setChains, path, "a match or a transport socket")
-	l.manager(c, path, func(h *hcmv3.HttpConnectionManager, path string) {
-		demand(l, h.GetCodecType(), hcmv3.HttpConnectionManager_AUTO, setCodec, path)
-		l.need(h.GetStatPrefix() == "outbound", setStatPrefix, path, "%q", clip(h.GetStatPrefix()))
-		l.outboundFilters(h.GetHttpFilters(), path)
-	})
+	l.need(bare, setChains, "filter_chains[0]", "a match or a transport socket")
+	return c
 }
 
 // chainName judges the name of a chain, which is that of its route configuration: of this listener's service.

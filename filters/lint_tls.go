@@ -9,11 +9,15 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+
+	"github.com/ringfence-mesh/ringfence/tenancy"
 )
 
 const spiffeScheme = "spiffe://"
 
-func (l *linter) downstreamTLS(socket *corev3.TransportSocket, path string) {
+// downstreamTLS judges how a chain verifies its callers: by a bundle, or where secret is not empty by that secret, which
+// holds the callers of a TCP service too.
+func (l *linter) downstreamTLS(socket *corev3.TransportSocket, secret, path string) {
 	var c tlsv3.DownstreamTlsContext
 	if !l.need(socket != nil, setChainTLS, path, "the chain takes plaintext") {
 		return
@@ -25,12 +29,15 @@ func (l *linter) downstreamTLS(socket *corev3.TransportSocket, path string) {
 	l.need(c.GetRequireClientCertificate().GetValue(), setClientCert, path, "callers may come without a certificate")
 	l.need(c.GetDisableStatelessSessionResumption(), setStateless, path, "session tickets are on")
 	l.need(c.GetDisableStatefulSessionResumption(), setStateful, path, "the session cache is on")
-	validation := l.commonTLS(c.GetCommonTlsContext(), path)
+	validation := l.commonTLS(c.GetCommonTlsContext(), secret != "", path)
+	name := peersSecret(c.GetCommonTlsContext()).GetName()
+	l.need(secret == "" || name == secret, setBundle, path, "verified by %q, not by the chain's own secret", clip(name))
+	l.need(secret != "" || isBundle(name), setBundle, path, "%q is no bundle of a trust domain", clip(name))
 	l.need(validation.GetSuppressClientCaList(), setClientCAList, path, "the names of the trusted roots are told")
 	l.need(len(validation.GetMatchTypedSubjectAltNames()) == 0, setDownstreamSANs, path, "callers are pinned in the chain")
 }
 
-func (l *linter) upstreamTLS(socket *corev3.TransportSocket, path string) {
+func (l *linter) upstreamTLS(socket *corev3.TransportSocket, tcp bool, path string) {
 	var c tlsv3.UpstreamTlsContext
 	l.need(socket.GetName() == tlsSocketName, setExtName, path, "%q", clip(socket.GetName()))
 	if !l.unpack(socket.GetTypedConfig(), &c, path) {
@@ -39,7 +46,9 @@ func (l *linter) upstreamTLS(socket *corev3.TransportSocket, path string) {
 	l.need(hostName(c.GetSni()), setUpstreamSNI, path, "the SNI label is %q", clip(c.GetSni()))
 	none := c.GetMaxSessionKeys() != nil && c.GetMaxSessionKeys().GetValue() == 0
 	l.need(none, setUpstreamSession, path, "sessions are kept for resumption")
-	validation := l.commonTLS(c.GetCommonTlsContext(), path)
+	validation := l.commonTLS(c.GetCommonTlsContext(), tcp, path)
+	name := peersSecret(c.GetCommonTlsContext()).GetName()
+	l.need(isBundle(name), setBundle, path, "%q is no bundle of a trust domain", clip(name))
 	l.need(!validation.GetSuppressClientCaList(), setClientCAList, path, "set where it means nothing")
 	sans := validation.GetMatchTypedSubjectAltNames()
 	l.need(len(sans) > 0, setUpstreamSANs, path, "no identity is pinned: every server would do")
@@ -49,24 +58,27 @@ func (l *linter) upstreamTLS(socket *corev3.TransportSocket, path string) {
 }
 
 // commonTLS judges what both sides share and returns the inline half of the validation context.
-func (l *linter) commonTLS(c *tlsv3.CommonTlsContext, path string) *tlsv3.CertificateValidationContext {
+func (l *linter) commonTLS(c *tlsv3.CommonTlsContext, tcp bool, path string) *tlsv3.CertificateValidationContext {
 	demand(l, c.GetTlsParams().GetTlsMinimumProtocolVersion(), tlsv3.TlsParameters_TLSv1_3, setTLSVersion, path)
 	demand(l, c.GetTlsParams().GetTlsMaximumProtocolVersion(), tlsv3.TlsParameters_TLSv1_3, setTLSVersion, path)
-	l.need(len(c.GetAlpnProtocols()) == 1 && c.GetAlpnProtocols()[0] == "h2", setALPN, path, "%q", c.GetAlpnProtocols())
+	alpn := c.GetAlpnProtocols()
+	l.need(tcp && len(alpn) == 0 || !tcp && len(alpn) == 1 && alpn[0] == "h2", setALPN, path, "%q", alpn)
 	own := c.GetTlsCertificateSdsSecretConfigs()
 	if l.need(len(own) == 1, setOwnCertificate, path, "%d certificates", len(own)) {
 		l.need(own[0].GetName() == "default", setOwnCertificate, path, "the certificate is %q", clip(own[0].GetName()))
 		l.sds(own[0], path)
 	}
-	combined := c.GetCombinedValidationContext()
-	bundle := combined.GetValidationContextSdsSecretConfig()
-	if l.need(bundle != nil, setBundle, path, "no bundle: any certificate would do") {
-		l.need(isBundle(bundle.GetName()), setBundle, path, "%q is no bundle of a trust domain", clip(bundle.GetName()))
+	if bundle := peersSecret(c); l.need(bundle != nil, setBundle, path, "no bundle: any certificate would do") {
 		l.sds(bundle, path)
 	}
-	inline := combined.GetDefaultValidationContext()
+	inline := c.GetCombinedValidationContext().GetDefaultValidationContext()
 	l.need(inline.GetTrustedCa() == nil, setBundle, path, "roots beside the bundle")
 	return inline
+}
+
+// peersSecret is what verifies the other end.
+func peersSecret(c *tlsv3.CommonTlsContext) *tlsv3.SdsSecretConfig {
+	return c.GetCombinedValidationContext().GetValidationContextSdsSecretConfig()
 }
 
 // sds judges where a secret comes from, and that Envoy waits for it.
@@ -112,13 +124,16 @@ func isBundle(name string) bool {
 // secret judges a secret that the control plane sends: roots, never a key or a certificate.
 func (l *linter) secret(s *tlsv3.Secret) {
 	l.need(s.GetName() == l.name, setInnerName, "name", "the name inside is %q", clip(s.GetName()))
-	l.need(isBundle(s.GetName()), setName, "name", "%q is no trust domain", clip(s.GetName()))
 	v := s.GetValidationContext()
 	if !l.need(v != nil, setSecretKind, "", "not a bundle") {
 		return
 	}
-	plain := len(v.GetMatchTypedSubjectAltNames()) == 0 && !v.GetSuppressClientCaList()
-	l.need(plain, setSecretKind, "validation_context", "more than roots")
+	l.need(!v.GetSuppressClientCaList(), setSecretKind, "validation_context", "more than roots and callers")
+	if isBundle(s.GetName()) {
+		l.need(len(v.GetMatchTypedSubjectAltNames()) == 0, setSecretKind, "validation_context", "more than roots")
+	} else if _, _, ok := l.ownName(s.GetName(), setName, "name", tenancy.KindCallers); ok {
+		l.callersSecret(v)
+	}
 	roots := onlyRoots(v.GetTrustedCa().GetInlineBytes())
 	l.need(roots, setSecretRoots, "validation_context.trusted_ca", "not CA certificates in PEM, inline, alone")
 }

@@ -10,6 +10,8 @@ const (
 
 // Envoy's extension names. A filter's name is also the key of its per-route configuration.
 const (
+	tcpAuthzName      = "envoy.filters.network.ext_authz"
+	tcpProxyName      = "envoy.filters.network.tcp_proxy"
 	hcmName           = "envoy.filters.network.http_connection_manager"
 	rbacName          = "envoy.filters.http.rbac"
 	extAuthzName      = "envoy.filters.http.ext_authz"
@@ -19,4 +21,5 @@ const (
 	headerMutName     = "envoy.http.early_header_mutation.header_mutation"
 	mtlsPrincipalName = "envoy.rbac.principals.mtls_authenticated"
 	httpProtocolsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+	tcpProtocolsName  = "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions"
 )

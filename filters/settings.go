@@ -103,6 +103,12 @@ const (
 	setAuthzRules        = "ext_authz_mutation_rules"
 	setAuthzContext      = "ext_authz_context"
 
+	setTCPTarget  = "tcp_cluster"
+	setTCPConnect = "tcp_connect_mode"
+	setTCPEarly   = "tcp_early_data"
+	setTCPIdle    = "tcp_idle_timeout"
+	setTCPLife    = "tcp_max_connection_duration"
+
 	setRouter = "router_suppress_envoy_headers"
 
 	setPerRoute      = "routes_per_filter_config"
@@ -128,6 +134,7 @@ const (
 
 	setSecretKind  = "secret_kind"
 	setSecretRoots = "secret_roots"
+	setSecretNames = "secret_callers"
 )
 
 // Settings are all the settings that Lint enforces, in the order of the configuration.
@@ -158,14 +165,14 @@ var settings = []Setting{
 	{setChainName, "a chain bears the name of its route configuration, which belongs to this listener; no two are alike"},
 	{setSNI, "an inbound chain is chosen by exactly one SNI label, whole, that no other chain has"},
 	{setTransportProtocol, "an inbound chain takes TLS only"},
-	{setChainFilters, "a chain is one HTTP connection manager"},
+	{setChainFilters, "a chain is one HTTP connection manager, or at a TCP service ext_authz and the TCP proxy, in this order; all chains of a listener are alike"},
 	{setChainTLS, "an inbound chain speaks mutual TLS"},
 	{setHandshakeTimeout, "a handshake has a time limit"},
 
 	{setTLSVersion, "TLS 1.3 only"},
-	{setALPN, "HTTP/2 is negotiated, nothing else"},
+	{setALPN, "HTTP/2 is negotiated, nothing else; to a TCP service nothing is"},
 	{setOwnCertificate, "the certificate is the workload's own SVID, by SDS"},
-	{setBundle, "the peer is verified against the bundle of exactly one trust domain, by SDS"},
+	{setBundle, "the peer is verified against the bundle of exactly one trust domain, by SDS; at a TCP service by the secret of the chain's own name, which holds the callers too"},
 	{setClientCert, "a client certificate is required"},
 	{setStateless, "no session tickets: a resumed session keeps an old trust decision"},
 	{setStateful, "no session cache, for the same reason"},
@@ -225,6 +232,12 @@ var settings = []Setting{
 	{setAuthzRules, "the decision point may set three headers and no other; an attempt is an error"},
 	{setAuthzContext, "the destination of a call is told by the configuration: service of this route configuration, and port"},
 
+	{setTCPTarget, "a TCP proxy leads to this service's application, or to the one service that its listener is named after"},
+	{setTCPConnect, "the application sees no connection before the handshake is over; outbound connects at once"},
+	{setTCPEarly, "what a client may send before that is bounded"},
+	{setTCPIdle, "a TCP connection on which nothing moves ends"},
+	{setTCPLife, "a TCP connection lives at most 12 hours: certificates are verified when it is made"},
+
 	{setRouter, "no x-envoy- header leaves"},
 
 	{setPerRoute, "inbound routes carry both guards' configuration, at the top and nowhere else; outbound routes none"},
@@ -240,7 +253,7 @@ var settings = []Setting{
 	{setClusterTLS, "calls to services use mutual TLS; calls to the application use none"},
 	{setClusterProtocol, "HTTP/2 between sidecars, one fixed protocol to the application"},
 	{setClusterIdle, "an idle connection ends"},
-	{setClusterLife, "a connection is used for at most 12 hours"},
+	{setClusterLife, "a connection is used for at most 12 hours, one to another sidecar for at most 5 minutes: its SVID must outlive it"},
 	{setClusterHeaders, "at most 200 headers in an answer"},
 	{setConnectTimeout, "connecting has a time limit"},
 	{setClusterBuffer, "the buffer of a connection is bounded"},
@@ -248,6 +261,7 @@ var settings = []Setting{
 	{setAppLoopback, "the application is on 127.0.0.1"},
 	{setEndpointAddress, "an endpoint is an IP address and a port; not unspecified, multicast, broadcast or link-local"},
 
-	{setSecretKind, "a secret that the control plane sends holds public roots and nothing else; its name is their trust domain"},
+	{setSecretKind, "a secret that the control plane sends holds public roots and nothing else, under the name of their trust domain; or, under the name of a TCP service's chain, also its callers"},
+	{setSecretNames, "the callers of a TCP service are listed, each with one whole SPIFFE ID, or there is one entry that nobody is: an empty list would let in everybody whom the roots vouch for"},
 	{setSecretRoots, "the roots are CA certificates in PEM, inline, and nothing else"},
 }

@@ -29,10 +29,15 @@ const sidecarProtocol = "h2"
 // bundle of this trust domain vouches for. Sessions are never resumed: a resumed one would keep an old trust decision,
 // and it fails mtls_authenticated.
 func DownstreamTLS(callers identity.TrustDomain) (*corev3.TransportSocket, error) {
-	common, err := commonTLS(callers, &tlsv3.CertificateValidationContext{SuppressClientCaList: true})
-	if err != nil {
-		return nil, err
+	if callers.IsZero() {
+		return nil, errNoDomain
 	}
+	return downstreamTLS(callers.ID(), sidecarProtocol)
+}
+
+// downstreamTLS verifies the caller by the secret of that name.
+func downstreamTLS(secret string, alpn ...string) (*corev3.TransportSocket, error) {
+	common := commonTLS(secret, &tlsv3.CertificateValidationContext{SuppressClientCaList: true}, alpn)
 	config, err := pack(&tlsv3.DownstreamTlsContext{
 		CommonTlsContext:                 common,
 		RequireClientCertificate:         yes(),
@@ -48,8 +53,11 @@ func DownstreamTLS(callers identity.TrustDomain) (*corev3.TransportSocket, error
 }
 
 // UpstreamTLS is the client's side: the server must be one of these identities, by the bundle of their trust domain, and
-// is told by an SNI label which tenant calls.
-func UpstreamTLS(server identity.TrustDomain, ids []identity.WorkloadID, sni string) (*corev3.TransportSocket, error) {
+// is told by an SNI label which tenant calls. To a TCP service no protocol is negotiated.
+func UpstreamTLS(server identity.TrustDomain, ids []identity.WorkloadID, sni string, tcp bool) (*corev3.TransportSocket, error) {
+	if server.IsZero() {
+		return nil, errNoDomain
+	}
 	if len(ids) == 0 {
 		return nil, errNoPin
 	}
@@ -64,10 +72,11 @@ func UpstreamTLS(server identity.TrustDomain, ids []identity.WorkloadID, sni str
 		}
 		pinned.MatchTypedSubjectAltNames = append(pinned.GetMatchTypedSubjectAltNames(), san)
 	}
-	common, err := commonTLS(server, pinned)
-	if err != nil {
-		return nil, err
+	alpn := []string{sidecarProtocol}
+	if tcp {
+		alpn = nil
 	}
+	common := commonTLS(server.ID(), pinned, alpn)
 	config, err := pack(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: sni, MaxSessionKeys: number(0)})
 	if err != nil {
 		return nil, err
@@ -75,12 +84,9 @@ func UpstreamTLS(server identity.TrustDomain, ids []identity.WorkloadID, sni str
 	return &corev3.TransportSocket{Name: tlsSocketName, ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: config}}, nil
 }
 
-// commonTLS is what both sides share: TLS 1.3, the workload's own SVID, the peer's bundle. Curves stay at Envoy's default,
-// which is hybrid post-quantum.
-func commonTLS(peers identity.TrustDomain, validation *tlsv3.CertificateValidationContext) (*tlsv3.CommonTlsContext, error) {
-	if peers.IsZero() {
-		return nil, errNoDomain
-	}
+// commonTLS is what both sides share: TLS 1.3, the workload's own SVID, the secret that verifies the peer. Curves stay at
+// Envoy's default, which is hybrid post-quantum.
+func commonTLS(secret string, validation *tlsv3.CertificateValidationContext, alpn []string) *tlsv3.CommonTlsContext {
 	return &tlsv3.CommonTlsContext{
 		TlsParams: &tlsv3.TlsParameters{
 			TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
@@ -90,11 +96,11 @@ func commonTLS(peers identity.TrustDomain, validation *tlsv3.CertificateValidati
 		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
 			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
 				DefaultValidationContext:         validation,
-				ValidationContextSdsSecretConfig: secretRef(peers.ID()),
+				ValidationContextSdsSecretConfig: secretRef(secret),
 			},
 		},
-		AlpnProtocols: []string{sidecarProtocol},
-	}, nil
+		AlpnProtocols: alpn,
+	}
 }
 
 // secretRef names a secret that comes by SDS. Envoy waits for it as long as it takes: a listener that went live without
@@ -120,10 +126,14 @@ func BundleSecret(b identity.Bundle) (*tlsv3.Secret, error) {
 	}
 	return &tlsv3.Secret{
 		Name: b.TrustDomain().ID(),
-		Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
-			TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: b.PEM()}},
-		}},
+		Type: &tlsv3.Secret_ValidationContext{ValidationContext: trusted(b)},
 	}, nil
+}
+
+func trusted(b identity.Bundle) *tlsv3.CertificateValidationContext {
+	return &tlsv3.CertificateValidationContext{
+		TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: b.PEM()}},
+	}
 }
 
 // exactURI matches one SPIFFE ID, whole and byte for byte.

@@ -22,6 +22,21 @@ var (
 	ErrIssuerNotAllowed = errors.New("token issuer is not allowed")
 )
 
+// UnknownKeyError is the ErrTokenInvalid of a token that names a key which its issuer does not have here: one that it has
+// made since, or never.
+type UnknownKeyError struct {
+	// Issuer is the name of the issuer's document.
+	Issuer string
+}
+
+// Error says no part of the token.
+func (e *UnknownKeyError) Error() string {
+	return ErrTokenInvalid.Error() + ": the issuer has no such key"
+}
+
+// Unwrap is ErrTokenInvalid.
+func (e *UnknownKeyError) Unwrap() error { return ErrTokenInvalid }
+
 const (
 	maxToken = 8 << 10
 	maxRoles = 256
@@ -38,7 +53,8 @@ type claims struct {
 	issuer, subject string
 	tenant          TenantID
 	roles           []string
-	expires         time.Time
+	begins, expires time.Time // the first moment that counts, and the first that does not
+	authenticated   authentication
 }
 
 // IsZero reports whether nothing was asserted.
@@ -62,6 +78,9 @@ func (c Claims) HasRole(role string) bool { return slices.Contains(c.get().roles
 // Expires is when the claims stop to hold.
 func (c Claims) Expires() time.Time { return c.get().expires }
 
+// Begins is when the claims begin to hold, with the leeway for its issuer's clock.
+func (c Claims) Begins() time.Time { return c.get().begins }
+
 func (c Claims) get() claims {
 	if c.c == nil {
 		return claims{}
@@ -71,30 +90,39 @@ func (c Claims) get() claims {
 
 // TokenVerifier verifies bearer tokens: JSON Web Tokens (RFC 7519) in the compact form, signed by one of its issuers,
 // under the rules of RFC 8725. It is immutable; the zero value accepts nothing.
-type TokenVerifier struct{ byIssuer map[string][]*tokenIssuer }
+type TokenVerifier struct {
+	byIssuer map[string][]*tokenIssuer
+	// svids are the issuers of JWT-SVIDs by the tenant whose workloads these name, as mapping reads them.
+	svids   map[TenantID][]*tokenIssuer
+	mapping Mapping
+}
 
 // NewTokenVerifier makes a verifier that knows these issuers and no others. Two may share one "iss": each stands for its
-// own keys, audiences and tenants.
+// own keys, audiences and tenants. Issuers of JWT-SVIDs share one mapping.
 func NewTokenVerifier(issuers ...TokenIssuer) TokenVerifier {
-	v := TokenVerifier{byIssuer: make(map[string][]*tokenIssuer, len(issuers))}
+	v := TokenVerifier{byIssuer: make(map[string][]*tokenIssuer, len(issuers)), svids: map[TenantID][]*tokenIssuer{}}
 	for _, i := range issuers {
-		if !i.IsZero() {
-			v.byIssuer[i.i.config.Issuer] = append(v.byIssuer[i.i.config.Issuer], i.i)
+		switch c := i.Config(); {
+		case i.IsZero():
+		case c.Format == FormatSVID:
+			v.svids[c.Tenants[0]] = append(v.svids[c.Tenants[0]], i.i)
+			v.mapping = c.Mapping
+		default:
+			v.byIssuer[c.Issuer] = append(v.byIssuer[c.Issuer], i.i)
 		}
 	}
 	return v
 }
 
-// Verify accepts a token at that time or says why not: ErrTokenInvalid, ErrTokenExpired or ErrIssuerNotAllowed. No error
-// holds any part of the token.
+// Verify accepts a token at that time or says why not: ErrTokenInvalid, ErrTokenExpired or ErrIssuerNotAllowed, of the
+// first perhaps as an UnknownKeyError. No error holds any part of the token.
 func (v TokenVerifier) Verify(compact string, now time.Time) (Claims, error) {
 	header, unverified, err := splitToken(compact)
 	if err != nil {
 		return Claims{}, fmt.Errorf("%w: %w", ErrTokenInvalid, err)
 	}
-	issuer, _ := unverified["iss"].(string)
 	refusal := ErrIssuerNotAllowed
-	for n, i := range v.byIssuer[issuer] {
+	for n, i := range v.candidates(unverified) {
 		c, err := i.verify(compact, header, now)
 		if err == nil {
 			return c, nil
@@ -106,8 +134,23 @@ func (v TokenVerifier) Verify(compact string, now time.Time) (Claims, error) {
 	return Claims{}, refusal
 }
 
+// candidates are the issuers that may have signed a token which says this of itself: those of its "iss", else those of
+// the workload that it names.
+func (v TokenVerifier) candidates(unverified map[string]any) []*tokenIssuer {
+	issuer, _ := unverified["iss"].(string)
+	if known := v.byIssuer[issuer]; len(known) > 0 {
+		return known
+	}
+	subject, _ := unverified["sub"].(string)
+	w, err := v.mapping.Parse(subject)
+	if err != nil {
+		return nil
+	}
+	return v.svids[w.Tenant()]
+}
+
 // tokenHeader is what is read of a JOSE header.
-type tokenHeader struct{ algorithm, keyID string }
+type tokenHeader struct{ algorithm, keyID, typ string }
 
 // splitToken decodes a token without trusting it. It is strict where libraries are lenient: exactly three parts, no
 // byte outside the base64url alphabet, no unused bits, no duplicate member names, objects only.
@@ -157,20 +200,25 @@ func parseTokenHeader(h map[string]any) (tokenHeader, error) {
 	if _, present := h["kid"]; present && (!ok || kid == "") {
 		return tokenHeader{}, errors.New("the kid is no text")
 	}
-	if typ, present := h["typ"]; present {
-		t, _ := typ.(string)
-		if !strings.EqualFold(t, "JWT") && !strings.EqualFold(t, "at+jwt") {
-			return tokenHeader{}, errors.New("not the type of an access token")
-		}
+	typ, ok := h["typ"].(string)
+	if _, present := h["typ"]; present && (!ok || typ == "") {
+		return tokenHeader{}, errors.New("the typ is no text")
 	}
-	return tokenHeader{algorithm: alg, keyID: kid}, nil
+	return tokenHeader{algorithm: alg, keyID: kid, typ: strings.ToLower(typ)}, nil
 }
+
+// typesOf are the types that a token of each format may say to be; it may say none. A media type of its own keeps ID
+// tokens, logout tokens and the like from being taken for access tokens (RFC 8725 section 3.11).
+var typesOf = [...][]string{FormatJWT: {"", "jwt", "at+jwt"}, FormatSVID: {"", "jwt", "jose"}}
 
 // verify checks the signature first; only what was signed is read afterwards.
 func (i *tokenIssuer) verify(compact string, h tokenHeader, now time.Time) (Claims, error) {
+	if !slices.Contains(typesOf[i.config.Format], h.typ) {
+		return Claims{}, fmt.Errorf("%w: type", ErrTokenInvalid)
+	}
 	key, ok := i.key(h.keyID)
 	if !ok {
-		return Claims{}, fmt.Errorf("%w: the issuer has no such key", ErrTokenInvalid)
+		return Claims{}, &UnknownKeyError{Issuer: i.config.Name}
 	}
 	if !slices.Contains(key.algorithms, jose.SignatureAlgorithm(h.algorithm)) {
 		return Claims{}, fmt.Errorf("%w: algorithm", ErrTokenInvalid)
@@ -196,35 +244,58 @@ func (i *tokenIssuer) verify(compact string, h tokenHeader, now time.Time) (Clai
 
 // claims reads a verified payload.
 func (i *tokenIssuer) claims(m map[string]any, now time.Time) (*claims, error) {
-	invalid := func(what string) (*claims, error) { return nil, fmt.Errorf("%w: %s", ErrTokenInvalid, what) }
-
-	if m["iss"] != i.config.Issuer {
-		return invalid("issuer")
+	c := &claims{issuer: i.config.Issuer}
+	if i.config.Format == FormatJWT && m["iss"] != i.config.Issuer {
+		return nil, fmt.Errorf("%w: issuer", ErrTokenInvalid)
 	}
 	if !i.audience(m["aud"]) {
-		return invalid("audience")
+		return nil, fmt.Errorf("%w: audience", ErrTokenInvalid)
 	}
-	c := &claims{issuer: i.config.Issuer}
 	if err := i.times(c, m, now); err != nil {
 		return nil, err
 	}
+	if i.config.Format == FormatSVID {
+		return c, i.readWorkload(c, m)
+	}
+	return c, i.readUser(c, m, now)
+}
+
+// readWorkload reads whom a JWT-SVID names: a workload of the issuer's own tenant, and so of its own trust domain.
+func (i *tokenIssuer) readWorkload(c *claims, m map[string]any) error {
+	subject, _ := m["sub"].(string)
+	w, err := i.config.Mapping.Parse(subject)
+	if err != nil || !w.Tenant().Same(i.config.Tenants[0]) {
+		return fmt.Errorf("%w: subject", ErrTokenInvalid)
+	}
+	c.subject, c.tenant, c.issuer = subject, w.Tenant(), w.Tenant().TrustDomain().ID()
+	return nil
+}
+
+// readUser reads whom an access token names, and what it says of that user.
+func (i *tokenIssuer) readUser(c *claims, m map[string]any, now time.Time) error {
 	if sub, present := m["sub"]; present {
 		if c.subject, _ = sub.(string); !visible(c.subject, maxClaimText) {
-			return invalid("subject")
+			return fmt.Errorf("%w: subject", ErrTokenInvalid)
 		}
 	}
 	var ok bool
+	if c.authenticated, ok = readAuthentication(m, now); !ok {
+		return fmt.Errorf("%w: acr, amr or auth_time", ErrTokenInvalid)
+	}
+	if begins := c.authenticated.at.Add(-clockLeeway); begins.After(c.begins) {
+		c.begins = begins
+	}
 	if c.roles, ok = roles(m, i.config.RolesClaim); !ok {
-		return invalid("roles")
+		return fmt.Errorf("%w: roles", ErrTokenInvalid)
 	}
 	tenant, _ := m[i.config.TenantClaim].(string)
 	if !ValidName(tenant) {
-		return invalid("tenant")
+		return fmt.Errorf("%w: tenant", ErrTokenInvalid)
 	}
 	if c.tenant, ok = i.tenants[tenant]; !ok {
-		return nil, fmt.Errorf("%w: not for this tenant", ErrIssuerNotAllowed)
+		return fmt.Errorf("%w: not for this tenant", ErrIssuerNotAllowed)
 	}
-	return c, nil
+	return nil
 }
 
 // audience reports whether "aud", one string or several, names one of ours.
@@ -261,7 +332,10 @@ func (i *tokenIssuer) times(c *claims, m map[string]any, now time.Time) error {
 	case !now.Before(exp):
 		return ErrTokenExpired
 	}
-	c.expires = exp
+	c.begins, c.expires = iat.Add(-clockLeeway), exp
+	if nbf.After(iat) {
+		c.begins = nbf.Add(-clockLeeway)
+	}
 	return nil
 }
 

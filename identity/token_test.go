@@ -199,12 +199,16 @@ func TestVerifyToken(t *testing.T) {
 	if !c.Tenant().Same(tenant(t, "acme")) || !c.HasRole("clerk") || c.HasRole("owner") || c.IsZero() {
 		t.Error("the claims are not the token's")
 	}
+	if !c.Begins().Equal(time.Unix(tokenNow.Unix()-90, 0)) {
+		t.Errorf("it begins at %v", c.Begins())
+	}
 	c.Roles()[0] = "owner"
 	if c.HasRole("owner") {
 		t.Error("the claims can be changed from outside")
 	}
 	var none identity.Claims
-	if !none.IsZero() || none.HasRole("") || none.Subject() != "" || !none.Tenant().IsZero() || !none.Expires().IsZero() {
+	if !none.IsZero() || none.HasRole("") || none.Subject() != "" || !none.Tenant().IsZero() || !none.Expires().IsZero() ||
+		!none.Begins().IsZero() {
 		t.Error("the zero claims assert something")
 	}
 }
@@ -419,6 +423,26 @@ func TestVerifyTokenRefusesBytes(t *testing.T) {
 	}
 }
 
+// TestVerifyTokenUpToItsLimit: 8 KiB are read, and not a byte more.
+func TestVerifyTokenUpToItsLimit(t *testing.T) {
+	t.Parallel()
+	key := ecKey(t, elliptic.P256())
+	v := identity.NewTokenVerifier(newIssuer(t, issuerConfig(t, jwks(jwk(t, key, nil)))))
+	seen := map[bool]bool{}
+	for pad := 5850; pad < 5950; pad++ {
+		token := sign(t, key, "ES256", `{"alg":"ES256"}`, payload(t, map[string]any{"pad": strings.Repeat("a", pad)}))
+		_, err := v.Verify(token, tokenNow)
+		if ok := len(token) <= 8<<10; (err == nil) != ok {
+			t.Fatalf("%d bytes: %v", len(token), err)
+		} else {
+			seen[ok] = true
+		}
+	}
+	if len(seen) != 2 {
+		t.Error("only one side of the limit was tried")
+	}
+}
+
 func TestVerifyTokenOfIssuersThatShareAName(t *testing.T) {
 	t.Parallel()
 	one, two := ecKey(t, elliptic.P256()), ecKey(t, elliptic.P256())
@@ -468,9 +492,15 @@ func TestTokenErrorsHoldNothingOfTheToken(t *testing.T) {
 	}
 }
 
+// signed is what the signature of a token is over.
+func signed(token string) string { return token[:max(0, strings.LastIndexByte(token, '.'))] }
+
 func FuzzToken(f *testing.F) {
 	key := ecKey(f, elliptic.P256())
-	v := identity.NewTokenVerifier(newIssuer(f, issuerConfig(f, jwks(jwk(f, key, map[string]any{"kid": "k1"})))))
+	v := identity.NewTokenVerifier(
+		newIssuer(f, issuerConfig(f, jwks(jwk(f, key, map[string]any{"kid": "k1"})))),
+		newIssuer(f, svidConfig(f, svidMapping(f), "acme", jwks(jwk(f, key, map[string]any{"kid": "k1", "use": "jwt-svid"})))),
+	)
 	good := sign(f, key, "ES256", `{"alg":"ES256","kid":"k1"}`, payload(f, nil))
 	f.Add(good)
 	f.Add(good + ".")
@@ -478,6 +508,12 @@ func FuzzToken(f *testing.F) {
 	f.Add(strings.Replace(good, ".", ".\n", 1))
 	f.Add(sign(f, key, "ES256", `{"alg":"none","alg":"ES256"}`, payload(f, map[string]any{"aud": []any{1}})))
 	f.Add(sign(f, key, "ES256", `{"alg":"ES256"}`, payload(f, map[string]any{"exp": "x", "tenant": nil})))
+	f.Add(sign(f, key, "ES256", `{"alg":"ES256","kid":"k2","crit":["b64"],"b64":false}`, payload(f, nil)))
+	workload := sign(f, key, "ES256", `{"alg":"ES256","kid":"k1","typ":"JOSE"}`, svid(f, nil))
+	f.Add(workload)
+	f.Add(sign(f, key, "ES256", `{"alg":"ES256","kid":"k1"}`, svid(f, map[string]any{"sub": acmeWeb + "#"})))
+	f.Add(strings.Repeat(".", 4) + good)
+	f.Add(sign(f, key, "ES256", `{"alg":"ES256"}`, payload(f, map[string]any{"acr": "mfa", "amr": []any{"hwk", 1}, "auth_time": -1})))
 	f.Add(compact(`{"alg":"ES256","jwk":{"kty":"oct","k":""}}`, `{"iss":"`+acmeIDP+`"}`, make([]byte, 64)))
 	f.Fuzz(func(t *testing.T, token string) {
 		c, err := v.Verify(token, tokenNow)
@@ -485,7 +521,7 @@ func FuzzToken(f *testing.F) {
 		case err == nil:
 			// Nobody but the key's holder makes another token: whatever is accepted was signed here.
 			if c.IsZero() || c.Tenant().IsZero() || !tokenNow.Before(c.Expires()) ||
-				!strings.HasPrefix(token, strings.Split(good, ".")[0]) {
+				(signed(token) != signed(good) && signed(token) != signed(workload)) {
 				t.Errorf("accepted %q", token)
 			}
 		case !c.IsZero():

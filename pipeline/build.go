@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/authz"
@@ -15,6 +16,16 @@ import (
 // Bundles gives the trust bundles of these trust domains. What it has it gives also beside an error: a tenant whose bundle
 // is missing is then a problem of its own.
 type Bundles func(domains ...identity.TrustDomain) (identity.Bundles, error)
+
+// KeySets are the published keys of token issuers.
+type KeySets interface {
+	// Follow says by the issuer's name where each key set is that is wanted from now on, and that no other is.
+	Follow(uris map[string]string)
+	// KeySet is what is known of the set at that URI; false where nothing is. It must not block.
+	KeySet(uri string) (identity.KeySet, bool)
+	// Changed holds a notice whenever KeySet may say something new.
+	Changed() <-chan struct{}
+}
 
 // build is a mesh that was compiled and not proved yet.
 type build struct {
@@ -45,6 +56,8 @@ func (b build) tables() []*authz.Table {
 // builder makes a mesh out of documents.
 type builder struct {
 	bundles Bundles
+	life    time.Duration // of connections between sidecars
+	keySets KeySets       // may be nil
 	// before says who held an address first, keeps roots, and saves compiling again. Zero: there is nothing before.
 	before build
 	// trouble is what the bundles' maker said last; it explains problems and is none of any owner's.
@@ -63,7 +76,7 @@ func (b *builder) make(s selection) (build, []v1alpha1.Problem) {
 
 func (b *builder) input(s selection) tenancy.Input {
 	docs, files := s.input()
-	in := tenancy.Input{Documents: docs, Files: files}
+	in := tenancy.Input{Documents: docs, Files: files, KeySets: b.published(docs), ConnectionLife: b.life}
 	domains := tenancy.TrustDomains(docs)
 	in.Bundles, b.trouble = b.bundles(domains...)
 	if b.before.model != nil {
@@ -71,6 +84,20 @@ func (b *builder) input(s selection) tenancy.Input {
 		in.Bundles = b.keep(in.Bundles, domains)
 	}
 	return in
+}
+
+// published are the key sets of these documents, as far as they are known.
+func (b *builder) published(docs []v1alpha1.Document) map[string]identity.KeySet {
+	if b.keySets == nil {
+		return nil
+	}
+	sets := map[string]identity.KeySet{}
+	for _, uri := range tenancy.KeySetURIs(docs) {
+		if set, ok := b.keySets.KeySet(uri); ok {
+			sets[uri] = set
+		}
+	}
+	return sets
 }
 
 // keep adds the roots that the build before had and that cannot be had now: a root that cannot be read for a while
@@ -109,6 +136,10 @@ func (b *builder) compile(m *tenancy.Model, bundles identity.Bundles) (build, []
 		if err != nil {
 			problems = append(problems, uncompiled(id, err))
 			continue
+		}
+		c.state = 1
+		if old, ok := b.before.tenants[id]; ok {
+			c.state = old.state + 1
 		}
 		made.tenants[id] = c
 		made.compiledNow++

@@ -19,7 +19,7 @@ type owned struct {
 }
 
 // decode sorts files by owner and reads them. stray are the problems of files that belong to nobody: they are told, and
-// hold up nobody.
+// hold up nobody. What lies in the places of policy tests is left out, whatever it is.
 func decode(files []v1alpha1.File, found []v1alpha1.Problem) (owners selection, stray []v1alpha1.Problem) {
 	owners = selection{}
 	of := func(owner string) *owned {
@@ -31,6 +31,9 @@ func decode(files []v1alpha1.File, found []v1alpha1.Problem) (owners selection, 
 		return o
 	}
 	for _, f := range files {
+		if v1alpha1.IsTest(f.Path) {
+			continue
+		}
 		owner := v1alpha1.Owner(f.Path)
 		if path.Ext(f.Path) == ".json" {
 			if owner != "" {
@@ -49,14 +52,38 @@ func decode(files []v1alpha1.File, found []v1alpha1.Problem) (owners selection, 
 		}
 	}
 	for _, p := range found {
-		if p.Owner == "" {
+		switch {
+		case v1alpha1.IsTest(p.File):
+		case p.Owner == "":
 			stray = append(stray, p)
-			continue
+		default:
+			o := of(p.Owner)
+			o.problems = append(o.problems, p)
 		}
-		o := of(p.Owner)
-		o.problems = append(o.problems, p)
 	}
 	return owners, stray
+}
+
+// decodeTests reads the policy tests, which decode leaves out. Tests with problems are not among them.
+func decodeTests(files []v1alpha1.File, found []v1alpha1.Problem) (tests []*v1alpha1.AccessTest, problems []v1alpha1.Problem) {
+	for _, p := range found {
+		if v1alpha1.IsTest(p.File) {
+			problems = append(problems, p)
+		}
+	}
+	for _, f := range files {
+		if !v1alpha1.IsTest(f.Path) || path.Ext(f.Path) == ".json" {
+			continue
+		}
+		docs, more := v1alpha1.Decode(f)
+		problems = append(problems, more...)
+		for _, d := range docs {
+			if t, ok := d.(*v1alpha1.AccessTest); ok && len(t.Problems()) == 0 {
+				tests = append(tests, t)
+			}
+		}
+	}
+	return tests, problems
 }
 
 // selection is which version of each owner's documents counts.

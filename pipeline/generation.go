@@ -30,8 +30,10 @@ type Generation struct {
 // compiled is one tenant's share, kept from generation to generation while the tenant's digest is the same.
 type compiled struct {
 	digest [32]byte
-	part   xds.Part
-	table  *authz.Table
+	// state counts the tenant's own states.
+	state uint64
+	part  xds.Part
+	table *authz.Table
 	// tables are the table's extracts, one for each workload that has a snapshot.
 	tables map[identity.WorkloadID][]byte
 }
@@ -116,6 +118,19 @@ func (g *Generation) Snapshot(w identity.WorkloadID) (xds.Snapshot, []byte, bool
 		return xds.Snapshot{}, nil, false
 	}
 	return s, table, true
+}
+
+// State counts the states that the tenant's configuration has had in this process, from 1, and 0 where there is no such
+// tenant. Unlike Number it says nothing of other tenants.
+func (g *Generation) State(t identity.TenantID) uint64 {
+	if g == nil {
+		return 0
+	}
+	c, ok := g.tenants[t]
+	if !ok {
+		return 0
+	}
+	return c.state
 }
 
 // Table holds all rules of one tenant; nil where there is no such tenant, and nil denies.

@@ -65,12 +65,16 @@ type Config struct {
 	Source   Source
 	Bundles  Bundles
 	Recorder Recorder
+	// KeySets fetches published keys of token issuers; nil: such issuers have no keys.
+	KeySets KeySets
 	// Memory keeps the accepted documents for the next process; nil: they end with this one.
 	Memory Memory
 	// Prover is prove.Proof.Extend where it is nil.
 	Prover Prover
 	// Clock is time.Now where it is nil. It stamps generations and measures; nothing is decided by it.
 	Clock func() time.Time
+	// ConnectionLife is tenancy.Input's.
+	ConnectionLife time.Duration
 }
 
 // Pipeline keeps the current Generation. Its methods are safe for concurrent use.
@@ -104,6 +108,10 @@ func New(c Config) *Pipeline {
 func (p *Pipeline) Run(ctx context.Context) {
 	// Watching begins before the first load, so no change falls between them.
 	changed := p.config.Source.Watch(ctx)
+	var keys <-chan struct{}
+	if p.config.KeySets != nil {
+		keys = p.config.KeySets.Changed()
+	}
 	retry := time.NewTimer(retryAfter)
 	defer retry.Stop()
 	for {
@@ -116,6 +124,7 @@ func (p *Pipeline) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-retry.C:
+		case <-keys:
 		case _, ok := <-changed:
 			if !ok {
 				return
@@ -157,8 +166,12 @@ func (p *Pipeline) reload(ctx context.Context) Event {
 	newest, stray := decode(files, problems)
 	forgot := p.remember()
 	previous := p.current.Load()
-	b := builder{bundles: p.config.Bundles, before: p.before()}
+	b := builder{bundles: p.config.Bundles, keySets: p.config.KeySets, life: p.config.ConnectionLife, before: p.before()}
 	s, ok := b.settle(newest, p.accepted)
+	if ok && p.config.KeySets != nil {
+		docs, _ := s.used.input()
+		p.config.KeySets.Follow(tenancy.KeySetURIs(docs))
+	}
 	e := Event{
 		Revision: revision, Err: b.trouble, Forgot: forgot, Stale: s.stale, Dropped: s.dropped, Compiled: s.build.compiledNow,
 		Problems: v1alpha1.SortProblems(append(stray, s.problems...)),
@@ -198,9 +211,11 @@ func (p *Pipeline) reload(ctx context.Context) Event {
 	return e
 }
 
-// same reports whether a build would change nothing: every tenant is there already, with the same digest.
+// same reports whether a build would change nothing: every tenant is there already, with the same digest, and who may look
+// at it, which no digest covers.
 func (g *Generation) same(b build) bool {
-	return g != nil && maps.EqualFunc(g.tenants, b.tenants, func(x, y *compiled) bool { return x.digest == y.digest })
+	return g != nil && g.model.SameOperators(b.model) &&
+		maps.EqualFunc(g.tenants, b.tenants, func(x, y *compiled) bool { return x.digest == y.digest })
 }
 
 // Current is the generation that is served; nil before the first. All of Generation's methods that serve take nil.

@@ -36,6 +36,17 @@ func (w *world) askers(t tenancy.Tenant, table *authz.Table) error {
 			return fmt.Errorf("asker %s: %s runs services", a.Name(), ref.Key())
 		}
 	}
+	for _, s := range table.Services() {
+		for _, r := range t.Rules(s.Name()) {
+			want := r.Askers
+			if len(refs) == 0 { // then the names let nobody in, and the Table need not know them
+				want = nil
+			}
+			if name := r.Policy + "/" + r.Name; !slices.Equal(s.RuleAskers(name), want) {
+				return fmt.Errorf("rule %s of %s is for other askers than it names", name, s.Name())
+			}
+		}
+	}
 	return nil
 }
 

@@ -19,6 +19,20 @@ func TestProveFindsOtherAskers(t *testing.T) {
 	}
 	const named = "    - {name: a, socket: /a, services: [acme/orders]}\n"
 	right := asking(named)
+	ruled := func(askers string) generation {
+		t.Helper()
+		files := tenancytest.TwoTenantsFiles(t)
+		files["mesh.yaml"] = strings.TrimRight(files["mesh.yaml"], "\n") + "\n  askers:\n" + strings.Replace(named, "services", "identityFrom: token, services", 1)
+		files["tenants/acme/orders.yaml"] += "    - {name: r, from: {askers: [" + askers + "]}, to: {methods: [GET], paths: [/]}}\n"
+		return compile(t, files)
+	}
+	edge, other := ruled("a"), ruled("a, b")
+	if _, c := prove.Prove(edge.m, edge.parts, edge.tables); c != nil {
+		t.Fatal(c)
+	}
+	if _, c := prove.Prove(edge.m, edge.parts, other.tables); c == nil || !strings.Contains(c.Text, "rule orders/r of orders is for other askers than it names") {
+		t.Errorf("a rule that lets another asker's callers in: %v", c)
+	}
 	if _, c := prove.Prove(right.m, right.parts, right.tables); c != nil {
 		t.Fatal(c)
 	}

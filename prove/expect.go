@@ -2,6 +2,7 @@ package prove
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -27,6 +28,9 @@ func (w *world) expect(t tenancy.Tenant, workload tenancy.Workload) expectations
 			want[resourceID{xds.ListenerType, name("outbound", t, s.Name())}] = outboundListener(t, s.Name(), port)
 			want[resourceID{xds.RouteType, name("routes", t, s.Name())}] = w.outboundRoutes(t)
 		}
+		for _, o := range s.OutboundTCP() {
+			w.expectTCP(want, t, s, o)
+		}
 	}
 	if calls {
 		w.expectDestinations(want, t)
@@ -36,9 +40,13 @@ func (w *world) expect(t tenancy.Tenant, workload tenancy.Workload) expectations
 
 func (w *world) expectInbound(want expectations, t tenancy.Tenant, s tenancy.Service, port tenancy.Port) {
 	callers := w.callers(t, s)
-	want[resourceID{xds.ListenerType, name("inbound", t, s.Name())}] = inboundListener(t, s, callers)
+	want[resourceID{xds.ListenerType, name("inbound", t, s.Name())}] = inboundListener(t, s, port, callers)
 	want[resourceID{xds.ClusterType, name("app", t, s.Name())}] = appCluster(port)
 	for _, c := range callers {
+		if port.Protocol == tenancy.TCP {
+			want[resourceID{xds.SecretType, name("callers", t, s.Name(), c.t.ID().Name())}] = w.callersSecret(c)
+			continue
+		}
 		want[resourceID{xds.RouteType, name("callers", t, s.Name(), c.t.ID().Name())}] = callersRoutes(t, s, port, c)
 		w.expectBundle(want, c.t.ID().TrustDomain())
 	}
@@ -46,50 +54,117 @@ func (w *world) expectInbound(want expectations, t tenancy.Tenant, s tenancy.Ser
 
 func (w *world) expectDestinations(want expectations, t tenancy.Tenant) {
 	for _, s := range t.Services() {
-		if _, ok := s.Port(); !ok {
+		if p, ok := s.Port(); !ok || p.Protocol == tenancy.TCP {
 			continue
 		}
-		n := name("service", t, s.Name())
-		want[resourceID{xds.ClusterType, n}] = meshCluster(t.ID(), texts(s.IDs()), s.SNI(t.ID()))
-		want[resourceID{xds.EndpointType, n}] = endpoints(s.Endpoints())
-		w.expectBundle(want, t.ID().TrustDomain())
+		w.expectService(want, t, s)
 	}
 	for _, i := range t.Imports() {
-		n := name("import", t, i.Name())
-		s, err := w.granted(i)
-		if err != nil {
-			want[resourceID{xds.ClusterType, n}] = func(xds.Resource) error { return err }
+		if i.Protocol() == tenancy.TCP {
 			continue
 		}
-		want[resourceID{xds.ClusterType, n}] = meshCluster(w.platform.ID(), texts(s.IDs()), s.SNI(t.ID()))
-		want[resourceID{xds.EndpointType, n}] = endpoints(s.Endpoints())
-		w.expectBundle(want, w.platform.ID().TrustDomain())
+		w.expectImport(want, t, i)
+	}
+}
+
+// expectService: the way to a service of the tenant's own.
+func (w *world) expectService(want expectations, t tenancy.Tenant, s tenancy.Service) {
+	n := name("service", t, s.Name())
+	want[resourceID{xds.ClusterType, n}] = meshCluster(t.ID(), s, s.SNI(t.ID()))
+	want[resourceID{xds.EndpointType, n}] = endpoints(s.Endpoints())
+	w.expectBundle(want, t.ID().TrustDomain())
+}
+
+// expectImport: the way to a shared service that is granted to the tenant.
+func (w *world) expectImport(want expectations, t tenancy.Tenant, i tenancy.Import) {
+	n := name("import", t, i.Name())
+	s, err := w.granted(i)
+	if err != nil {
+		want[resourceID{xds.ClusterType, n}] = func(xds.Resource) error { return err }
+		return
+	}
+	want[resourceID{xds.ClusterType, n}] = meshCluster(w.platform.ID(), s, s.SNI(t.ID()))
+	want[resourceID{xds.EndpointType, n}] = endpoints(s.Endpoints())
+	w.expectBundle(want, w.platform.ID().TrustDomain())
+}
+
+// expectTCP: a loopback port and the way to the one TCP service behind it. There is none to a shared service that is not
+// granted.
+func (w *world) expectTCP(want expectations, t tenancy.Tenant, s tenancy.Service, o tenancy.OutboundTCP) {
+	owner, cluster := t, name("service", t, o.Service)
+	if o.Shared {
+		granted := slices.IndexFunc(t.Imports(), func(i tenancy.Import) bool {
+			return i.Name() == o.Service && i.Protocol() == tenancy.TCP
+		})
+		if granted < 0 {
+			return
+		}
+		owner, cluster = w.platform, name("import", t, o.Service)
+		w.expectImport(want, t, t.Imports()[granted])
+	} else if own, ok := t.Service(o.Service); ok {
+		w.expectService(want, t, own)
+	}
+	n := name("tcp", t, s.Name(), owner.ID().Name(), o.Service)
+	want[resourceID{xds.ListenerType, n}] = func(r xds.Resource) error {
+		f, err := readListener(r)
+		if err != nil {
+			return err
+		}
+		if err := onLoopback(f, o.Port); err != nil {
+			return err
+		}
+		if len(f.chains) != 1 || f.chains[0].tcp.cluster != cluster {
+			return at("filter_chains", "it does not lead to %s", cluster)
+		}
+		return nil
+	}
+}
+
+// callersSecret: exactly those who may connect, by their own roots.
+func (w *world) callersSecret(c caller) func(xds.Resource) error {
+	td, ids := c.t.ID().TrustDomain(), c.ids
+	if len(ids) == 0 {
+		ids = []string{nobody}
+	}
+	return func(r xds.Resource) error {
+		_, got, err := readSecret(r)
+		if err != nil {
+			return err
+		}
+		if !sameSet(got, ids) {
+			return at("validation_context.match_typed_subject_alt_names", "it lets in %s, the model %s", list(got), list(ids))
+		}
+		return w.rootsOf(r, td)
 	}
 }
 
 func (w *world) expectBundle(want expectations, td identity.TrustDomain) {
-	want[resourceID{xds.SecretType, td.ID()}] = func(r xds.Resource) error {
-		pem, err := readRoots(r)
-		if err != nil {
-			return err
-		}
-		b, err := identity.ParseBundlePEM(td, pem)
-		if err != nil {
-			return err
-		}
-		if b.Digest() != w.bundles[td].Digest() {
-			return at("validation_context.trusted_ca", "not the roots of %s", td)
-		}
-		return nil
+	want[resourceID{xds.SecretType, td.ID()}] = func(r xds.Resource) error { return w.rootsOf(r, td) }
+}
+
+// rootsOf: exactly the roots of the trust domain.
+func (w *world) rootsOf(r xds.Resource, td identity.TrustDomain) error {
+	pem, _, err := readSecret(r)
+	if err != nil {
+		return err
 	}
+	b, err := identity.ParseBundlePEM(td, pem)
+	if err != nil {
+		return err
+	}
+	if b.Digest() != w.bundles[td].Digest() {
+		return at("validation_context.trusted_ca", "not the roots of %s", td)
+	}
+	return nil
 }
 
 func name(kind string, t tenancy.Tenant, parts ...string) string {
 	return strings.Join(append([]string{kind, t.ID().Name()}, parts...), "/")
 }
 
-// inboundListener: the service's own address; for each tenant that may call one chain, with that tenant's label and roots.
-func inboundListener(t tenancy.Tenant, s tenancy.Service, callers []caller) func(xds.Resource) error {
+// inboundListener: the service's own address; for each tenant that may call one chain, with that tenant's label and roots,
+// or the secret that holds them, and of the port's protocol.
+func inboundListener(t tenancy.Tenant, s tenancy.Service, port tenancy.Port, callers []caller) func(xds.Resource) error {
 	return func(r xds.Resource) error {
 		f, err := readListener(r)
 		if err != nil {
@@ -102,6 +177,12 @@ func inboundListener(t tenancy.Tenant, s tenancy.Service, callers []caller) func
 		for _, c := range callers {
 			routes := name("callers", t, s.Name(), c.t.ID().Name())
 			want[routes] = chainFacts{routes: routes, sni: s.SNI(c.t.ID()), bundle: c.t.ID().TrustDomain().ID()}
+			if port.Protocol == tenancy.TCP {
+				want[routes] = chainFacts{
+					routes: routes, sni: s.SNI(c.t.ID()), bundle: routes,
+					tcp: tcpFacts{cluster: name("app", t, s.Name()), serverFirst: port.ServerFirst},
+				}
+			}
 		}
 		for _, c := range f.chains {
 			expected, ok := want[c.routes]
@@ -112,6 +193,8 @@ func inboundListener(t tenancy.Tenant, s tenancy.Service, callers []caller) func
 				return at("filter_chains", "%s: the label %q is not that of its callers", c.routes, clip(c.sni))
 			case c.bundle != expected.bundle:
 				return at("filter_chains", "%s: it trusts %q, not %q", c.routes, clip(c.bundle), expected.bundle)
+			case c.tcp != expected.tcp:
+				return at("filter_chains", "%s: not the protocol of the port, or not to its application", c.routes)
 			}
 			delete(want, c.routes)
 		}
@@ -168,9 +251,8 @@ func outboundListener(t tenancy.Tenant, service string, port uint16) func(xds.Re
 		if err != nil {
 			return err
 		}
-		want := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
-		if f.address != want || f.compat {
-			return at("address", "%s, not %s", f.address, want)
+		if err := onLoopback(f, port); err != nil {
+			return err
 		}
 		if len(f.chains) != 1 || f.chains[0].routes != name("routes", t, service) {
 			return at("filter_chains", "not the routes of %s", service)
@@ -179,15 +261,26 @@ func outboundListener(t tenancy.Tenant, service string, port uint16) func(xds.Re
 	}
 }
 
+func onLoopback(f listenerFacts, port uint16) error {
+	want := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
+	if f.address != want || f.compat {
+		return at("address", "%s, not %s", f.address, want)
+	}
+	return nil
+}
+
 // outboundRoutes: the tenant's own services and what is granted to it, each under its own names and no other.
 func (w *world) outboundRoutes(t tenancy.Tenant) func(xds.Resource) error {
 	want := map[string]string{} // host to cluster
 	for _, i := range t.Imports() {
+		if i.Protocol() == tenancy.TCP {
+			continue
+		}
 		cluster := name("import", t, i.Name())
 		want[i.Name()], want[i.Name()+"."+identity.PlatformName+".mesh"] = cluster, cluster
 	}
 	for _, s := range t.Services() { // an own service keeps its short name before a shared one
-		if _, ok := s.Port(); ok {
+		if p, ok := s.Port(); ok && p.Protocol != tenancy.TCP {
 			cluster := name("service", t, s.Name())
 			want[s.Name()], want[s.Name()+"."+t.ID().Name()+".mesh"] = cluster, cluster
 		}
@@ -218,7 +311,9 @@ func (w *world) outboundRoutes(t tenancy.Tenant) func(xds.Resource) error {
 }
 
 // meshCluster: the identities of the service and no other, by its owner's roots.
-func meshCluster(owner identity.TenantID, ids []string, sni string) func(xds.Resource) error {
+func meshCluster(owner identity.TenantID, s tenancy.Service, sni string) func(xds.Resource) error {
+	ids := texts(s.IDs())
+	port, _ := s.Port()
 	return func(r xds.Resource) error {
 		f, err := readCluster(r)
 		switch {
@@ -230,6 +325,8 @@ func meshCluster(owner identity.TenantID, ids []string, sni string) func(xds.Res
 			return at("transport_socket", "verified by %q, not by %q", clip(f.bundle), owner.TrustDomain().ID())
 		case f.sni != sni:
 			return at("transport_socket", "the label is %q, not %q", clip(f.sni), sni)
+		case f.tcp != (port.Protocol == tenancy.TCP):
+			return at("typed_extension_protocol_options", "not the protocol of the port")
 		}
 		return nil
 	}
@@ -245,7 +342,7 @@ func appCluster(port tenancy.Port) func(xds.Resource) error {
 		if len(f.addresses) != 1 || f.addresses[0] != want {
 			return at("load_assignment", "not at %s", want)
 		}
-		if f.http2 != (port.Protocol == tenancy.GRPC) {
+		if f.http2 != (port.Protocol == tenancy.GRPC) || f.tcp != (port.Protocol == tenancy.TCP) {
 			return at("typed_extension_protocol_options", "not the protocol of the port")
 		}
 		return nil

@@ -13,6 +13,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	mtlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/rbac/principals/mtls_authenticated/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
@@ -30,9 +31,14 @@ type (
 		chains  []chainFacts
 	}
 	chainFacts struct {
-		routes string // the name of the route configuration
+		routes string // the name of the route configuration; of a TCP service's chain, of the secret with its callers
 		sni    string
 		bundle string // the SDS name
+		tcp    tcpFacts
+	}
+	tcpFacts struct {
+		cluster     string // empty: the chain takes requests
+		serverFirst bool   // the application may send before the client does
 	}
 	callersFacts struct {
 		principals    []string
@@ -48,7 +54,7 @@ type (
 		sans        []string
 		sni, bundle string
 		addresses   []netip.AddrPort
-		http2       bool
+		http2, tcp  bool
 	}
 )
 
@@ -83,9 +89,27 @@ func readListener(r xds.Resource) (listenerFacts, error) {
 		if names := c.GetFilterChainMatch().GetServerNames(); len(names) > 0 {
 			chain.sni = names[0]
 		}
+		if chain.tcp, err = readTCP(c); err != nil {
+			return listenerFacts{}, err
+		}
 		f.chains = append(f.chains, chain)
 	}
 	return f, nil
+}
+
+// readTCP reads the TCP proxy of a chain, which is the last filter where there is one.
+func readTCP(c *listenerv3.FilterChain) (tcpFacts, error) {
+	fs := c.GetFilters()
+	var m tcpproxyv3.TcpProxy
+	if len(fs) == 0 || !fs[len(fs)-1].GetTypedConfig().MessageIs(&m) {
+		return tcpFacts{}, nil
+	}
+	if err := fs[len(fs)-1].GetTypedConfig().UnmarshalTo(&m); err != nil {
+		return tcpFacts{}, fmt.Errorf("%w: %w", errShape, err)
+	}
+	return tcpFacts{
+		cluster: m.GetCluster(), serverFirst: m.GetUpstreamConnectMode() != tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_DATA,
+	}, nil
 }
 
 func readCallers(r xds.Resource) (callersFacts, error) {
@@ -139,8 +163,11 @@ func readCluster(r xds.Resource) (clusterFacts, error) {
 		return clusterFacts{}, err
 	}
 	var f clusterFacts
+	_, f.tcp = m.GetTypedExtensionProtocolOptions()["envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions"]
 	var protocol upstreamsv3.HttpProtocolOptions
-	if err := m.GetTypedExtensionProtocolOptions()["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].UnmarshalTo(&protocol); err != nil {
+	if f.tcp {
+		// nothing in them tells one service from another
+	} else if err := m.GetTypedExtensionProtocolOptions()["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"].UnmarshalTo(&protocol); err != nil {
 		return clusterFacts{}, fmt.Errorf("%w: %w", errShape, err)
 	}
 	f.http2 = protocol.GetExplicitHttpConfig().GetHttp2ProtocolOptions() != nil
@@ -191,14 +218,20 @@ func readAddress(a *corev3.Address) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(ip, uint16(port)), nil
 }
 
-// readRoots is the PEM text of a bundle's roots.
-func readRoots(r xds.Resource) ([]byte, error) {
+// readSecret is the PEM text of a secret's roots, and the callers that it lists.
+func readSecret(r xds.Resource) (roots []byte, callers []string, err error) {
 	var m tlsv3.Secret
 	if err := decode(r, &m); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return m.GetValidationContext().GetTrustedCa().GetInlineBytes(), nil
+	for _, san := range m.GetValidationContext().GetMatchTypedSubjectAltNames() {
+		callers = append(callers, san.GetMatcher().GetExact())
+	}
+	return m.GetValidationContext().GetTrustedCa().GetInlineBytes(), callers, nil
 }
+
+// nobody is how a secret says that none of those whom its roots vouch for may connect.
+const nobody = "ringfence:nobody"
 
 func bundleName(c *tlsv3.CommonTlsContext) string {
 	return c.GetCombinedValidationContext().GetValidationContextSdsSecretConfig().GetName()

@@ -44,7 +44,9 @@ func compile(tb testing.TB, files map[string]string) generation {
 
 func TestProveAcceptsWhatIsCompiled(t *testing.T) {
 	t.Parallel()
-	for name, files := range map[string]map[string]string{"test mesh": xdstest.Files(), "example": tenancytest.TwoTenantsFiles(t)} {
+	for name, files := range map[string]map[string]string{
+		"test mesh": xdstest.Files(), "example": tenancytest.TwoTenantsFiles(t), "TCP services": tenancytest.TCPFiles(t),
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := compile(t, files)
@@ -136,6 +138,14 @@ func TestProveRefusesWhatIsOfAnotherModel(t *testing.T) {
 		"a Grant for another":      {edited(grants, giving+"acme", giving+"globex"), true, true},
 		"a Grant is wider":         {edited(grants, "methods: [GET], paths: [/invoices]", "methods: [GET], paths: [/**]"), false, true},
 		"a Grant is longer":        {edited(grants, "2036", "2037"), false, true},
+		"another TCP caller":       {edited(policy, "services: [web]}}]", "services: [orders]}}]"), true, true},
+		"no TCP caller":            {edited(policy, "service: db, rules", "service: mail, rules"), true, true},
+		"the other speaks first":   {edited(services, "speaksFirst: server", "speaksFirst: client"), true, false},
+		"TCP instead of HTTP":      {edited(services, "protocol: HTTP, appPort: 20287", "protocol: TCP, appPort: 20287"), true, true},
+		"another TCP port":         {edited(services, "{address: 127.0.0.1, port: 20091}", "{address: 127.0.0.1, port: 20098}"), true, true},
+		"another loopback port":    {edited(services, "{port: 20191, service: db}", "{port: 20198, service: db}"), true, false},
+		"another TCP destination":  {edited(services, "{port: 20191, service: db}", "{port: 20191, service: mail}"), true, false},
+		"no TCP Grant":             {edited(grants, "spec: {tenant: acme, service: store", "spec: {tenant: globex, service: store"), true, true},
 		"one more service":         {withService(), true, true},
 		"another mapping": {
 			edited("mesh.yaml", "}]", "}, {trustDomain: old.test, path: \"/{tenant}/{namespace}/{serviceAccount}\"}]"), false, true,
@@ -286,7 +296,7 @@ func TestProveDemandsExactlyTheResources(t *testing.T) {
 			t.Errorf("nobody misses %s %s", r.TypeURL(), r.Name())
 		}
 	}
-	for _, other := range []string{xdstest.AcmeBatch, xdstest.AcmeWeb, xdstest.GlobexOrders, xdstest.Billing} {
+	for _, other := range []string{xdstest.AcmeBatch, xdstest.AcmeWeb, xdstest.AcmeDB, xdstest.GlobexOrders, xdstest.Billing, xdstest.Store} {
 		for _, r := range xdstest.Find(t, parts, other).All() {
 			if slices.ContainsFunc(s.All(), func(o xds.Resource) bool { return o.TypeURL() == r.TypeURL() && o.Name() == r.Name() }) {
 				continue

@@ -87,14 +87,17 @@ func (v relay) listener(r xds.Resource) error {
 	if err != nil {
 		return err
 	}
-	if kind, _, _ := nameOf(r.Name()); kind == tenancy.KindOutbound {
-		return nil // linted: on loopback, with routes of this tenant
+	if kind, _, _ := nameOf(r.Name()); kind == tenancy.KindOutbound || kind == tenancy.KindTCP {
+		return nil // linted: on loopback, with routes of this tenant, or to a cluster of its own; clusters are judged by themselves
 	}
 	for _, c := range f.chains {
 		_, _, name := nameOf(c.routes)
 		caller, err := v.caller(name)
 		if err != nil {
 			return err
+		}
+		if c.tcp.cluster != "" {
+			continue // linted: verified by the secret of its own name, which is judged by the same name
 		}
 		if c.bundle != caller.TrustDomain().ID() {
 			return fmt.Errorf("chain for %s trusts %q: %w", caller, clip(c.bundle), errForeign)
@@ -189,9 +192,12 @@ func (v relay) cluster(r xds.Resource) error {
 }
 
 func (v relay) secret(r xds.Resource) error {
-	pem, err := readRoots(r)
+	pem, callers, err := readSecret(r)
 	if err != nil {
 		return err
+	}
+	if kind, _, name := nameOf(r.Name()); kind == tenancy.KindCallers {
+		return v.callersSecret(name, pem, callers)
 	}
 	for _, td := range v.domains() {
 		if td.ID() == r.Name() {
@@ -206,6 +212,22 @@ func (v relay) secret(r xds.Resource) error {
 		return err
 	}
 	return v.roots(td, func() (identity.Bundle, error) { return identity.ParseBundlePEM(td, pem) })
+}
+
+// callersSecret refuses roots and identities that are not the caller's whose chain the secret is for.
+func (v relay) callersSecret(name string, pem []byte, ids []string) error {
+	caller, err := v.caller(name)
+	if err != nil {
+		return err
+	}
+	td := caller.TrustDomain()
+	if err := v.roots(td, func() (identity.Bundle, error) { return identity.ParseBundlePEM(td, pem) }); err != nil {
+		return err
+	}
+	if slices.Equal(ids, []string{nobody}) {
+		return nil
+	}
+	return v.all(ids, caller)
 }
 
 // domains are the trust domains that any workload may have to do with: its own and the platform's.

@@ -10,6 +10,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -55,8 +56,8 @@ func (s sidecar) relayed(r xds.Resource) error {
 func TestRelayedAcceptsWhatIsCompiled(t *testing.T) {
 	t.Parallel()
 	all := sidecars(t)
-	if len(all) != 7 {
-		t.Errorf("%d workloads, want 7", len(all))
+	if len(all) != 10 {
+		t.Errorf("%d workloads, want 10", len(all))
 	}
 	for _, s := range all {
 		domains := []identity.TrustDomain{s.mapping.Platform()}
@@ -83,7 +84,7 @@ func TestRelayedRefusesOtherTenantsResources(t *testing.T) {
 				continue
 			}
 			for _, r := range other.resources {
-				mine := r.Name() == s.mapping.Platform().ID() || r.Name() == s.w.Tenant().TrustDomain().ID() || s.w.Tenant().IsPlatform()
+				mine := !strings.HasPrefix(r.Name(), "callers/") && (r.Name() == s.mapping.Platform().ID() || r.Name() == s.w.Tenant().TrustDomain().ID() || s.w.Tenant().IsPlatform())
 				if err := s.relayed(r); (err == nil) != (mine && r.TypeURL() == xds.SecretType) {
 					t.Errorf("%s of %s, sent to %s: %v", r.Name(), other.w, s.w, err)
 				}
@@ -99,7 +100,7 @@ var opaque = regexp.MustCompile(`^virtual_hosts\[\d+\]\.name$|position$`)
 func TestRelayedRefusesEveryForeignText(t *testing.T) {
 	t.Parallel()
 	all := sidecars(t)
-	for _, s := range []sidecar{all[xdstest.AcmeOrders], all[xdstest.AcmeWeb], all[xdstest.AcmeBatch]} {
+	for _, s := range []sidecar{all[xdstest.AcmeOrders], all[xdstest.AcmeWeb], all[xdstest.AcmeBatch], all[xdstest.AcmeDB]} {
 		tried := 0
 		for _, r := range s.resources {
 			m := message(t, r)
@@ -213,6 +214,54 @@ func TestRelayedRefusesOtherRoots(t *testing.T) {
 	}
 }
 
+// What verifies the callers of a TCP service is relayed only with the roots and identities of the tenant whose chain it is
+// for, and never without a list: an empty one would let in everybody whom the roots vouch for.
+func TestRelayedCallersOfTCP(t *testing.T) {
+	t.Parallel()
+	const acme, globex, platform = "acme.demo.test", "globex.demo.test", "platform.demo.test"
+	all := sidecars(t)
+	acmeCA, globexCA := testca.Constrained(t, acme), testca.Constrained(t, globex)
+	pin := tenancytest.Bundles(t, identity.MustTrustDomain(acme), identity.MustTrustDomain(platform))
+	for name, tt := range map[string]struct {
+		to      string
+		pinned  identity.Bundles
+		name    string
+		root    *testca.CA
+		callers []string
+		relayed bool
+	}{
+		"own":                            {xdstest.AcmeDB, identity.Bundles{}, "callers/acme/db/acme", acmeCA, []string{xdstest.AcmeWeb, xdstest.AcmeOrders}, true},
+		"nobody":                         {xdstest.AcmeDB, identity.Bundles{}, "callers/acme/db/acme", acmeCA, []string{"ringfence:nobody"}, true},
+		"no list":                        {xdstest.AcmeDB, identity.Bundles{}, "callers/acme/db/acme", acmeCA, nil, false},
+		"nobody and somebody":            {xdstest.AcmeDB, identity.Bundles{}, "callers/acme/db/acme", acmeCA, []string{"ringfence:nobody", xdstest.AcmeWeb}, false},
+		"somebody of another tenant":     {xdstest.AcmeDB, identity.Bundles{}, "callers/acme/db/acme", acmeCA, []string{xdstest.AcmeWeb, xdstest.GlobexWeb}, false},
+		"somebody of the platform":       {xdstest.AcmeDB, identity.Bundles{}, "callers/acme/db/acme", acmeCA, []string{xdstest.Billing}, false},
+		"somebody that is not mapped":    {xdstest.AcmeDB, identity.Bundles{}, "callers/acme/db/acme", acmeCA, []string{"spiffe://acme.demo.test/x"}, false},
+		"another root than the pinned":   {xdstest.AcmeDB, pin, "callers/acme/db/acme", acmeCA, []string{xdstest.AcmeWeb}, false},
+		"another tenant's root":          {xdstest.AcmeDB, identity.Bundles{}, "callers/acme/db/acme", globexCA, []string{xdstest.AcmeWeb}, false},
+		"another tenant as a caller":     {xdstest.AcmeDB, identity.Bundles{}, "callers/acme/db/globex", globexCA, []string{xdstest.GlobexWeb}, false},
+		"another tenant's service":       {xdstest.AcmeDB, identity.Bundles{}, "callers/globex/db/globex", globexCA, []string{xdstest.GlobexWeb}, false},
+		"a bundle's name with callers":   {xdstest.AcmeDB, identity.Bundles{}, "spiffe://" + acme, acmeCA, []string{xdstest.AcmeWeb}, false},
+		"a granted tenant":               {xdstest.Store, identity.Bundles{}, "callers/platform/store/globex", globexCA, []string{xdstest.GlobexWeb}, true},
+		"a granted tenant, by another's": {xdstest.Store, identity.Bundles{}, "callers/platform/store/globex", acmeCA, []string{xdstest.GlobexWeb}, false},
+		"a granted tenant, and somebody": {xdstest.Store, identity.Bundles{}, "callers/platform/store/globex", globexCA, []string{xdstest.GlobexWeb, xdstest.AcmeWeb}, false},
+		"a caller that is no tenant":     {xdstest.Store, identity.Bundles{}, "callers/platform/store/ringfence-system", globexCA, []string{xdstest.GlobexWeb}, false},
+	} {
+		secret := bundleSecret(tt.name, tt.root.Bundle(globex).PEM())
+		for _, id := range tt.callers {
+			secret.GetValidationContext().MatchTypedSubjectAltNames = append(secret.GetValidationContext().GetMatchTypedSubjectAltNames(), &tlsv3.SubjectAltNameMatcher{
+				SanType: tlsv3.SubjectAltNameMatcher_URI,
+				Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: id}},
+			})
+		}
+		s := all[tt.to]
+		err := prove.Relayed(s.w, s.mapping, tt.pinned, xds.NewResource(xds.SecretType, tt.name, marshal(t, secret)))
+		if (err == nil) != tt.relayed || err != nil && !errors.Is(err, prove.ErrRefused) {
+			t.Errorf("%s: relayed: %v, want %v", name, err, tt.relayed)
+		}
+	}
+}
+
 func bundleSecret(name string, roots []byte) *tlsv3.Secret {
 	return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
 		TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: roots}},
@@ -286,9 +335,10 @@ func TestRelayedToNobody(t *testing.T) {
 
 // Whatever arrives, an agent either relays it or refuses it.
 func FuzzRelayed(f *testing.F) {
-	s := sidecars(f)[xdstest.AcmeOrders]
+	all := sidecars(f)
+	s := all[xdstest.AcmeOrders]
 	types := []string{xds.ClusterType, xds.EndpointType, xds.ListenerType, xds.RouteType, xds.SecretType, xds.TableType}
-	for _, r := range s.resources {
+	for _, r := range append(slices.Clone(s.resources), append(all[xdstest.AcmeDB].resources, all[xdstest.AcmeWeb].resources...)...) {
 		f.Add(slices.Index(types, r.TypeURL()), r.Name(), r.Value())
 	}
 	f.Add(0, "", []byte{})

@@ -67,6 +67,10 @@ func (w *world) tableService(t tenancy.Tenant, s tenancy.Service, e *agentv1alph
 	switch {
 	case e.GetPort() != port.Name || !known || e.GetToken() != mode || e.GetForwardToken() != s.ForwardToken():
 		return at("services", "%s: another port, or other demands on tokens", s.Name())
+	case e.GetTcpPort() != tcpPort(s, port):
+		return at("services", "%s: it is decided as another protocol, or at another port", s.Name())
+	case !sameSensitivity(s.Sensitivity(), e.GetSensitivity()):
+		return at("services", "%s: other demands on the authentication of users", s.Name())
 	case !sameSet(e.GetAccounts(), texts(s.IDs())):
 		return at("services", "%s: its accounts are %s", s.Name(), list(e.GetAccounts()))
 	}
@@ -80,6 +84,19 @@ func (w *world) tableService(t tenancy.Tenant, s tenancy.Service, e *agentv1alph
 		}
 	}
 	return w.tableGrants(t, s, e.GetGrants())
+}
+
+// tcpPort is where the sidecars of a TCP service listen; 0 for every other.
+func tcpPort(s tenancy.Service, port tenancy.Port) uint32 {
+	if port.Protocol != tenancy.TCP {
+		return 0
+	}
+	return uint32(s.Endpoints()[0].Port())
+}
+
+func sameSensitivity(s tenancy.Sensitivity, e *agentv1alpha1.Sensitivity) bool {
+	return s.Class == e.GetName() && slices.Equal(s.ACR, e.GetAcr()) && slices.Equal(s.AMR, e.GetAmr()) &&
+		int64(s.MaxAuthAge/time.Second) == e.GetMaxAuthAgeSeconds()
 }
 
 func sameRule(r tenancy.Rule, e *agentv1alpha1.Rule) bool {
@@ -165,7 +182,13 @@ func (w *world) tableIssuers(m *agentv1alpha1.Table, tenants map[identity.Tenant
 }
 
 func sameIssuer(c identity.TokenIssuerConfig, e *agentv1alpha1.TokenIssuer) bool {
-	return c.Name == e.GetName() && c.Issuer == e.GetIssuer() && slices.Equal(c.Audiences, e.GetAudiences()) &&
+	format := map[identity.TokenFormat]agentv1alpha1.TokenFormat{
+		identity.FormatJWT:  agentv1alpha1.TokenFormat_TOKEN_FORMAT_JWT,
+		identity.FormatSVID: agentv1alpha1.TokenFormat_TOKEN_FORMAT_SVID,
+	}
+	want, known := format[c.Format]
+	return known && want == e.GetFormat() &&
+		c.Name == e.GetName() && c.Issuer == e.GetIssuer() && slices.Equal(c.Audiences, e.GetAudiences()) &&
 		c.TenantClaim == e.GetTenantClaim() && c.RolesClaim == e.GetRolesClaim() &&
 		int64(c.MaxLifetime/time.Second) == e.GetMaxLifetimeSeconds() && bytes.Equal(c.JWKS, e.GetJwks())
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 )
 
-// Directory is the configuration directory: mesh.yaml, platform/, tenants/<tenant>/. It reads *.yaml and *.yml, and *.json
+// Directory is the configuration directory: mesh.yaml, platform/, tenants/<tenant>/, tests/. It reads *.yaml and *.yml, and *.json
 // beside them (key sets, which documents name); names that begin with a dot are not looked at.
 //
 // Symbolic links are followed while they stay inside the part of their owner, so a directory that a ConfigMap or git-sync

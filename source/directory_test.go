@@ -194,6 +194,10 @@ func TestOneOwnersTroubleIsItsOwn(t *testing.T) {
 				put(t, filepath.Join(dir, fmt.Sprintf("tenants/acme/x%02d.yaml", n)), strings.Repeat("x", 1<<20))
 			}
 		}, "acme", "tenants/acme/x31.yaml", "more than 32 MiB"},
+		"the directory of tests": {func(t *testing.T, dir string) {
+			link(t, "tenants/globex", filepath.Join(dir, "tests/deeper"))
+			link(t, "../tenants/globex/g.yaml", filepath.Join(dir, "tests/x.yaml"))
+		}, "platform", "tests/x.yaml", "escapes"},
 		"the platform's link": {func(t *testing.T, dir string) {
 			link(t, "/etc/hostname", filepath.Join(dir, "mesh.yaml"))
 		}, "platform", "mesh.yaml", "escapes"},
@@ -225,6 +229,50 @@ func TestOneOwnersTroubleIsItsOwn(t *testing.T) {
 			}
 			if strings.Contains(p.Text, dir) {
 				t.Errorf("%q names a path of the machine", p.Text)
+			}
+		})
+	}
+}
+
+// TestTestsTakeNoPlace fills an owner's bounds with policy tests: what is served is read all the same, also where its name
+// comes later.
+func TestTestsTakeNoPlace(t *testing.T) {
+	t.Parallel()
+	for name, fill := range map[string]func(t *testing.T, dir string){
+		"by number": func(t *testing.T, dir string) {
+			for n := range 1001 {
+				put(t, filepath.Join(dir, fmt.Sprintf("%04d.yaml", n)), "")
+			}
+		},
+		"by size": func(t *testing.T, dir string) {
+			for n := range 33 {
+				put(t, filepath.Join(dir, fmt.Sprintf("x%02d.yaml", n)), strings.Repeat("x", 1<<20))
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			for _, owner := range []string{"", "tenants/acme"} {
+				fill(t, filepath.Join(dir, owner, "tests"))
+			}
+			want := []string{"mesh.yaml", "platform/zz.yaml", "tenants/acme/zz.yaml", "tenants/acme/zz/zz.yaml"}
+			for _, path := range want {
+				put(t, filepath.Join(dir, path), "z")
+			}
+			files, problems := load(t, source.NewDirectory(dir, zap.NewNop()))
+			for _, path := range want {
+				if files[path] != "z" {
+					t.Errorf("%s is not read", path)
+				}
+			}
+			for _, p := range problems {
+				if !v1alpha1.IsTest(p.File) {
+					t.Errorf("%s", p)
+				}
+			}
+			if len(problems) != 2 {
+				t.Errorf("%d problems", len(problems))
 			}
 		})
 	}

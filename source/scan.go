@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -20,6 +21,9 @@ const (
 	maxDepth = 6
 	maxParts = 20_000
 )
+
+// tests is the directory of policy tests, at the top and in each tenant's.
+const tests = "tests"
 
 var (
 	errNotRegular = errors.New("it is not a regular file")
@@ -125,6 +129,8 @@ func scan(dir string) (*listing, error) {
 		case hidden(name):
 		case name == "platform" && mayBeDir(root, e, name):
 			l.add(root, part{owner: v1alpha1.PlatformOwner, dir: name})
+		case name == tests && mayBeDir(root, e, name):
+			l.add(root, part{owner: v1alpha1.PlatformOwner, dir: name})
 		case name == "tenants" && mayBeDir(root, e, name):
 			// Without it every tenant would seem to have removed its documents: that is no problem of one owner.
 			if err := l.tenants(root, &w); err != nil {
@@ -209,6 +215,10 @@ func (w *walker) dir(name string, depth int) {
 		w.report(name, err)
 		return
 	}
+	if depth == 0 {
+		// What reaches a bound first is kept: never a test before a document that is served.
+		slices.SortStableFunc(entries, func(a, b fs.DirEntry) int { return order(a) - order(b) })
+	}
 	for _, e := range entries {
 		child := path.Join(name, e.Name())
 		switch {
@@ -221,6 +231,13 @@ func (w *walker) dir(name string, depth int) {
 			w.file(child)
 		}
 	}
+}
+
+func order(e fs.DirEntry) int {
+	if e.Name() == tests {
+		return 1
+	}
+	return 0
 }
 
 func (w *walker) file(name string) {

@@ -70,6 +70,9 @@ func (b *builder) wishes(claims map[netip.AddrPort][]claim, s *draftService) {
 	if s.outbound != 0 {
 		add(netip.AddrPortFrom(loopback, s.outbound), s.doc.Spec.Outbound.Port.Pos)
 	}
+	for i, o := range s.tcp {
+		add(netip.AddrPortFrom(loopback, o.Port), s.doc.Spec.Outbound.TCP[i].Port.Pos)
+	}
 }
 
 func (b *builder) winner(ap netip.AddrPort, wanting []claim) holder {
@@ -126,8 +129,7 @@ func (s *draftService) local() []localPort {
 	if s.broken {
 		return nil
 	}
-	// A sidecar with several addresses listens on all of them, loopback too.
-	if n := len(s.endpoints); n > 1 || (n == 1 && s.endpoints[0].Addr().IsLoopback()) {
+	if s.onLoopback() {
 		ports = append(ports, localPort{s.endpoints[0].Port(), "endpoint", s.doc.Spec.Endpoints[0].Port.Pos})
 	}
 	if s.port.AppPort != 0 {
@@ -136,5 +138,43 @@ func (s *draftService) local() []localPort {
 	if s.outbound != 0 {
 		ports = append(ports, localPort{s.outbound, "outbound port", s.doc.Spec.Outbound.Port.Pos})
 	}
+	for i, o := range s.tcp {
+		at := s.doc.Spec.Outbound.TCP[i]
+		ports = append(ports, localPort{o.Port, "outbound port to " + at.Service.Value, at.Port.Pos})
+	}
 	return ports
+}
+
+// partPorts reports TCP services of one workload whose sidecars listen at one port, though at other addresses: what the
+// decision point is told of a TCP connection names its destination by that port.
+func (b *builder) partPorts() {
+	type at struct {
+		id   identity.WorkloadID
+		port uint16
+	}
+	for _, owner := range keys(b.draft) {
+		first := map[at]*draftService{}
+		for _, name := range keys(b.draft[owner].services) {
+			s := b.draft[owner].services[name]
+			if s.broken || s.port.Protocol != TCP || len(s.endpoints) == 0 {
+				continue
+			}
+			for _, id := range s.ids {
+				here := at{id, s.endpoints[0].Port()}
+				other, taken := first[here]
+				if !taken {
+					first[here] = s
+				} else if !other.onLoopback() || !s.onLoopback() { // else shareLoopback has said it
+					b.reportAt(s.doc.Spec.Endpoints[0].Port.Pos, v1alpha1.CodePortClash, "choose another port",
+						"port %d is also that of TCP service %s on the same workload: TCP services are told apart by their port", here.port, other.name)
+					break
+				}
+			}
+		}
+	}
+}
+
+// onLoopback reports whether its sidecar takes connections at loopback: one with several addresses listens on all of them.
+func (s *draftService) onLoopback() bool {
+	return len(s.endpoints) > 1 || len(s.endpoints) == 1 && s.endpoints[0].Addr().IsLoopback()
 }

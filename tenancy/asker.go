@@ -18,6 +18,8 @@ const (
 	FromPrincipal
 	// FromXFCC: the x-forwarded-client-cert header, which the asking Envoy has made.
 	FromXFCC
+	// FromToken: the bearer token alone, verified by who decides. Such a caller is no workload.
+	FromToken
 )
 
 // AskerKey is how an asker is known: the identity of its client certificate, or the path of its own socket. It is

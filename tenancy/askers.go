@@ -36,15 +36,18 @@ func (b *builder) readAskers() {
 }
 
 func (b *builder) identityFrom(doc v1alpha1.Asker) IdentityFrom {
-	from, weak := FromCertificate, ""
+	from, weak, hint := FromCertificate, "", "let the proxy send the caller's certificate, if it can"
 	switch doc.IdentityFrom.Value {
 	case v1alpha1.IdentityFromPrincipal:
 		from, weak = FromPrincipal, "what Envoy read from a certificate that is not verified again"
 	case v1alpha1.IdentityFromXFCC:
 		from, weak = FromXFCC, "a header, which only a proxy that replaces it may be believed"
+	case v1alpha1.IdentityFromToken:
+		from, weak = FromToken, "whoever holds a token, without any certificate"
+		hint = "only for an ingress whose callers have no certificates; keep their tokens short-lived"
 	}
 	if weak != "" {
-		b.warnAt(doc.IdentityFrom.Pos, v1alpha1.CodeWeakAsker, "let the proxy send the caller's certificate, if it can",
+		b.warnAt(doc.IdentityFrom.Pos, v1alpha1.CodeWeakAsker, hint,
 			"identityFrom: %s believes %s", doc.IdentityFrom.Value, weak)
 	}
 	return from
@@ -66,8 +69,14 @@ func (b *builder) askedService(d *draftAsker, ref v1alpha1.String) {
 	}
 	s := tenant.services[name]
 	switch {
+	case owner == v1alpha1.PlatformOwner && d.from == FromToken:
+		b.reportAt(ref.Pos, v1alpha1.CodeAsker, "let workloads of tenants call shared services",
+			"no token asserts the platform, so nobody could call %s", v1alpha1.Quote(ref.Value))
 	case s != nil && (s.broken || s.port.Number != 0):
 		d.services[owner] = append(d.services[owner], name)
+		if !s.broken && d.from == FromToken && s.token == TokenNone {
+			b.warnAt(ref.Pos, v1alpha1.CodeIdleAsker, "", "service %s of tenant %s reads no tokens, so nobody can call it through this asker", v1alpha1.Quote(name), owner)
+		}
 	case owner == v1alpha1.PlatformOwner:
 		b.reportAt(ref.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(name, keys(tenant.services)),
 			"the platform has no service %s that takes calls", v1alpha1.Quote(name))

@@ -2,6 +2,8 @@ package tenancy_test
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +18,12 @@ import (
 // asking is an edit of the Mesh: these askers, each in a line, the first in line 14.
 func asking(lines ...string) edits {
 	return edits{mesh + ": platformTrustDomain: platform.demo.test": "platformTrustDomain: platform.demo.test\n  askers:\n    - " + strings.Join(lines, "\n    - ")}
+}
+
+// and adds edits.
+func (e edits) and(more edits) edits {
+	maps.Copy(e, more)
+	return e
 }
 
 func kept(problems []v1alpha1.Problem) []string {
@@ -85,6 +93,26 @@ func TestAskerProblems(t *testing.T) {
 			[]string{"platform RF2028 mesh.yaml:14:29"},
 			"runs service billing",
 		},
+		{
+			"a shared service by token", asking(`{name: a, socket: /s, identityFrom: token, services: [acme/orders, platform/billing]}`),
+			[]string{"platform RF2027 mesh.yaml:14:74"},
+			"no token asserts the platform",
+		},
+		{
+			"a rule for an asker without tokens",
+			asking(`{name: a, socket: /s, identityFrom: token, services: [acme/orders]}`).and(edits{
+				orders + ": token: required": "token: none", orders + ": {services: [web], roles: [clerk, manager]}": "{askers: [a]}", orders + ": {services: [web], roles: [manager]}": "{services: [web]}",
+			}),
+			[]string{"acme RF2021 tenants/acme/orders.yaml:20:23"},
+			"an asker's callers have nothing else",
+		},
+		{
+			"a rule for an asker twice, and for none", asking(`{name: a, socket: /s, identityFrom: token, services: [acme/orders]}`).and(edits{
+				orders + ": {services: [web], roles: [manager]}": "{askers: [a, a, A]}",
+			}),
+			[]string{"acme RF2018 tenants/acme/orders.yaml:23:26", "acme RF2003 tenants/acme/orders.yaml:23:29"},
+			"",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -118,11 +146,31 @@ func TestAskerWarnings(t *testing.T) {
 		`{name: a, socket: /a, identityFrom: principal, services: [acme/orders]}`,
 		`{name: b, socket: /b, identityFrom: xfcc, services: [acme/orders]}`,
 		`{name: c, socket: /c, identityFrom: certificate, services: [acme/order, acme/web]}`,
-	).apply(t)
+		`{name: d, socket: /d, identityFrom: token, services: [acme/orders]}`,
+		`{name: e, socket: /e, identityFrom: token, services: [globex/orders]}`,
+	).and(edits{
+		orders + ": {services: [web], roles: [manager]}": "{askers: [d, b, e, dd]}",
+		"tenants/globex/orders.yaml: token: optional":    "token: none",
+	}).apply(t)
 	m := tenancytest.Model(t, files)
-	want := []string{"platform RF2501 mesh.yaml:14:43", "platform RF2501 mesh.yaml:15:43", "platform RF2502 mesh.yaml:16:67", "platform RF2502 mesh.yaml:16:79"}
+	want := []string{
+		"platform RF2501 mesh.yaml:14:43", "platform RF2501 mesh.yaml:15:43", "platform RF2502 mesh.yaml:16:67", "platform RF2502 mesh.yaml:16:79",
+		"platform RF2501 mesh.yaml:17:43", "platform RF2501 mesh.yaml:18:43", "platform RF2502 mesh.yaml:18:61",
+		"acme RF2504 tenants/acme/orders.yaml:23:26", "acme RF2504 tenants/acme/orders.yaml:23:29", "acme RF2504 tenants/acme/orders.yaml:23:32",
+	}
 	if diff := cmp.Diff(want, kept(m.Warnings())); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// What the rule names besides is nobody's, and it is for no workload.
+	rules := tenancytest.Tenant(t, m, "acme").Rules("orders")
+	if got := rules[1]; len(got.From) > 0 || !slices.Equal(got.Askers, []string{"d", "b", "e", "dd"}) || len(rules[0].Askers) > 0 {
+		t.Errorf("%+v", got)
+	}
+	// A tenant is told the names of its own service's askers, and of no others.
+	for _, w := range m.Warnings() {
+		if w.Code == v1alpha1.CodeIdleRule && strings.Contains(w.Hint, `"e"`) {
+			t.Errorf("acme is told of globex's asker: %s", w.Render())
+		}
 	}
 	if len(tenancytest.TwoTenants(t).Warnings()) != 0 {
 		t.Error("the example warns")

@@ -10,12 +10,19 @@ import (
 
 // assemble makes the Model of drafts that have no problems.
 func (b *builder) assemble() *Model {
-	m := &Model{mapping: b.mapping, tenants: map[identity.TenantID]*tenant{}, claims: b.claims}
+	m := &Model{
+		mapping: b.mapping, tenants: map[identity.TenantID]*tenant{}, claims: b.claims,
+		operators: map[identity.WorkloadID][]identity.TenantID{},
+	}
+	life := b.in.ConnectionLife
+	if life <= 0 || life > MaxConnectionLife {
+		life = MaxConnectionLife
+	}
 	for _, owner := range keys(b.draft) {
 		d := b.draft[owner]
 		t := &tenant{
 			id: d.id, mapping: b.mapping, bundle: d.bundle, rules: d.rules, issuers: d.issuers,
-			callers: map[string][]Caller{},
+			callers: map[string][]Caller{}, life: life,
 		}
 		for _, name := range keys(d.services) {
 			t.services = append(t.services, Service{s: &d.services[name].service})
@@ -36,6 +43,11 @@ func (b *builder) assemble() *Model {
 		}
 	}
 	m.askers = b.shareAskers(m)
+	for id, watched := range b.operators {
+		for _, d := range watched {
+			m.operators[id] = append(m.operators[id], d.id)
+		}
+	}
 	m.warnings = v1alpha1.SortProblems(b.warnings)
 	for _, t := range m.tenants {
 		t.digest = digest(t)

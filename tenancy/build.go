@@ -14,7 +14,7 @@ import (
 // A caller that leaves out or replaces the documents of the owners that have problems, and calls Build again, comes to a
 // Model: nobody's problem can be mended only by another tenant.
 func Build(in Input) (*Model, []v1alpha1.Problem) {
-	b := &builder{in: in, draft: map[string]*draft{}}
+	b := &builder{in: in, draft: map[string]*draft{}, operators: map[identity.WorkloadID][]*draft{}}
 	b.sortDocuments()
 	b.readMesh()
 	b.readTenants()
@@ -22,11 +22,14 @@ func Build(in Input) (*Model, []v1alpha1.Problem) {
 	b.readServices()
 	b.requireRoots()
 	b.readAskers()
+	b.readOperators()
 	b.shareLoopback()
+	b.partPorts()
 	b.claimAddresses()
 	b.readIssuers()
 	b.readPolicies()
 	b.readGrants()
+	b.readDestinations()
 	if len(b.problems) > 0 {
 		return nil, v1alpha1.SortProblems(b.problems)
 	}
@@ -64,9 +67,12 @@ type builder struct {
 	problems []v1alpha1.Problem
 	mapping  identity.Mapping
 	draft    map[string]*draft // by owner
+	classes  map[string]class  // nil where the Mesh does not say them
 	askers   []draftAsker
-	warnings []v1alpha1.Problem
-	claims   map[netip.AddrPort]holder
+	// operators are the tenants that each may look at.
+	operators map[identity.WorkloadID][]*draft
+	warnings  []v1alpha1.Problem
+	claims    map[netip.AddrPort]holder
 }
 
 // draft is a tenant in the making.
@@ -121,6 +127,9 @@ func (b *builder) sortDocuments() {
 	type key struct{ owner, kind, name string }
 	first := map[key]v1alpha1.Pos{}
 	for _, doc := range docs {
+		if _, test := doc.(*v1alpha1.AccessTest); test {
+			continue // says what is expected of the others; see Model.CheckTests
+		}
 		h := doc.Head()
 		b.problems = append(b.problems, h.Problems()...)
 		if h.Owner() != v1alpha1.PlatformOwner && !tenantKind(doc) {

@@ -18,6 +18,7 @@ func digest(t *tenant) [32]byte {
 	d.tenant(t.id)
 	d.mapping(t.mapping)
 	d.bundle(t.bundle)
+	d.number(uint64(t.life)) //nolint:gosec // not negative
 	list(d, t.services, d.service)
 	list(d, t.workloads, func(w Workload) {
 		d.text(w.id.String())
@@ -102,10 +103,20 @@ func (d digester) service(s Service) {
 	d.number(uint64(s.s.port.Number))
 	d.number(uint64(s.s.port.AppPort))
 	d.number(uint64(s.s.port.Protocol))
+	d.flag(s.s.port.ServerFirst)
 	d.endpoints(s.s.endpoints)
 	d.number(uint64(s.s.outbound))
+	list(d, s.s.tcp, func(o OutboundTCP) {
+		d.number(uint64(o.Port))
+		d.flag(o.Shared)
+		d.text(o.Service)
+	})
 	d.number(uint64(s.s.token))
 	d.flag(s.s.forward)
+	d.text(s.s.sensitivity.Class)
+	d.texts(s.s.sensitivity.ACR)
+	d.texts(s.s.sensitivity.AMR)
+	d.number(uint64(s.s.sensitivity.MaxAuthAge)) //nolint:gosec // never negative
 }
 
 func (d digester) imported(i Import) {
@@ -135,6 +146,7 @@ func (d digester) rule(r Rule) {
 	d.text(r.Name)
 	d.text(r.Policy)
 	d.ids(r.From)
+	d.texts(r.Askers)
 	d.texts(r.Roles)
 	d.texts(r.Methods)
 	d.texts(r.Paths)
@@ -154,11 +166,13 @@ func (d digester) asker(a Asker) {
 func (d digester) issuer(i identity.TokenIssuer) {
 	c := i.Config()
 	d.text(c.Name)
+	d.number(uint64(c.Format)) //nolint:gosec // one of a few
 	d.text(c.Issuer)
 	d.texts(c.Audiences)
 	list(d, c.Tenants, d.tenant)
 	d.text(c.TenantClaim)
 	d.text(c.RolesClaim)
+	d.mapping(c.Mapping)
 	d.text(c.MaxLifetime.String())
 	d.text(string(c.JWKS))
 }

@@ -52,7 +52,9 @@ func (w world) full(t *testing.T) *tenant {
 	issuer := w.issuer(t, func(*identity.TokenIssuerConfig) {})
 	s := &service{
 		name: "orders", owner: w.acme, ids: []identity.WorkloadID{w.orders}, port: Port{Name: "http", Number: 1, AppPort: 2, Protocol: HTTP},
+		tcp:       []OutboundTCP{{Port: 5, Service: "db"}},
 		endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:3")}, outbound: 4, token: TokenOptional, forward: true,
+		sensitivity: Sensitivity{Class: "secret", ACR: []string{"mfa"}, AMR: []string{"hwk"}, MaxAuthAge: time.Minute},
 	}
 	return &tenant{
 		id: w.acme, mapping: w.mapping,
@@ -116,6 +118,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"rules":     func(x *tenant) { x.rules = map[string][]Rule{"other": x.rules["orders"]} },
 			"issuers":   func(x *tenant) { x.issuers = nil },
 			"askers":    func(x *tenant) { x.askers = nil },
+			"life":      func(x *tenant) { x.life = time.Second },
 			"digest":    nil, // the result
 		},
 		"service": {
@@ -125,14 +128,30 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"port":      func(x *tenant) { x.services[0].s.port = Port{} },
 			"endpoints": func(x *tenant) { x.services[0].s.endpoints = nil },
 			"outbound":  func(x *tenant) { x.services[0].s.outbound = 9 },
+			"tcp":       func(x *tenant) { x.services[0].s.tcp = nil },
 			"token":     func(x *tenant) { x.services[0].s.token = TokenRequired },
 			"forward":   func(x *tenant) { x.services[0].s.forward = false },
+
+			"sensitivity": func(x *tenant) { x.services[0].s.sensitivity = Sensitivity{} },
+		},
+		"Sensitivity": {
+			"Class":      func(x *tenant) { x.services[0].s.sensitivity.Class = "x" },
+			"ACR":        func(x *tenant) { x.services[0].s.sensitivity.ACR[0] = "x" },
+			"AMR":        func(x *tenant) { x.services[0].s.sensitivity.AMR[0] = "x" },
+			"MaxAuthAge": func(x *tenant) { x.services[0].s.sensitivity.MaxAuthAge = time.Hour },
 		},
 		"Port": {
 			"Name":     func(x *tenant) { x.services[0].s.port.Name = "x" },
 			"Number":   func(x *tenant) { x.services[0].s.port.Number = 9 },
 			"AppPort":  func(x *tenant) { x.services[0].s.port.AppPort = 9 },
 			"Protocol": func(x *tenant) { x.services[0].s.port.Protocol = GRPC },
+
+			"ServerFirst": func(x *tenant) { x.services[0].s.port.ServerFirst = true },
+		},
+		"OutboundTCP": {
+			"Port":    func(x *tenant) { x.services[0].s.tcp[0].Port = 9 },
+			"Shared":  func(x *tenant) { x.services[0].s.tcp[0].Shared = true },
+			"Service": func(x *tenant) { x.services[0].s.tcp[0].Service = "x" },
 		},
 		"Workload": {
 			"id":       func(x *tenant) { x.workloads[0].id = w.web },
@@ -164,13 +183,19 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"Name":    func(x *tenant) { x.rules["orders"][0].Name = "x" },
 			"Policy":  func(x *tenant) { x.rules["orders"][0].Policy = "x" },
 			"From":    func(x *tenant) { x.rules["orders"][0].From[0] = w.orders },
+			"Askers":  func(x *tenant) { x.rules["orders"][0].Askers = []string{"edge"} },
 			"Roles":   func(x *tenant) { x.rules["orders"][0].Roles = nil },
 			"Methods": func(x *tenant) { x.rules["orders"][0].Methods[0] = "PUT" },
 			"Paths":   func(x *tenant) { x.rules["orders"][0].Paths = []string{"/", "/x"} },
 			"Pos":     func(x *tenant) { x.rules["orders"][0].Pos = "f:1:3" },
 		},
 		"TokenIssuerConfig": {
-			"Name":        reissue(func(c *identity.TokenIssuerConfig) { c.Name = "x" }),
+			"Name": reissue(func(c *identity.TokenIssuerConfig) { c.Name = "x" }),
+			"Format": reissue(func(c *identity.TokenIssuerConfig) {
+				c.Format, c.Issuer, c.TenantClaim, c.RolesClaim, c.JWKS = identity.FormatSVID, "", "", "", nil
+				c.Mapping = remap(t, "x.y", "{tenant}.test", "/{serviceAccount}")
+			}),
+			"Mapping":     reissue(func(c *identity.TokenIssuerConfig) { c.Mapping = remap(t, "x.y", "{tenant}.test", "/{serviceAccount}") }),
 			"Issuer":      reissue(func(c *identity.TokenIssuerConfig) { c.Issuer = "x" }),
 			"Audiences":   reissue(func(c *identity.TokenIssuerConfig) { c.Audiences = []string{"a", "b"} }),
 			"Tenants":     reissue(func(c *identity.TokenIssuerConfig) { c.Tenants = []identity.TenantID{w.globex} }),
@@ -186,9 +211,9 @@ func TestDigestCoversEveryField(t *testing.T) {
 		"mapping": {"platform": func(x *tenant) { x.mapping = remap(t, "x.y", "{tenant}.test", "/{serviceAccount}") }},
 	}
 	structs := map[string]reflect.Type{
-		"tenant": reflect.TypeFor[tenant](), "service": reflect.TypeFor[service](), "Port": reflect.TypeFor[Port](), "Workload": reflect.TypeFor[Workload](),
+		"tenant": reflect.TypeFor[tenant](), "service": reflect.TypeFor[service](), "Sensitivity": reflect.TypeFor[Sensitivity](), "Port": reflect.TypeFor[Port](), "Workload": reflect.TypeFor[Workload](),
 		"imported": reflect.TypeFor[imported](), "caller": reflect.TypeFor[caller](), "Grant": reflect.TypeFor[Grant](), "Rule": reflect.TypeFor[Rule](),
-		"TokenIssuerConfig": reflect.TypeFor[identity.TokenIssuerConfig](), "MappingRule": reflect.TypeFor[identity.MappingRule](),
+		"OutboundTCP": reflect.TypeFor[OutboundTCP](), "TokenIssuerConfig": reflect.TypeFor[identity.TokenIssuerConfig](), "MappingRule": reflect.TypeFor[identity.MappingRule](),
 	}
 	for name, of := range structs {
 		for f := range of.Fields() {

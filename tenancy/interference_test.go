@@ -20,22 +20,42 @@ func drawTenant(t *rapid.T, tenant string, base int) string {
 	accounts := rapid.SampledFrom([]string{"orders", "web", "shared", "billing"})
 	var b strings.Builder
 	var callees []string
-	tokens := map[string]bool{}
+	tokens, tcp := map[string]bool{}, map[string]bool{}
+	var ports []string // on loopback, to TCP services
+	for i, name := range names {
+		if tcp[name] = rapid.Bool().Draw(t, "tcp"); tcp[name] {
+			ports = append(ports, fmt.Sprintf("{port: %d, service: %s}", base+100+i, name))
+		}
+	}
+	ports = append(ports, fmt.Sprintf("{port: %d, service: platform/ledger}", base+110), fmt.Sprintf("{port: %d, service: platform/billing}", base+111))
+	caller := rapid.SampledFrom(names).Draw(t, "connects")
 	for i, name := range names {
 		port := base + 10*i
 		fmt.Fprintf(&b, "---\nkind: Service\nmetadata: {name: %s}\nspec:\n  namespace: %s\n", name, tenant)
 		fmt.Fprintf(&b, "  serviceAccounts: [%s]\n", strings.Join(rapid.SliceOfNDistinct(accounts, 1, 3, rapid.ID).Draw(t, "accounts"), ", "))
-		if rapid.Bool().Draw(t, "calls") {
+		calls := rapid.Bool().Draw(t, "calls")
+		switch {
+		case name == caller && calls:
+			fmt.Fprintf(&b, "  outbound: {port: %d, tcp: [%s]}\n", port+1, strings.Join(ports, ", "))
+		case name == caller:
+			fmt.Fprintf(&b, "  outbound: {tcp: [%s]}\n", strings.Join(ports, ", "))
+		case calls:
 			fmt.Fprintf(&b, "  outbound: {port: %d}\n", port+1)
 		}
-		if !rapid.Bool().Draw(t, "called") {
+		if !tcp[name] && !rapid.Bool().Draw(t, "called") {
 			continue
 		}
 		callees = append(callees, name)
 		protocol := rapid.SampledFrom([]string{"HTTP", "GRPC"}).Draw(t, "protocol")
+		if tcp[name] {
+			protocol = rapid.SampledFrom([]string{"TCP", "TCP, speaksFirst: client", "TCP, speaksFirst: server"}).Draw(t, "first")
+		}
 		fmt.Fprintf(&b, "  ports: [{name: main, port: %d, protocol: %s, appPort: %d}]\n", rapid.IntRange(1, 9000).Draw(t, "port"), protocol, port+2)
 		address := rapid.SampledFrom([]string{"127.0.0.1", "10.0.0.1", "10.0.0.2"}).Draw(t, "address")
 		fmt.Fprintf(&b, "  endpoints: [{address: %s, port: %d}]\n", address, port)
+		if tcp[name] {
+			continue
+		}
 		if mode := rapid.SampledFrom([]string{"", "none", "optional", "required"}).Draw(t, "token"); mode != "" {
 			fmt.Fprintf(&b, "  token: %s\n", mode)
 			tokens[name] = mode != "none"
@@ -55,6 +75,10 @@ func drawTenant(t *rapid.T, tenant string, base int) string {
 				from = append(from, "roles: [clerk]")
 			}
 			path := rapid.SampledFrom([]string{"/", "/a", "/a/*", "/**"}).Draw(t, "path")
+			if tcp[name] {
+				fmt.Fprintf(&b, "    - {name: r%d, from: {%s}}\n", r, strings.Join(from, ", "))
+				continue
+			}
 			fmt.Fprintf(&b, "    - {name: r%d, from: {%s}, to: {methods: [GET], paths: [\"%s\"]}}\n", r, strings.Join(from, ", "), path)
 		}
 	}
@@ -68,19 +92,26 @@ func drawGrants(t *rapid.T, tenant string) string {
 		fmt.Fprintf(&b, "---\nkind: Grant\nmetadata: {name: %s-%d}\nspec: {tenant: %s, service: %s, to: {methods: [GET], paths: [/%d]}, notAfter: \"203%d-01-01T00:00:00Z\"}\n",
 			tenant, i, tenant, rapid.SampledFrom([]string{"billing", "orders"}).Draw(t, "service"), rapid.IntRange(0, 9).Draw(t, "path"), i)
 	}
+	if rapid.Bool().Draw(t, "ledger") {
+		fmt.Fprintf(&b, "---\nkind: Grant\nmetadata: {name: %s-ledger}\nspec: {tenant: %s, service: ledger, notAfter: \"203%d-01-01T00:00:00Z\"}\n",
+			tenant, tenant, rapid.IntRange(0, 9).Draw(t, "until"))
+	}
 	return b.String()
 }
 
-// drawMesh draws two tenants and a platform whose two shared services bear names that the tenants use too.
+// drawMesh draws two tenants and a platform whose shared HTTP services bear names that the tenants use too, and which has a
+// TCP service.
 func drawMesh(t *rapid.T) map[string]string {
 	shared := func(name string, port int) string {
 		return fmt.Sprintf("---\nkind: Service\nmetadata: {name: %s}\nspec:\n  namespace: platform\n  serviceAccounts: [%s]\n  token: optional\n"+
 			"  ports: [{name: http, port: 80, protocol: HTTP, appPort: %d}]\n  endpoints: [{address: 127.0.0.1, port: %d}]\n", name, name, port+1, port)
 	}
+	const ledger = "---\nkind: Service\nmetadata: {name: ledger}\nspec:\n  namespace: platform\n  serviceAccounts: [ledger]\n" +
+		"  ports: [{name: sql, port: 5432, protocol: TCP, appPort: 30021}]\n  endpoints: [{address: 127.0.0.1, port: 30020}]\n"
 	return map[string]string{
 		"mesh.yaml":                 "kind: Mesh\nmetadata: {name: m}\nspec:\n  identities: [{trustDomain: \"{tenant}.test\", path: \"/{namespace}/{serviceAccount}\"}]\n  platformTrustDomain: platform.m\n",
 		"platform/tenants.yaml":     "kind: Tenant\nmetadata: {name: a}\nspec: {namespaces: [a]}\n---\nkind: Tenant\nmetadata: {name: b}\nspec: {namespaces: [b]}\n",
-		"platform/shared.yaml":      shared("billing", 30000) + shared("orders", 30010),
+		"platform/shared.yaml":      shared("billing", 30000) + shared("orders", 30010) + ledger,
 		"platform/grants-a.yaml":    drawGrants(t, "a"),
 		"platform/grants-b.yaml":    drawGrants(t, "b"),
 		"tenants/a/everything.yaml": drawTenant(t, "a", 10000),

@@ -28,6 +28,7 @@ func (b *builder) readMesh() {
 	if broken(mesh) {
 		return
 	}
+	b.readClasses(mesh)
 	platform, err := identity.ParseTrustDomain(mesh.Spec.PlatformTrustDomain.Value)
 	if err != nil {
 		b.reportAt(mesh.Spec.PlatformTrustDomain.Pos, v1alpha1.CodeIdentityRule, "", "%s", err)

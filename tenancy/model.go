@@ -1,9 +1,11 @@
 package tenancy
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -15,11 +17,20 @@ type Input struct {
 	Documents []v1alpha1.Document
 	// Files are the JWKS files that the documents may name, by path from the configuration directory.
 	Files map[string][]byte
+	// KeySets are the published key sets that are known, by URI. An issuer whose set is not among them has no keys yet,
+	// which is no problem: nothing that it signs is believed.
+	KeySets map[string]identity.KeySet
 	// Bundles are the roots of the platform's trust domain and of every tenant's; see TrustDomains.
 	Bundles identity.Bundles
 	// Previous is the model before, which says who held an address first; nil for the first model.
 	Previous *Model
+	// ConnectionLife is how long a sidecar uses a connection to another one before it makes a new one; see
+	// Tenant.ConnectionLife. Zero, and more than MaxConnectionLife, is MaxConnectionLife.
+	ConnectionLife time.Duration
 }
+
+// MaxConnectionLife is the longest that a sidecar uses a connection to another one.
+const MaxConnectionLife = 5 * time.Minute
 
 // Model is the validated whole: every tenant and what belongs to it. It comes only from Build and never changes.
 type Model struct {
@@ -28,6 +39,8 @@ type Model struct {
 	tenants map[identity.TenantID]*tenant
 	claims  map[netip.AddrPort]holder
 	askers  []Asker
+	// operators are the tenants that each may look at.
+	operators map[identity.WorkloadID][]identity.TenantID
 
 	warnings []v1alpha1.Problem
 }
@@ -35,6 +48,19 @@ type Model struct {
 // Askers are the askers of the Mesh, in its order, without the services that they may ask about: those are in the handles
 // of the services' tenants.
 func (m *Model) Askers() []Asker { return slices.Clone(m.askers) }
+
+// Operates reports whether the Mesh lets the workload look at the tenant's sidecars. It is no part of any tenant's handle:
+// who looks changes nothing of what is looked at.
+func (m *Model) Operates(w identity.WorkloadID, t identity.TenantID) bool {
+	return m != nil && slices.ContainsFunc(m.operators[w], t.Same)
+}
+
+// SameOperators reports whether the same workloads may look at the same tenants in both.
+func (m *Model) SameOperators(o *Model) bool {
+	return maps.EqualFunc(m.operators, o.operators, func(x, y []identity.TenantID) bool {
+		return slices.EqualFunc(x, y, identity.TenantID.Same)
+	})
+}
 
 // Warnings are what the documents say that is accepted, and weaker or emptier than it looks. Nothing is refused for them.
 func (m *Model) Warnings() []v1alpha1.Problem { return slices.Clone(m.warnings) }

@@ -31,8 +31,8 @@ func dump(t tenancy.Tenant) string {
 	for _, s := range t.Services() {
 		port, called := s.Port()
 		out, calls := s.Outbound()
-		line("service %s of %s: %v, port %v %t, at %v, outbound %d %t, token %s, forward %t, shared %t",
-			s.Name(), s.Owner(), ids(s.IDs()), port, called, s.Endpoints(), out, calls, s.Token(), s.ForwardToken(), s.Shared())
+		line("service %s of %s: %v, port %+v %t, at %v, outbound %d %t %v, token %s, forward %t, shared %t",
+			s.Name(), s.Owner(), ids(s.IDs()), port, called, s.Endpoints(), out, calls, s.OutboundTCP(), s.Token(), s.ForwardToken(), s.Shared())
 		for _, c := range t.Callers(s.Name()) {
 			line("  caller %s: %v, bundle of %s, sni is the service's %t", c.Tenant(), ids(c.IDs()), c.Bundle().TrustDomain(), c.SNI() == s.SNI(c.Tenant()))
 			for _, g := range c.Grants() {
@@ -67,12 +67,12 @@ func TestTwoTenants(t *testing.T) {
 	const mapping = "mapping [{{tenant}.demo.test /ns/{namespace}/sa/{serviceAccount}}]"
 	want := map[string]string{
 		"acme": `tenant acme of acme.demo.test, platform false, bundle of acme.demo.test, ` + mapping + `
-service orders of acme: [spiffe://acme.demo.test/ns/acme/sa/orders], port {http 8080 20281 HTTP} true, at [127.0.0.1:20081], outbound 20181 true, token required, forward false, shared false
+service orders of acme: [spiffe://acme.demo.test/ns/acme/sa/orders], port {Name:http Number:8080 AppPort:20281 Protocol:HTTP ServerFirst:false} true, at [127.0.0.1:20081], outbound 20181 true [], token required, forward false, shared false
   caller acme: [spiffe://acme.demo.test/ns/acme/sa/web], bundle of acme.demo.test, sni is the service's true
     issuer acme-idp: https://idp.acme.example.com for [acme]
   rule orders/web-reads at tenants/acme/orders.yaml:19:7: [spiffe://acme.demo.test/ns/acme/sa/web] [clerk manager] [GET] [/orders /orders/*]
   rule orders/managers-order at tenants/acme/orders.yaml:22:7: [spiffe://acme.demo.test/ns/acme/sa/web] [manager] [POST] [/orders]
-service web of acme: [spiffe://acme.demo.test/ns/acme/sa/web], port { 0 0 unknown} false, at [], outbound 20182 true, token none, forward false, shared false
+service web of acme: [spiffe://acme.demo.test/ns/acme/sa/web], port {Name: Number:0 AppPort:0 Protocol:unknown ServerFirst:false} false, at [], outbound 20182 true [], token none, forward false, shared false
 workload spiffe://acme.demo.test/ns/acme/sa/orders
   runs orders
 workload spiffe://acme.demo.test/ns/acme/sa/web
@@ -81,11 +81,11 @@ import billing: [spiffe://platform.demo.test/ns/platform/sa/billing] at [127.0.0
 issuer acme-idp
 `,
 		"globex": `tenant globex of globex.demo.test, platform false, bundle of globex.demo.test, ` + mapping + `
-service orders of globex: [spiffe://globex.demo.test/ns/globex/sa/orders], port {http 8080 20283 HTTP} true, at [127.0.0.1:20083], outbound 20183 true, token optional, forward false, shared false
+service orders of globex: [spiffe://globex.demo.test/ns/globex/sa/orders], port {Name:http Number:8080 AppPort:20283 Protocol:HTTP ServerFirst:false} true, at [127.0.0.1:20083], outbound 20183 true [], token optional, forward false, shared false
   caller globex: [spiffe://globex.demo.test/ns/globex/sa/web], bundle of globex.demo.test, sni is the service's true
     issuer globex-idp: https://idp.globex.example.com for [globex]
   rule orders/web-reads at tenants/globex/orders.yaml:19:7: [spiffe://globex.demo.test/ns/globex/sa/web] [] [GET] [/orders /orders/**]
-service web of globex: [spiffe://globex.demo.test/ns/globex/sa/web], port { 0 0 unknown} false, at [], outbound 20184 true, token none, forward false, shared false
+service web of globex: [spiffe://globex.demo.test/ns/globex/sa/web], port {Name: Number:0 AppPort:0 Protocol:unknown ServerFirst:false} false, at [], outbound 20184 true [], token none, forward false, shared false
 workload spiffe://globex.demo.test/ns/globex/sa/orders
   runs orders
 workload spiffe://globex.demo.test/ns/globex/sa/web
@@ -93,7 +93,7 @@ workload spiffe://globex.demo.test/ns/globex/sa/web
 issuer globex-idp
 `,
 		"platform": `tenant platform of platform.demo.test, platform true, bundle of platform.demo.test, ` + mapping + `
-service billing of platform: [spiffe://platform.demo.test/ns/platform/sa/billing], port {http 8080 20280 HTTP} true, at [127.0.0.1:20080], outbound 0 false, token optional, forward false, shared true
+service billing of platform: [spiffe://platform.demo.test/ns/platform/sa/billing], port {Name:http Number:8080 AppPort:20280 Protocol:HTTP ServerFirst:false} true, at [127.0.0.1:20080], outbound 0 false [], token optional, forward false, shared true
   caller platform: [], bundle of platform.demo.test, sni is the service's true
   caller acme: [spiffe://acme.demo.test/ns/acme/sa/orders spiffe://acme.demo.test/ns/acme/sa/web], bundle of acme.demo.test, sni is the service's true
     grant acme-billing: [GET POST] [/invoices /invoices/*] until 2036-01-01T00:00:00Z

@@ -20,7 +20,11 @@ const (
 	KindInbound Kind = "inbound"
 	// KindOutbound is a listener for an application's own calls; part: the service whose outbound port it is.
 	KindOutbound Kind = "outbound"
-	// KindCallers is the route configuration of an inbound chain; parts: the service and the caller's tenant.
+	// KindTCP is a listener for an application's own connections to one TCP service; parts: the service whose port it is,
+	// the destination's owner and the destination.
+	KindTCP Kind = "tcp"
+	// KindCallers is the route configuration of an inbound chain, and at a TCP service the secret that verifies its callers;
+	// parts: the service and the caller's tenant.
 	KindCallers Kind = "callers"
 	// KindRoutes is the route configuration of an outbound listener; part: the service whose outbound port it is.
 	KindRoutes Kind = "routes"
@@ -39,6 +43,8 @@ func (k Kind) parts() int {
 		return 1
 	case KindCallers:
 		return 2
+	case KindTCP:
+		return 3
 	default:
 		return 0
 	}

@@ -67,8 +67,20 @@ func isAlphanumeric(c byte) bool {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')
 }
 
-// to checks which requests a rule or grant is about.
-func (b *builder) to(to v1alpha1.To) (methods, paths []string) {
+// to checks which requests a rule or grant at that place is about. A TCP service has none to tell apart.
+func (b *builder) to(s *draftService, at v1alpha1.Pos, to *v1alpha1.To) (methods, paths []string) {
+	known := s != nil && !s.broken && s.port.Number != 0
+	switch {
+	case to == nil && known && s.port.Protocol != TCP:
+		b.reportAt(at, v1alpha1.CodeMissingField, "write to: {methods: [GET], paths: [/**]}",
+			"to is missing: service %s speaks %s", v1alpha1.Quote(s.name), s.port.Protocol)
+		return nil, nil
+	case to == nil:
+		return nil, nil
+	case known && s.port.Protocol == TCP:
+		b.reportAt(to.Pos, v1alpha1.CodeNotOfTCP, "remove to", "service %s speaks TCP: a connection has no method and no path", v1alpha1.Quote(s.name))
+		return nil, nil
+	}
 	b.unique(to.Methods, "method")
 	b.unique(to.Paths, "path")
 	for _, m := range to.Methods {

@@ -1,6 +1,7 @@
 package tenancy
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
@@ -29,8 +30,9 @@ func (b *builder) readPolicies() {
 			}
 			rule := Rule{Name: r.Name.Value, Policy: doc.Metadata.Name.Value, Pos: r.Pos.String()}
 			rule.From = b.from(d, owner, r.From)
+			rule.Askers = b.ruleAskers(s, owner, r.From.Askers)
 			rule.Roles = b.roles(s, r.From.Roles)
-			rule.Methods, rule.Paths = b.to(r.To)
+			rule.Methods, rule.Paths = b.to(s, r.Pos, r.To)
 			if d.ruled += rule.bytes(); d.ruled > maxRuleBytes {
 				b.reportAt(r.Pos, v1alpha1.CodeTooMuch, "", "with this rule the rules and their callers are more than %d MiB", maxRuleBytes>>20)
 				continue
@@ -47,7 +49,7 @@ func (r Rule) bytes() int {
 	for _, id := range r.From {
 		n += len(id.String())
 	}
-	for _, texts := range [][]string{r.Roles, r.Methods, r.Paths} {
+	for _, texts := range [][]string{r.Askers, r.Roles, r.Methods, r.Paths} {
 		for _, t := range texts {
 			n += len(t)
 		}
@@ -55,11 +57,11 @@ func (r Rule) bytes() int {
 	return n
 }
 
-// from are the workloads that a rule names: those of the services, or all of the owner's.
+// from are the workloads that a rule names: those of the services, or all of the owner's where the rule names nobody.
 func (b *builder) from(d *draft, owner string, from v1alpha1.From) []identity.WorkloadID {
 	b.unique(from.Services, "service")
 	var ids []identity.WorkloadID
-	if len(from.Services) == 0 {
+	if len(from.Services) == 0 && len(from.Askers) == 0 {
 		for _, s := range d.services {
 			ids = append(ids, s.ids...)
 		}
@@ -73,12 +75,46 @@ func (b *builder) from(d *draft, owner string, from v1alpha1.From) []identity.Wo
 	return sortIDs(ids)
 }
 
+// ruleAskers are the askers that a rule names. A tenant learns of no asker but those of its own service, and a name that is
+// none of them is a warning, because the Mesh is not the tenant's.
+func (b *builder) ruleAskers(s *draftService, owner string, names []v1alpha1.String) []string {
+	b.unique(names, "asker")
+	if len(names) == 0 || s == nil || s.broken {
+		return values(names)
+	}
+	switch {
+	case s.token != TokenNone:
+	case s.port.Protocol == TCP:
+		b.reportAt(names[0].Pos, v1alpha1.CodeNotOfTCP, "remove askers", "service %s speaks TCP: a connection carries no token, and an asker's callers have nothing else", v1alpha1.Quote(s.name))
+	default:
+		b.reportAt(names[0].Pos, v1alpha1.CodeRolesWithoutToken, "set token: optional or required on the Service",
+			"service %s reads no tokens, and an asker's callers have nothing else", v1alpha1.Quote(s.name))
+	}
+	var known []string
+	for _, a := range b.askers {
+		if a.from == FromToken && slices.Contains(a.services[owner], s.name) {
+			known = append(known, a.name)
+		}
+	}
+	for _, n := range names {
+		if b.name(n, "an asker") && !slices.Contains(known, n.Value) {
+			b.warnAt(n.Pos, v1alpha1.CodeIdleRule, v1alpha1.Suggest(n.Value, known),
+				"no asker %s with identityFrom: token may ask about service %s", v1alpha1.Quote(n.Value), v1alpha1.Quote(s.name))
+		}
+	}
+	return values(names)
+}
+
 func (b *builder) roles(s *draftService, roles []v1alpha1.String) []string {
 	b.unique(roles, "role")
 	for _, r := range roles {
 		b.name(r, "a role")
 	}
-	if len(roles) > 0 && s != nil && !s.broken && s.token == TokenNone {
+	switch {
+	case len(roles) == 0 || s == nil || s.broken || s.token != TokenNone:
+	case s.port.Protocol == TCP:
+		b.reportAt(roles[0].Pos, v1alpha1.CodeNotOfTCP, "remove roles", "service %s speaks TCP: a connection carries no token, so it has no role", v1alpha1.Quote(s.name))
+	default:
 		b.reportAt(roles[0].Pos, v1alpha1.CodeRolesWithoutToken, "set token: optional or required on the Service",
 			"service %s reads no tokens, so no call has a role", v1alpha1.Quote(s.name))
 	}
@@ -121,7 +157,7 @@ func (b *builder) readGrants() {
 				"service %s has no ports, so nobody calls it", v1alpha1.Quote(doc.Spec.Service.Value))
 		}
 		grant := Grant{Name: doc.Metadata.Name.Value, NotAfter: doc.Spec.NotAfter.Value}
-		grant.Methods, grant.Paths = b.to(doc.Spec.To)
+		grant.Methods, grant.Paths = b.to(s, doc.Spec.Pos, doc.Spec.To)
 		if t := b.tenant(doc.Spec.Tenant); t != nil {
 			t.grants[doc.Spec.Service.Value] = append(t.grants[doc.Spec.Service.Value], grant)
 		}

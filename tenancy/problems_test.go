@@ -77,6 +77,15 @@ func rules(service, rule string) string {
 
 const rule = "    - {name: r, from: {services: [web]}, to: {methods: [GET], paths: [/]}}\n"
 
+// platformDomain is the end of the example's Mesh, after which classes of sensitivity can stand; the first in line 14.
+const platformDomain = ": platformTrustDomain: platform.demo.test"
+
+func classes(lines ...string) string {
+	return "platformTrustDomain: platform.demo.test\n  sensitivity:\n    " + strings.Join(lines, "\n    ")
+}
+
+var sensitive = classes(`open: {}`, `known: {token: optional}`, `secret: {token: required, acr: [mfa, "1"], amr: [hwk], maxAuthAge: 5m}`)
+
 func TestProblems(t *testing.T) {
 	t.Parallel()
 	cases := []struct {
@@ -199,6 +208,45 @@ func TestProblems(t *testing.T) {
 		{"forwardToken at an own service", edits{orders + ": token: required": "token: required\n  forwardToken: false"}, []string{"acme RF2017 tenants/acme/orders.yaml:8:17"}, "shared services"},
 		{"forwardToken without token", edits{billing + ": token: optional": "forwardToken: true"}, []string{"platform RF2017 platform/billing.yaml:10:17"}, ""},
 
+		{"class of a service", edits{mesh + platformDomain: sensitive, orders + ": token: required": "sensitivity: secret", billing + ": token: optional": "sensitivity: open"}, nil, ""},
+		{"service that says more than its class", edits{mesh + platformDomain: sensitive, orders + ": token: required": "token: required\n  sensitivity: open"}, nil, ""},
+		{
+			"service that says less than its class",
+			edits{mesh + platformDomain: sensitive, orders + ": token: required": "token: optional\n  sensitivity: secret", billing + ": token: optional": "token: none\n  sensitivity: known"},
+			[]string{"platform RF2040 platform/billing.yaml:10:10", "acme RF2040 tenants/acme/orders.yaml:7:10"},
+			"token: none is less than class known demands",
+		},
+		{"class mistyped", edits{mesh + platformDomain: sensitive, orders + ": token: required": "sensitivity: sceret"}, []string{"acme RF2007 tenants/acme/orders.yaml:7:16"}, `did you mean "secret"?`},
+		{"class without classes", edits{orders + ": token: required": "sensitivity: secret"}, []string{"acme RF2007 tenants/acme/orders.yaml:7:16"}, "no class of sensitivity"},
+		{"class of a mere caller", edits{mesh + platformDomain: sensitive, web + ": [web]": "[web]\n  sensitivity: open"}, []string{"acme RF2017 tenants/acme/web.yaml:8:16"}, "no effect"},
+		{
+			"classes that cannot be met",
+			edits{mesh + platformDomain: classes(
+				`a: {acr: [mfa]}`, `b: {token: optional, amr: [hwk]}`, `c: {maxAuthAge: 1s}`, `Dd: {}`, `e: {token: required, acr: ["a b", "", "\"", "a\\b", å, x, x]}`,
+				`f: {token: required, maxAuthAge: 0s}`, `g: {token: required, maxAuthAge: 1500ms}`, `h: {token: required, maxAuthAge: 721h}`, `i: {token: required, maxAuthAge: -1s}`,
+				`j: {token: required, amr: [a, b, c, d, e, f, g, h, i]}`, `k: {token: required, acr: [`+strings.Repeat("a", 129)+`]}`,
+			)},
+			[]string{
+				"platform RF2040 mesh.yaml:14:8", "platform RF2040 mesh.yaml:15:8", "platform RF2040 mesh.yaml:16:8", "platform RF2003 mesh.yaml:17:5",
+				"platform RF2040 mesh.yaml:18:32", "platform RF2040 mesh.yaml:18:39", "platform RF2040 mesh.yaml:18:43", "platform RF2040 mesh.yaml:18:49",
+				"platform RF2040 mesh.yaml:18:57", "platform RF2018 mesh.yaml:18:63", "platform RF2040 mesh.yaml:19:38", "platform RF2040 mesh.yaml:20:38",
+				"platform RF2040 mesh.yaml:21:38", "platform RF2040 mesh.yaml:22:38", "platform RF2040 mesh.yaml:23:56", "platform RF2040 mesh.yaml:24:32",
+			},
+			"the class must require one",
+		},
+		{
+			"a class with problems is nobody else's",
+			edits{mesh + platformDomain: classes(`secret: {acr: [mfa]}`), orders + ": token: required": "sensitivity: secret"},
+			[]string{"platform RF2040 mesh.yaml:14:13"},
+			"",
+		},
+		{
+			"a Mesh with problems is nobody else's",
+			edits{mesh + platformDomain: classes(`secret: {tokn: required}`), orders + ": token: required": "sensitivity: secret"},
+			[]string{"platform RF1008 mesh.yaml:14:14"},
+			"",
+		},
+
 		{
 			"address of another tenant",
 			edits{extra: service("extra", called("{address: 127.0.0.1, port: 20083}"))},
@@ -247,6 +295,19 @@ func TestProblems(t *testing.T) {
 		},
 		{"private key", edits{"platform/acme-jwks.json: \"kty\": \"EC\",": "\"kty\": \"EC\", \"d\": \"AAAA\","}, []string{"platform RF2025 platform/token-issuers.yaml:9:16"}, "private"},
 		{"symmetric key", edits{"platform/acme-jwks.json": `{"keys": [{"kty": "oct", "k": "AAAA"}]}`}, []string{"platform RF2025 platform/token-issuers.yaml:9:16"}, ""},
+		{"empty key set", edits{"platform/acme-jwks.json": ""}, []string{"platform RF2025 platform/token-issuers.yaml:9:16"}, "empty"},
+		{"keys in a file and at a URI", edits{issuers + ": {file: acme-jwks.json}": "{file: acme-jwks.json, uri: \"https://idp.acme.example.com/jwks\"}"}, []string{"platform RF2025 platform/token-issuers.yaml:9:9"}, "either"},
+		{"keys nowhere", edits{issuers + ": {file: acme-jwks.json}": "{}"}, []string{"platform RF2025 platform/token-issuers.yaml:9:9"}, "either"},
+		{"keys at a URI without TLS", edits{issuers + ": {file: acme-jwks.json}": "{uri: \"http://idp.acme.example.com/jwks\"}"}, []string{"platform RF2025 platform/token-issuers.yaml:9:15"}, "https"},
+		{"keys at a URI with a user", edits{issuers + ": {file: acme-jwks.json}": "{uri: \"https://u@idp.acme.example.com/jwks\"}"}, []string{"platform RF2025 platform/token-issuers.yaml:9:15"}, "user"},
+		{"keys at no host", edits{issuers + ": {file: acme-jwks.json}": "{uri: \"https:///jwks\"}"}, []string{"platform RF2025 platform/token-issuers.yaml:9:15"}, ""},
+		{"no issuer", edits{issuers + ": issuer: https://idp.acme.example.com ": ""}, []string{"platform RF2023 platform/token-issuers.yaml:9:3"}, "no issuer"},
+		{
+			"JWT-SVIDs with what only users have",
+			edits{issuers + ": issuer: https://idp.acme.example.com ": "format: jwt-svid\n  issuer: https://idp.acme.example.com ", issuers + ": tenants: [acme] ": "tenants: [acme, globex] "},
+			[]string{"platform RF2023 platform/token-issuers.yaml:9:11", "platform RF2024 platform/token-issuers.yaml:12:19", "platform RF2026 platform/token-issuers.yaml:13:11"},
+			"iss is not read",
+		},
 		{"no key set", edits{"platform/acme-jwks.json": "no"}, []string{"platform RF2025 platform/token-issuers.yaml:9:16"}, ""},
 		{"claims", edits{issuers + ": {tenant: tenant, roles: roles}": "{tenant: \"a b\", roles: \"\"}", issuers + ": [orders-api]": "[\"a b\", x, x]"}, []string{
 			"platform RF2026 platform/token-issuers.yaml:10:15", "platform RF2018 platform/token-issuers.yaml:10:25", "platform RF2026 platform/token-issuers.yaml:12:20", "platform RF2026 platform/token-issuers.yaml:12:34",

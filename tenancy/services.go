@@ -126,8 +126,15 @@ func (b *builder) readPort(s *draftService) {
 	p := ports[0]
 	b.name(p.Name, "the name of a port")
 	s.port = Port{Name: p.Name.Value, Number: b.port(p.Port), AppPort: b.port(p.AppPort), Protocol: HTTP}
-	if p.Protocol.Value == v1alpha1.ProtocolGRPC {
+	switch p.Protocol.Value {
+	case v1alpha1.ProtocolGRPC:
 		s.port.Protocol = GRPC
+	case v1alpha1.ProtocolTCP:
+		s.port.Protocol = TCP
+		s.port.ServerFirst = p.SpeaksFirst.Value == v1alpha1.SpeaksFirstServer
+	}
+	if p.SpeaksFirst.IsSet() && s.port.Protocol != TCP {
+		b.reportAt(p.SpeaksFirst.Pos, v1alpha1.CodeNotTCP, "remove speaksFirst", "over %s the client speaks first", p.Protocol.Value)
 	}
 	if len(s.doc.Spec.Endpoints) == 0 {
 		b.reportAt(p.Pos, v1alpha1.CodeIncompleteService, "", "a service with a port has endpoints")
@@ -195,22 +202,73 @@ func (b *builder) address(text v1alpha1.String) (netip.Addr, bool) {
 }
 
 func (b *builder) readOutbound(s *draftService) {
-	if out := s.doc.Spec.Outbound; out != nil {
+	out := s.doc.Spec.Outbound
+	if out == nil {
+		return
+	}
+	if out.Port.IsSet() {
 		s.outbound = b.port(out.Port)
+	} else if len(out.TCP) == 0 {
+		b.reportAt(out.Pos, v1alpha1.CodeMissingField, "write port: for HTTP and GRPC services, tcp: for TCP services", "outbound has neither port nor tcp")
+	}
+	seen := map[string]bool{}
+	for _, o := range out.TCP {
+		if seen[o.Service.Value] {
+			b.reportAt(o.Service.Pos, v1alpha1.CodeRepeated, "", "service %s has a port already", v1alpha1.Quote(o.Service.Value))
+		}
+		seen[o.Service.Value] = true
+		s.tcp = append(s.tcp, OutboundTCP{Port: b.port(o.Port)})
+	}
+}
+
+// readDestinations finds the services behind the loopback ports for TCP. Of a shared service it says the same whether it
+// exists, is granted or speaks TCP: a tenant learns of them by Grants alone, and a change of the platform's must not hold
+// up its documents.
+func (b *builder) readDestinations() {
+	const who = "a loopback port"
+	for _, owner := range keys(b.draft) {
+		d := b.draft[owner]
+		for _, name := range keys(d.services) {
+			s := d.services[name]
+			if s.broken || len(s.tcp) == 0 {
+				continue
+			}
+			for i, o := range s.doc.Spec.Outbound.TCP {
+				shared, qualified := strings.CutPrefix(o.Service.Value, v1alpha1.PlatformOwner+"/")
+				if qualified && owner != v1alpha1.PlatformOwner && identity.ValidName(shared) {
+					s.tcp[i].Shared, s.tcp[i].Service = true, shared
+					to := b.draft[v1alpha1.PlatformOwner].services[shared]
+					if len(d.grants[shared]) == 0 || to == nil || !to.broken && to.port.Protocol != TCP {
+						b.warnAt(o.Service.Pos, v1alpha1.CodeIdlePort, "", "no shared TCP service %s is granted to the tenant: nothing listens at port %d",
+							v1alpha1.Quote(shared), s.tcp[i].Port)
+					}
+					continue
+				}
+				s.tcp[i].Service = o.Service.Value
+				to := b.ownService(d, owner, o.Service, who)
+				if to != nil && !to.broken && to.port.Protocol != TCP {
+					b.reportAt(o.Service.Pos, v1alpha1.CodeNotTCP, "call it by name through the HTTP proxy at outbound.port",
+						"service %s takes no TCP connections", v1alpha1.Quote(o.Service.Value))
+				}
+			}
+		}
 	}
 }
 
 func (b *builder) readToken(s *draftService) {
-	switch s.doc.Spec.Token.Value {
-	case v1alpha1.TokenOptional:
-		s.token = TokenOptional
-	case v1alpha1.TokenRequired:
-		s.token = TokenRequired
-	default:
-		s.token = TokenNone
-	}
-	if t := s.doc.Spec.Token; s.token != TokenNone && len(s.doc.Spec.Ports) == 0 {
+	s.token = tokenMode(s.doc.Spec.Token.Value)
+	b.readSensitivity(s)
+	switch t := s.doc.Spec.Token; {
+	case s.token == TokenNone:
+	case len(s.doc.Spec.Ports) == 0:
 		b.reportAt(t.Pos, v1alpha1.CodeNoEffect, "", "token: %s has no effect on a service without ports", t.Value)
+	case s.port.Protocol != TCP:
+	case tokenMode(t.Value) != TokenNone:
+		b.reportAt(t.Pos, v1alpha1.CodeNotOfTCP, "remove token", "token: %s: a TCP connection carries no token", t.Value)
+	case s.sensitivity.Class != "": // else its class has problems
+		class := s.doc.Spec.Sensitivity
+		b.reportAt(class.Pos, v1alpha1.CodeNotOfTCP, "name a class that demands none, or let the service speak HTTP or GRPC",
+			"class %s demands a token, and a TCP connection carries none", class.Value)
 	}
 	forward := s.doc.Spec.ForwardToken
 	if !forward.IsSet() {
@@ -223,6 +281,17 @@ func (b *builder) readToken(s *draftService) {
 		b.reportAt(forward.Pos, v1alpha1.CodeNoEffect, "", "forwardToken has no effect where token is none: the header is not touched")
 	}
 	s.forward = forward.Value
+}
+
+func tokenMode(text string) TokenMode {
+	switch text {
+	case v1alpha1.TokenOptional:
+		return TokenOptional
+	case v1alpha1.TokenRequired:
+		return TokenRequired
+	default:
+		return TokenNone
+	}
 }
 
 func sortIDs(ids []identity.WorkloadID) []identity.WorkloadID {

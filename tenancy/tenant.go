@@ -27,6 +27,7 @@ type tenant struct {
 	rules     map[string][]Rule
 	issuers   []identity.TokenIssuer
 	askers    []Asker
+	life      time.Duration // of connections
 	digest    [32]byte
 }
 
@@ -53,6 +54,11 @@ func (t Tenant) Mapping() identity.Mapping { return t.get().mapping }
 
 // Bundle holds the roots that vouch for the tenant's own workloads.
 func (t Tenant) Bundle() identity.Bundle { return t.get().bundle }
+
+// ConnectionLife is how long a sidecar uses a connection to another one. The other side looks at the SVID when the connection
+// is made and refuses calls once that one has expired, however often it has been renewed since: so a connection must end
+// before the SVID that it was made with, which is renewed at half of its life.
+func (t Tenant) ConnectionLife() time.Duration { return t.get().life }
 
 // Services are the tenant's own, by name.
 func (t Tenant) Services() []Service { return slices.Clone(t.get().services) }
@@ -81,6 +87,7 @@ func (t Tenant) Rules(service string) []Rule {
 	rules := slices.Clone(t.get().rules[service])
 	for i, r := range rules {
 		rules[i].From, rules[i].Roles = slices.Clone(r.From), slices.Clone(r.Roles)
+		rules[i].Askers = slices.Clone(r.Askers)
 		rules[i].Methods, rules[i].Paths = slices.Clone(r.Methods), slices.Clone(r.Paths)
 	}
 	return rules
@@ -128,6 +135,8 @@ const (
 	HTTP Protocol = iota + 1
 	// GRPC is HTTP/2 towards the application.
 	GRPC
+	// TCP is bytes that no proxy reads.
+	TCP
 )
 
 // String is the protocol as documents write it.
@@ -137,6 +146,8 @@ func (p Protocol) String() string {
 		return "HTTP"
 	case GRPC:
 		return "GRPC"
+	case TCP:
+		return "TCP"
 	default:
 		return "unknown"
 	}
@@ -148,6 +159,16 @@ type Port struct {
 	// Number is the port that callers name, AppPort where the application listens on loopback.
 	Number, AppPort uint16
 	Protocol        Protocol
+	// ServerFirst says, for TCP, that the application sends the first bytes.
+	ServerFirst bool
+}
+
+// OutboundTCP is a loopback port of a sidecar that leads to one TCP service.
+type OutboundTCP struct {
+	Port uint16
+	// Shared tells a shared service from one of the tenant's own; Service is its name.
+	Shared  bool
+	Service string
 }
 
 // Service is a service of the tenant that the handle reaches.
@@ -160,8 +181,11 @@ type service struct {
 	port      Port // zero: none
 	endpoints []netip.AddrPort
 	outbound  uint16
+	tcp       []OutboundTCP
 	token     TokenMode
 	forward   bool
+
+	sensitivity Sensitivity
 }
 
 func (s Service) get() *service {
@@ -187,11 +211,19 @@ func (s Service) Port() (Port, bool) { return s.get().port, s.get().port.Number 
 // same port.
 func (s Service) Endpoints() []netip.AddrPort { return slices.Clone(s.get().endpoints) }
 
-// Outbound is the loopback port where its sidecar takes the application's own calls.
+// Outbound is the loopback port where its sidecar takes the application's own calls to HTTP and GRPC services.
 func (s Service) Outbound() (uint16, bool) { return s.get().outbound, s.get().outbound != 0 }
+
+// OutboundTCP are the loopback ports where its sidecar takes the application's own connections to TCP services, in the
+// order of the document. One of the tenant's own exists and speaks TCP; a shared one does so only where the tenant has an
+// Import of that name and protocol.
+func (s Service) OutboundTCP() []OutboundTCP { return slices.Clone(s.get().tcp) }
 
 // Token says whether a call must carry a bearer token.
 func (s Service) Token() TokenMode { return s.get().token }
+
+// Sensitivity is what the service's class of data demands, beyond the token.
+func (s Service) Sensitivity() Sensitivity { return s.get().sensitivity.clone() }
 
 // ForwardToken reports whether a shared service's application gets the caller's token.
 func (s Service) ForwardToken() bool { return s.get().forward }
@@ -299,7 +331,7 @@ func (c Caller) Issuers() []identity.TokenIssuer { return slices.Clone(c.get().i
 // Grant lets a tenant call a shared service until a time.
 type Grant struct {
 	Name string
-	// Methods and Paths say what may be asked for; never empty.
+	// Methods and Paths say what may be asked for; both are empty for a TCP service, and only there.
 	Methods, Paths []string
 	// NotAfter is the moment from which on the grant is void.
 	NotAfter time.Time
@@ -310,9 +342,11 @@ type Rule struct {
 	Name, Policy string
 	// From are exactly the workloads that may call, by SPIFFE ID.
 	From []identity.WorkloadID
+	// Askers are the names of the askers through which whoever holds a token of the tenant may call.
+	Askers []string
 	// Roles are those of which the token must name one; none: no token is asked for by this rule.
 	Roles []string
-	// Methods and Paths say what may be asked for; never empty.
+	// Methods and Paths say what may be asked for; both are empty for a TCP service, and only there.
 	Methods, Paths []string
 	// Pos is where the rule stands: file:line:col.
 	Pos string

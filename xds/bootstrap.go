@@ -208,7 +208,8 @@ func overloadManager(c BootstrapConfig) (*overloadv3.OverloadManager, error) {
 // smallStats keeps what is looked at: names that grow with configuration only, and few of them.
 func smallStats() *metricsv3.StatsConfig {
 	prefixes := []string{
-		"cluster.", "cluster_manager.", "control_plane.", "http.inbound.", "http.outbound.", "listener_manager.", "overload.", "server.",
+		"cluster.", "cluster_manager.", "control_plane.", "ext_authz.inbound.", "http.inbound.", "http.outbound.", "listener_manager.",
+		"overload.", "server.", "tcp.inbound.", "tcp.outbound.",
 	}
 	list := &matcherv3.ListStringMatcher{}
 	for _, p := range prefixes {

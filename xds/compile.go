@@ -70,8 +70,12 @@ func (b *builder) inbound(s tenancy.Service) error {
 		return err
 	}
 	listener.Address = listenAddress(s.Endpoints())
+	build := b.chain
+	if port.Protocol == tenancy.TCP {
+		build = b.chainTCP
+	}
 	for _, c := range b.made.t.Callers(s.Name()) {
-		chain, err := b.chain(s, port, c)
+		chain, err := build(s, port, c)
 		if err != nil {
 			return fmt.Errorf("caller %s: %w", c.Tenant(), err)
 		}
@@ -107,6 +111,25 @@ func (b *builder) chain(s tenancy.Service, port tenancy.Port, c tenancy.Caller) 
 	return chain, errors.Join(b.add(RouteType, routes.GetName(), routes), b.take(b.made.bundle(c.Bundle())))
 }
 
+// chainTCP is the same for a TCP service. Who may connect comes with the roots, in a secret of the chain's name.
+func (b *builder) chainTCP(s tenancy.Service, port tenancy.Port, c tenancy.Caller) (*listenerv3.FilterChain, error) {
+	if err := b.caller(s, c); err != nil {
+		return nil, err
+	}
+	t := b.made.t
+	secret, err := filters.CallersSecret(t.ResourceName(tenancy.KindCallers, s.Name(), c.Tenant().Name()), c.Bundle(), c.IDs())
+	if err != nil {
+		return nil, err
+	}
+	chain, err := filters.InboundTCPChain(filters.InboundTCP{
+		Name: secret.GetName(), SNI: c.SNI(), App: t.ResourceName(tenancy.KindApp, s.Name()), ServerFirst: port.ServerFirst,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return chain, b.add(SecretType, secret.GetName(), secret)
+}
+
 // caller refuses a caller that is neither of the own tenant nor a stranger at a shared service, and one whose identities
 // or roots are not its own.
 func (b *builder) caller(s tenancy.Service, c tenancy.Caller) error {
@@ -121,10 +144,16 @@ func (b *builder) caller(s tenancy.Service, c tenancy.Caller) error {
 	return nil
 }
 
-// outbound is the HTTP proxy for the application's own calls: the tenant's own services and what is granted to it.
+// outbound is the HTTP proxy for the application's own calls, to the tenant's own services and what is granted to it, and
+// the ports that lead to TCP services.
 func (b *builder) outbound(s tenancy.Service) error {
 	if err := b.own(s); err != nil {
 		return err
+	}
+	for _, o := range s.OutboundTCP() {
+		if err := b.outboundTCP(s, o); err != nil {
+			return fmt.Errorf("to %s: %w", o.Service, err)
+		}
 	}
 	port, ok := s.Outbound()
 	if !ok {
@@ -149,14 +178,59 @@ func (b *builder) outbound(s tenancy.Service) error {
 	return errors.Join(b.add(RouteType, name, routes), b.add(ListenerType, listener.GetName(), listener))
 }
 
-// destinations are the services that the workload can call, with their clusters. An own service keeps its short name
+// outboundTCP is a listener for the application's own connections to one TCP service. There is none to a shared service that
+// is not granted, or that speaks something else.
+func (b *builder) outboundTCP(s tenancy.Service, o tenancy.OutboundTCP) error {
+	owner, cluster, err := b.connects(o)
+	if cluster == "" || err != nil {
+		return err
+	}
+	name := b.made.t.ResourceName(tenancy.KindTCP, s.Name(), owner.Name(), o.Service)
+	chain, err := filters.OutboundTCPChain(name, cluster)
+	if err != nil {
+		return err
+	}
+	listener := filters.OutboundListener(name)
+	listener.Address = socketAddress(netip.AddrPortFrom(loopback, o.Port))
+	listener.FilterChains = []*listenerv3.FilterChain{chain}
+	return b.add(ListenerType, name, listener)
+}
+
+// connects takes the cluster of a TCP destination into the Snapshot; its name is empty where there is no such destination.
+func (b *builder) connects(o tenancy.OutboundTCP) (owner identity.TenantID, cluster string, err error) {
+	t := b.made.t
+	if !o.Shared {
+		s, ok := t.Service(o.Service)
+		if port, called := s.Port(); !ok || !called || port.Protocol != tenancy.TCP {
+			return owner, "", fmt.Errorf("%s takes no TCP connections", o.Service)
+		}
+		if err := b.own(s); err != nil {
+			return owner, "", err
+		}
+		err = errors.Join(b.take(b.made.service(s)), b.take(b.made.serviceEndpoints(s)), b.take(b.made.bundle(t.Bundle())))
+		return t.ID(), t.ResourceName(tenancy.KindService, s.Name()), err
+	}
+	for _, i := range t.Imports() {
+		if i.Name() != o.Service || i.Protocol() != tenancy.TCP {
+			continue
+		}
+		if err := b.shared(i); err != nil {
+			return owner, "", err
+		}
+		err = errors.Join(b.take(b.made.imported(i)), b.take(b.made.importEndpoints(i)), b.take(b.made.bundle(i.Bundle())))
+		return i.IDs()[0].Tenant(), t.ResourceName(tenancy.KindImport, i.Name()), err
+	}
+	return owner, "", nil
+}
+
+// destinations are the services that the workload can send requests to, with their clusters. An own service keeps its short name
 // before a shared one.
 func (b *builder) destinations() ([]filters.Destination, error) {
 	t := b.made.t
 	var out []filters.Destination
 	short := map[string]bool{}
 	for _, s := range t.Services() {
-		if _, ok := s.Port(); !ok {
+		if p, ok := s.Port(); !ok || p.Protocol == tenancy.TCP {
 			continue
 		}
 		if err := b.own(s); err != nil {
@@ -171,6 +245,9 @@ func (b *builder) destinations() ([]filters.Destination, error) {
 		out = append(out, filters.Destination{Name: cluster, Cluster: cluster, Hosts: hosts})
 	}
 	for _, i := range t.Imports() {
+		if i.Protocol() == tenancy.TCP {
+			continue
+		}
 		if err := b.shared(i); err != nil {
 			return nil, err
 		}

@@ -78,11 +78,16 @@ func TestWhoGetsWhat(t *testing.T) {
 			"Secret spiffe://acme.demo.test", "Secret spiffe://globex.demo.test", "Secret spiffe://platform.demo.test",
 		},
 		xdstest.GlobexWeb: { // called by nobody
-			"Cluster import/globex/billing", "Cluster service/globex/orders",
-			"ClusterLoadAssignment import/globex/billing", "ClusterLoadAssignment service/globex/orders",
-			"Listener outbound/globex/web", "RouteConfiguration routes/globex/web",
+			"Cluster import/globex/billing", "Cluster service/globex/db", "Cluster service/globex/orders",
+			"ClusterLoadAssignment import/globex/billing", "ClusterLoadAssignment service/globex/db", "ClusterLoadAssignment service/globex/orders",
+			"Listener outbound/globex/web", "Listener tcp/globex/web/globex/db", "RouteConfiguration routes/globex/web",
 			"Secret spiffe://globex.demo.test", "Secret spiffe://platform.demo.test",
 		},
+		xdstest.AcmeDB: { // two TCP services, no calls; nobody may connect to one of them, and both have a list of callers
+			"Cluster app/acme/db", "Cluster app/acme/mail", "Listener inbound/acme/db", "Listener inbound/acme/mail",
+			"Secret callers/acme/db/acme", "Secret callers/acme/mail/acme",
+		},
+		xdstest.GlobexDB: {"Cluster app/globex/db", "Listener inbound/globex/db", "Secret callers/globex/db/globex"},
 		xdstest.AcmeBatch: { // two services, no calls
 			"Cluster app/acme/ledger", "Cluster app/acme/reports", "Listener inbound/acme/ledger", "Listener inbound/acme/reports",
 			"RouteConfiguration callers/acme/ledger/acme", "RouteConfiguration callers/acme/reports/acme", "Secret spiffe://acme.demo.test",
@@ -140,7 +145,10 @@ func TestChangeTouchesOnly(t *testing.T) {
 		"an endpoint": {edited(t, services, "10.1.0.8", "10.1.0.18"), []string{
 			xdstest.AcmeOrders + " ClusterLoadAssignment service/acme/ledger", xdstest.AcmeWeb + " ClusterLoadAssignment service/acme/ledger",
 		}},
-		"an application's port": {edited(t, services, "appPort: 20281", "appPort: 20291"), []string{xdstest.AcmeOrders + " Cluster app/acme/orders"}},
+		"a TCP caller":           {edited(t, policy, "services: [web]}}]", "services: [web, orders]}}]"), []string{xdstest.AcmeDB + " Secret callers/acme/db/acme"}},
+		"no TCP caller":          {edited(t, policy, "service: db, rules", "service: mail, rules"), []string{xdstest.AcmeDB + " Secret callers/acme/db/acme", xdstest.AcmeDB + " Secret callers/acme/mail/acme"}},
+		"the end of a TCP Grant": {edited(t, grants, `service: store, notAfter: "2036`, `service: store, notAfter: "2037`), nil},
+		"an application's port":  {edited(t, services, "appPort: 20281", "appPort: 20291"), []string{xdstest.AcmeOrders + " Cluster app/acme/orders"}},
 	}
 	before := contents(compiled(t, xdstest.Files()))
 	for name, tt := range tests {

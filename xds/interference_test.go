@@ -126,18 +126,33 @@ var serviceNames = []string{"orders", "web", "ledger", "billing", "reports", "ac
 // genTenant draws a tenant's documents: some services, each with its own endpoints and rules for the others.
 func genTenant(tenant, network string) *rapid.Generator[map[string]string] {
 	return rapid.Custom(func(t *rapid.T) map[string]string {
+		const tcpOffset = 50
 		names := rapid.SliceOfNDistinct(rapid.SampledFrom(serviceNames), 1, len(serviceNames), rapid.ID[string]).Draw(t, "services")
 		var services, policies []string
+		tcp := map[string]bool{}
+		to := []string{fmt.Sprintf("{port: %d, service: platform/store}", portOf(tenant)+tcpOffset)}
+		for i, name := range names {
+			if tcp[name] = rapid.Bool().Draw(t, "tcp"); tcp[name] {
+				to = append(to, fmt.Sprintf("{port: %d, service: %s}", portOf(tenant)+tcpOffset+1+i, name))
+			}
+		}
+		connects := rapid.SampledFrom(names).Draw(t, "connects")
 		for i, name := range names {
 			port := 21000 + i
 			doc := fmt.Sprintf("apiVersion: ringfence.dev/v1alpha1\nkind: Service\nmetadata: {name: %s}\nspec:\n  namespace: %s\n  serviceAccounts: [%s]\n", name, tenant, rapid.SampledFrom([]string{name, name + ", batch", "shared"}).Draw(t, "accounts"))
-			if rapid.Bool().Draw(t, "outbound") {
+			if name == connects {
+				doc += fmt.Sprintf("  outbound: {tcp: [%s]}\n", strings.Join(to, ", "))
+			} else if rapid.Bool().Draw(t, "outbound") {
 				doc += fmt.Sprintf("  outbound: {port: %d}\n", portOf(tenant)+i)
 			}
-			if rapid.Bool().Draw(t, "called") {
-				doc += fmt.Sprintf("  ports: [{name: http, port: 8080, protocol: %s, appPort: %d}]\n", rapid.SampledFrom([]string{"HTTP", "GRPC"}).Draw(t, "protocol"), portOf(tenant)+100+i)
+			if rapid.Bool().Draw(t, "called") || tcp[name] {
+				protocol := rapid.SampledFrom([]string{"HTTP", "GRPC"}).Draw(t, "protocol")
+				if tcp[name] {
+					protocol = rapid.SampledFrom([]string{"TCP", "TCP, speaksFirst: server"}).Draw(t, "first")
+				}
+				doc += fmt.Sprintf("  ports: [{name: http, port: 8080, protocol: %s, appPort: %d}]\n", protocol, portOf(tenant)+100+i)
 				doc += fmt.Sprintf("  endpoints: [{address: %s.0.%d, port: %d}, {address: %s.1.%d, port: %d}]\n", network, rapid.IntRange(1, 200).Draw(t, "host"), port, network, i+1, port)
-				policies = append(policies, genPolicy(t, name, names))
+				policies = append(policies, genPolicy(t, name, names, tcp[name]))
 			}
 			services = append(services, doc)
 		}
@@ -156,12 +171,16 @@ func portOf(tenant string) int {
 	return 40000
 }
 
-func genPolicy(t *rapid.T, service string, callers []string) string {
+func genPolicy(t *rapid.T, service string, callers []string, tcp bool) string {
 	doc := fmt.Sprintf("apiVersion: ringfence.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: %s}\nspec:\n  service: %s\n  rules:\n", service, service)
 	for i := range rapid.IntRange(1, 3).Draw(t, "rules") {
 		from := "{}"
 		if rapid.Bool().Draw(t, "named") {
 			from = fmt.Sprintf("{services: [%s]}", rapid.SampledFrom(callers).Draw(t, "caller"))
+		}
+		if tcp {
+			doc += fmt.Sprintf("    - {name: r%d, from: %s}\n", i, from)
+			continue
 		}
 		doc += fmt.Sprintf("    - {name: r%d, from: %s, to: {methods: [%s], paths: [%q]}}\n", i, from,
 			rapid.SampledFrom([]string{"GET", "POST"}).Draw(t, "method"), rapid.SampledFrom([]string{"/x", "/x/*", "/**"}).Draw(t, "path"))
@@ -178,6 +197,9 @@ func genGrants() *rapid.Generator[string] {
 				docs = append(docs, fmt.Sprintf("apiVersion: ringfence.dev/v1alpha1\nkind: Grant\nmetadata: {name: globex-%s}\nspec: {tenant: globex, service: %s, to: {methods: [GET], paths: [%s]}, notAfter: \"20%d-01-01T00:00:00Z\"}\n",
 					service, service, rapid.SampledFrom([]string{"/a", "/b"}).Draw(t, "path"), rapid.IntRange(40, 60).Draw(t, "year")))
 			}
+		}
+		if rapid.Bool().Draw(t, "store") {
+			docs = append(docs, "apiVersion: ringfence.dev/v1alpha1\nkind: Grant\nmetadata: {name: globex-store}\nspec: {tenant: globex, service: store, notAfter: \"2040-01-01T00:00:00Z\"}\n")
 		}
 		return strings.Join(docs, "---\n")
 	})

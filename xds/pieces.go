@@ -5,6 +5,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/ringfence-mesh/ringfence/filters"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -33,7 +34,8 @@ func (p *pieces) once(typeURL, name string, build func() (Resource, error)) (Res
 
 // service is the cluster to a service of the tenant's own.
 func (p *pieces) service(s tenancy.Service) (Resource, error) {
-	return p.mesh(p.t.ResourceName(tenancy.KindService, s.Name()), p.t.ID().TrustDomain(), s.IDs(), s.SNI(p.t.ID()))
+	port, _ := s.Port()
+	return p.mesh(p.t.ResourceName(tenancy.KindService, s.Name()), p.t.ID().TrustDomain(), s.IDs(), s.SNI(p.t.ID()), port.Protocol)
 }
 
 func (p *pieces) serviceEndpoints(s tenancy.Service) (Resource, error) {
@@ -42,7 +44,7 @@ func (p *pieces) serviceEndpoints(s tenancy.Service) (Resource, error) {
 
 // imported is the cluster to a shared service. It is the tenant's own: no two tenants share a connection pool.
 func (p *pieces) imported(i tenancy.Import) (Resource, error) {
-	return p.mesh(p.t.ResourceName(tenancy.KindImport, i.Name()), i.Bundle().TrustDomain(), i.IDs(), i.SNI())
+	return p.mesh(p.t.ResourceName(tenancy.KindImport, i.Name()), i.Bundle().TrustDomain(), i.IDs(), i.SNI(), i.Protocol())
 }
 
 func (p *pieces) importEndpoints(i tenancy.Import) (Resource, error) {
@@ -50,16 +52,23 @@ func (p *pieces) importEndpoints(i tenancy.Import) (Resource, error) {
 }
 
 // mesh is a cluster of other sidecars: found by EDS, pinned to the identities of the service.
-func (p *pieces) mesh(name string, td identity.TrustDomain, ids []identity.WorkloadID, sni string) (Resource, error) {
+func (p *pieces) mesh(
+	name string, td identity.TrustDomain, ids []identity.WorkloadID, sni string, speaks tenancy.Protocol,
+) (Resource, error) {
+	tcp := speaks == tenancy.TCP
+	protocol := func() (map[string]*anypb.Any, error) { return filters.MeshProtocol(p.t.ConnectionLife()) }
+	if tcp {
+		protocol = filters.TCPProtocol
+	}
 	return p.once(ClusterType, name, func() (Resource, error) {
 		c := filters.Cluster(name, true)
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
 		c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: filters.ADS()}
 		var err error
-		if c.TransportSocket, err = filters.UpstreamTLS(td, ids, sni); err != nil {
+		if c.TransportSocket, err = filters.UpstreamTLS(td, ids, sni, tcp); err != nil {
 			return Resource{}, err
 		}
-		if c.TypedExtensionProtocolOptions, err = filters.MeshProtocol(); err != nil {
+		if c.TypedExtensionProtocolOptions, err = protocol(); err != nil {
 			return Resource{}, err
 		}
 		return freeze(ClusterType, name, c)
@@ -74,7 +83,12 @@ func (p *pieces) app(s tenancy.Service, port tenancy.Port) (Resource, error) {
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		c.LoadAssignment = assignment(name, []netip.AddrPort{netip.AddrPortFrom(loopback, port.AppPort)})
 		var err error
-		if c.TypedExtensionProtocolOptions, err = filters.AppProtocol(port.Protocol == tenancy.GRPC); err != nil {
+		if port.Protocol == tenancy.TCP {
+			c.TypedExtensionProtocolOptions, err = filters.TCPProtocol()
+		} else {
+			c.TypedExtensionProtocolOptions, err = filters.AppProtocol(port.Protocol == tenancy.GRPC)
+		}
+		if err != nil {
 			return Resource{}, err
 		}
 		return freeze(ClusterType, name, c)

@@ -21,6 +21,7 @@ const (
 	CodeMisplacedFile Code = "RF1014"
 	CodeMoreProblems  Code = "RF1015"
 	CodeUnreadable    Code = "RF1016"
+	CodeMisplacedTest Code = "RF1017"
 )
 
 // The problems of the documents together.
@@ -54,12 +55,19 @@ const (
 	CodeAsker             Code = "RF2027"
 	CodeAskerClash        Code = "RF2028"
 	CodeTooMuch           Code = "RF2029"
+	CodeNotOfTCP          Code = "RF2030"
+	CodeNotTCP            Code = "RF2031"
+	CodeSensitivity       Code = "RF2040"
+	CodeOperator          Code = "RF2050"
 )
 
 // What is accepted and weaker or emptier than it looks: ringfence validate says it, and nothing is refused for it.
 const (
 	CodeWeakAsker Code = "RF2501"
 	CodeIdleAsker Code = "RF2502"
+	CodeNoCaller  Code = "RF2503"
+	CodeIdleRule  Code = "RF2504"
+	CodeIdlePort  Code = "RF2505"
 )
 
 // CodeInternal is a fault of Ringfence itself: documents that were accepted cannot be compiled.
@@ -88,9 +96,10 @@ func Codes() []CodeInfo {
 		{CodeAPIVersion, "unknown apiVersion", "Documents of another version are not read: they could mean something else.", "Write apiVersion: ringfence.dev/v1alpha1."},
 		{CodeUnknownKind, "unknown kind", "No documents of that kind exist.", "Correct the kind."},
 		{CodeNotYet, "not yet", "The interface knows this, but this release does not build it. It is refused because ignoring it would promise what nobody keeps.", "Remove it, or wait for the release that builds it."},
-		{CodeMisplacedFile, "file belongs to nobody", "Documents lie in mesh.yaml, platform/ and tenants/<tenant>/; the path says whose they are. tenants/platform is nobody's: the name is reserved.", "Move the file."},
+		{CodeMisplacedFile, "file belongs to nobody", "Documents lie in mesh.yaml, platform/ and tenants/<tenant>/, policy tests in tests/; the path says whose they are. tenants/platform is nobody's: the name is reserved.", "Move the file."},
 		{CodeMoreProblems, "more problems", "The file has more problems than are listed.", "Correct the listed ones first."},
 		{CodeUnreadable, "cannot be read", "A file is regular, within its owner's directory also where it is a link, and an owner has at most 1,000 files of 32 MiB together.", "See the text: mend the link, or remove or move what is too much."},
+		{CodeMisplacedTest, "test out of its place", "AccessTest documents lie in tests/ (the platform's) and tenants/<tenant>/tests/ (that tenant's), and nothing else does: what lies there is never served, and never keeps anything from being served.", "Move the document."},
 
 		{CodeNoMesh, "not one Mesh", "There is exactly one Mesh document: it says how SPIFFE IDs name tenants.", "Write it in mesh.yaml, and only there."},
 		{CodeDuplicateDocument, "document written twice", "Two documents of one owner have the same kind and name.", "Rename or remove one of them."},
@@ -112,18 +121,25 @@ func Codes() []CodeInfo {
 		{CodeRepeated, "written twice", "The same entry stands in a list twice.", "Remove one of them."},
 		{CodeMethod, "not a method", "A method is written as HTTP does: capital letters. CONNECT is never passed on.", "Write for example GET."},
 		{CodePath, "not a path pattern", "A pattern starts with a slash; * is a whole segment, ** a whole last one. Empty and dot segments, %, ?, #, ;, backslashes and characters outside ASCII are refused, because proxies and applications read them differently.", "Write the path as the application sees it after decoding."},
-		{CodeRolesWithoutToken, "roles without a token", "A rule asks for roles, but the service reads no tokens, so the rule would never match.", "Set token: optional or required on the Service, or remove the roles."},
+		{CodeRolesWithoutToken, "roles or askers without a token", "A rule asks for roles, or names an asker whose callers are known by their tokens alone, but the service reads no tokens, so the rule would never match.", "Set token: optional or required on the Service, or remove the roles and askers."},
 		{CodeNoPorts, "service takes no calls", "A policy or grant is about a service without ports, which nobody calls.", "Name another service, or give it a port."},
 		{CodeIssuerURL, "issuer not accepted", "An issuer is an https URL without user, query and fragment, exactly as its tokens say it.", "Write the iss claim of the tokens."},
-		{CodeIssuerClash, "two issuers of one name", "Two TokenIssuers with the same issuer speak of the same tenant, and a token would belong to both.", "Make it one TokenIssuer, or part their tenants."},
-		{CodeKeySet, "key set not accepted", "A JWKS file holds the public keys of asymmetric algorithms. A private or symmetric key in it is a secret that now is known.", "Export the public keys only; replace a private key that stood here."},
+		{CodeIssuerClash, "two issuers of one name", "Two TokenIssuers with the same issuer, or both of JWT-SVIDs, speak of the same tenant, and a token would belong to both.", "Make it one TokenIssuer, or part their tenants."},
+		{CodeKeySet, "key set not accepted", "A key set holds the public keys of asymmetric algorithms, in a file beside the document or at an https URL. A private or symmetric key in it is a secret that now is known. See docs/tokens.md.", "Say where the keys are, by file or by uri. Export the public keys only; replace a private key that stood here."},
 		{CodeClaim, "claims or lifetime not accepted", "The names of claims are short ASCII texts that differ; a token lives between one second and 24 hours.", "Correct the value."},
 		{CodeAsker, "asker not accepted", "An asker is a proxy that asks about services which are not its own. It is known by SPIFFE IDs or by a socket, not both, and may ask only about services of the tenant whose roots vouch for it, or of any tenant if it belongs to none.", "See the text; services are written tenant/service, a socket is an absolute path."},
 		{CodeAskerClash, "one way to ask for two", "A SPIFFE ID or a socket says which proxy asks, so it belongs to one asker. A workload that runs services asks about them by its own certificate already: an entry for it would be a second, weaker way.", "Give the asker an identity or socket of its own."},
 		{CodeTooMuch, "more than one owner may have", "An owner has at most 1,000 services, 2,000 service accounts (one counts for each service that names it), and rules that come to 32 MiB where each names each of its callers: what one owner writes must not stop the others.", "Let services share accounts, let rules name fewer callers, or make it several tenants."},
+		{CodeNotOfTCP, "not seen on a TCP connection", "Of a TCP connection only the caller's certificate is known: it has no method, path, token or role, so nothing can be asked of them.", "Remove it; who may connect is said by from, and by Grants. Where it is needed, let the service speak HTTP or GRPC."},
+		{CodeNotTCP, "only for TCP services", "The field means something for a port with protocol: TCP, and this one has another.", "Remove it; HTTP and GRPC services are called by name through the HTTP proxy at outbound.port."},
+		{CodeSensitivity, "demands of a class not accepted", "A class of sensitivity demands what a token can show and a challenge can carry, and a Service of the class says at least as much of tokens.", "See the text; where token is left out of a Service, it is what the class demands."},
+		{CodeOperator, "operator not accepted", "An operator shows the control plane a certificate of this mesh. One of the platform may look at any tenant; one of a tenant at that tenant only, because the tenant's root could sign its identity for anybody.", "Give the operator an identity of the platform, or of the one tenant that it looks at."},
 
-		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can."},
-		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},
+		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first. With identityFrom: token there is no certificate at all: whoever holds a token is its subject until the token ends, and whoever controls the proxy sees the tokens.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can. At an ingress, where callers have no certificates, keep tokens short-lived."},
+		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, or, with identityFrom: token, none that reads tokens, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},
+		{CodeNoCaller, "test of a caller that is not there (warning)", "No Service names the account that the test lets call. A refusal of such a caller says nothing about the callers that there are.", "Correct the SPIFFE ID, unless the test is meant to show that a stranger is refused."},
+		{CodeIdleRule, "rule names an asker by which nobody comes (warning)", "The Mesh has no asker of that name with identityFrom: token that may ask about the rule's service, so nobody is let in by that name. It is no error because a change of the Mesh must not hold up a tenant's documents.", "Correct the name, or ask the platform's team."},
+		{CodeIdlePort, "loopback port to a service that is not there (warning)", "No shared TCP service of that name is granted to the tenant, so nothing listens at the port. It is no error because a change of the platform's must not hold up a tenant's documents.", "Correct the name, or ask the platform's team for a Grant."},
 
 		{CodeInternal, "fault of Ringfence", "The documents were accepted and cannot be compiled. Their owner stays on the last accepted ones.", "Please report it, with the documents."},
 	}

@@ -29,7 +29,7 @@ type File struct {
 func Decode(f File) ([]Document, []Problem) {
 	if Owner(f.Path) == "" || Owner(f.Path) == "tenants/"+PlatformOwner {
 		return nil, []Problem{FileProblem(f.Path, CodeMisplacedFile,
-			"documents lie in mesh.yaml, platform/ and tenants/<tenant>/", "the path says no owner of the documents in this file")}
+			"documents lie in mesh.yaml, platform/, tenants/<tenant>/ and tests/", "the path says no owner of the documents in this file")}
 	}
 	if len(f.Data) > MaxFileSize {
 		return nil, []Problem{FileProblem(f.Path, CodeFileTooLarge, "split it into several files",
@@ -194,8 +194,15 @@ func (d *decoder) newDocument(n ast.Node, m ast.MapNode) Document {
 		return nil
 	}
 	doc := newOf(known)
-	if doc == nil {
+	switch test := IsTest(d.src.file); {
+	case doc == nil:
 		d.reportAt(k.Pos, CodeUnknownKind, Suggest(k.Value, kindNames()), "unknown kind %s", Quote(k.Value))
+		return nil
+	case test && known != KindAccessTest:
+		d.reportAt(k.Pos, CodeMisplacedTest, "move it out of this directory", "only AccessTest documents lie in tests/: nothing here is served")
+		return nil
+	case !test && known == KindAccessTest:
+		d.reportAt(k.Pos, CodeMisplacedTest, "", "AccessTest documents lie in tests/ or tenants/<tenant>/tests/")
 		return nil
 	}
 	doc.header().Pos = d.pos(n)
@@ -204,7 +211,7 @@ func (d *decoder) newDocument(n ast.Node, m ast.MapNode) Document {
 
 func notYetKind(k Kind, version string) bool {
 	switch k {
-	case "Egress", "AccessTest", "Revocation":
+	case "Egress", "Revocation":
 		return version == "" || version == APIVersion
 	case "HTTPRoute", "GRPCRoute":
 		return true
@@ -227,6 +234,8 @@ func newOf(k Kind) Document {
 		return &Grant{}
 	case KindAccessPolicy:
 		return &AccessPolicy{}
+	case KindAccessTest:
+		return &AccessTest{}
 	default:
 		return nil
 	}
@@ -243,5 +252,5 @@ func kindNames() []string {
 
 // Kinds lists the kinds that this release builds.
 func Kinds() []Kind {
-	return []Kind{KindMesh, KindTenant, KindTokenIssuer, KindService, KindGrant, KindAccessPolicy}
+	return []Kind{KindMesh, KindTenant, KindTokenIssuer, KindService, KindGrant, KindAccessPolicy, KindAccessTest}
 }

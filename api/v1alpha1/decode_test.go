@@ -28,6 +28,11 @@ func short(ps []v1alpha1.Problem) []string {
 	return out
 }
 
+// classes is a Mesh with these classes of sensitivity; the first begins at 7:5.
+func classes(text string) string {
+	return "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  sensitivity:\n    " + text
+}
+
 func TestDecodeProblems(t *testing.T) {
 	t.Parallel()
 	spec := func(s string) string { return "kind: Service\nmetadata: {name: web}\nspec:\n" + s }
@@ -127,15 +132,25 @@ func TestDecodeProblems(t *testing.T) {
 		{"entry of a list is a text", spec(valid + "  ports: [a]\n"), []string{"RF1007 6:11"}, "is a mapping, not a text"},
 		{"list of one as a text", strings.Replace(policy, "[GET]", "GET", 1), []string{"RF1007 8:21"}, "write [GET]"},
 
-		{"TCP not yet", spec(valid + "  ports: [{name: a, port: 1, protocol: TCP, appPort: 2}]\n"), []string{"RF1013 6:40"}, "not built yet"},
-		{"sensitivity not yet", spec(valid + "  sensitivity: internal\n"), []string{"RF1013 6:3"}, "spec.sensitivity"},
+		{"TCP", spec(valid + "  ports: [{name: a, port: 1, protocol: TCP, speaksFirst: server, appPort: 2}]\n"), nil, ""},
+		{"who speaks first unknown", spec(valid + "  ports: [{name: a, port: 1, protocol: TCP, speaksFirst: both, appPort: 2}]\n"), []string{"RF1010 6:58"}, "client, server"},
+		{"loopback ports", spec(valid + "  outbound: {tcp: [{port: 1, service: platform/a}]}\n"), nil, ""},
+		{"loopback port without a service", spec(valid + "  outbound: {tcp: [{port: 1}]}\n"), []string{"RF1009 6:20"}, "service is missing"},
 		{"when not yet", policy + "      when: \"true\"\n", []string{"RF1013 9:7"}, "when"},
 		{"labels not yet", "kind: Service\nmetadata: {name: a, labels: {a: b}}\nspec: {namespace: a, serviceAccounts: [a]}\n", []string{"RF1013 2:21"}, ""},
 		{"hosts, quota and state not yet", "kind: Tenant\nmetadata: {name: a}\nspec: {namespaces: [a], hosts: [a], quota: {}, state: Quarantined}\n", []string{"RF1013 3:25", "RF1013 3:37", "RF1013 3:55"}, ""},
-		{"sensitivity of the mesh not yet", "kind: Mesh\nmetadata: {name: a}\nspec: {identities: [{trustDomain: a, path: /b}], platformTrustDomain: p, sensitivity: {}}\n", []string{"RF1013 3:74"}, ""},
-		{"asker by token not yet", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: token, services: [a/b]}\n", []string{"RF1013 7:43"}, "not built yet"},
+		{"sensitivity", classes("internal: {}\n    secret: {token: required, acr: [mfa, \"1\"], amr: [hwk], maxAuthAge: 5m}\n"), nil, ""},
+		{"sensitivity empty", "kind: Mesh\nmetadata: {name: a}\nspec: {identities: [{trustDomain: a, path: /b}], platformTrustDomain: p, sensitivity: {}}\n", []string{"RF1010 3:87"}, "empty mapping"},
+		{"sensitivity as a list", classes("- internal\n"), []string{"RF1007 7:5"}, "is a mapping, not a list"},
+		{"class as a text", classes("internal: secret\n"), []string{"RF1007 7:15"}, "spec.sensitivity.internal is a mapping, not a text"},
+		{"class twice", classes("a: {}\n    \"a\": {}\n"), []string{"RF1006 8:5"}, "first in line 7"},
+		{"class with a number for a name", classes("1: {}\n"), []string{"RF1007 7:5"}, "plain word"},
+		{"class with a truth value for a name", classes("no: {}\n"), []string{"RF1007 7:5"}, "truth value"},
+		{"class with an unknown field", classes("a: {tokn: required}\n"), []string{"RF1008 7:9"}, `did you mean "token"?`},
+		{"class with a wrong token", classes("a: {token: none}\n"), []string{"RF1010 7:16"}, "one of optional, required"},
+		{"class in the next line", classes("a:\n      {}\n"), []string{"RF1003 8:7"}, "in the line of its key"},
 		{"asker by nothing known", "kind: Mesh\nmetadata: {name: a}\nspec:\n  identities: [{trustDomain: a, path: /b}]\n  platformTrustDomain: p\n  askers:\n    - {name: a, socket: /s, identityFrom: XFCC, service: [a/b]}\n", []string{"RF1010 7:43", "RF1008 7:49"}, "xfcc"},
-		{"jwks.uri not yet", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {issuer: i, jwks: {uri: u}, audiences: [a], tenants: [a]}\n", []string{"RF1009 3:25", "RF1013 3:26"}, ""},
+		{"a format of tokens that there is not", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {format: paseto, jwks: {uri: u}, audiences: [a], tenants: [a]}\n", []string{"RF1010 3:16"}, "jwt-svid"},
 
 		{"no time", "kind: Grant\nmetadata: {name: a}\nspec: {tenant: a, service: b, to: {methods: [GET], paths: [/]}, notAfter: 2026-01-01}\n", []string{"RF1010 3:75"}, "RFC 3339"},
 		{"no length of time", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {issuer: i, jwks: {file: f}, audiences: [a], tenants: [a], maxLifetime: 15 minutes}\n", []string{"RF1010 3:79"}, "15m"},
@@ -224,8 +239,8 @@ func TestFilesThatAreNotRead(t *testing.T) {
 		want       v1alpha1.Problem
 	}{
 		{"5 MB", "tenants/acme/big.yaml", big, v1alpha1.Problem{Code: v1alpha1.CodeFileTooLarge, Owner: "acme", File: "tenants/acme/big.yaml", Text: "the file has more than 1048576 bytes", Hint: "split it into several files"}},
-		{"outside", "tests/a.yaml", nil, v1alpha1.Problem{Code: v1alpha1.CodeMisplacedFile, File: "tests/a.yaml", Text: "the path says no owner of the documents in this file", Hint: "documents lie in mesh.yaml, platform/ and tenants/<tenant>/"}},
-		{"reserved directory", "tenants/platform/a.yaml", []byte("kind: Mesh"), v1alpha1.Problem{Code: v1alpha1.CodeMisplacedFile, Owner: "tenants/platform", File: "tenants/platform/a.yaml", Text: "the path says no owner of the documents in this file", Hint: "documents lie in mesh.yaml, platform/ and tenants/<tenant>/"}},
+		{"outside", "test/a.yaml", nil, v1alpha1.Problem{Code: v1alpha1.CodeMisplacedFile, File: "test/a.yaml", Text: "the path says no owner of the documents in this file", Hint: "documents lie in mesh.yaml, platform/, tenants/<tenant>/ and tests/"}},
+		{"reserved directory", "tenants/platform/a.yaml", []byte("kind: Mesh"), v1alpha1.Problem{Code: v1alpha1.CodeMisplacedFile, Owner: "tenants/platform", File: "tenants/platform/a.yaml", Text: "the path says no owner of the documents in this file", Hint: "documents lie in mesh.yaml, platform/, tenants/<tenant>/ and tests/"}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -247,12 +262,28 @@ func TestOwnerFollowsFromThePathAlone(t *testing.T) {
 		"mesh.yaml": "platform", "platform/a.yaml": "platform", "platform/b/c.yaml": "platform",
 		"tenants/acme/a.yaml": "acme", "tenants/acme/b/c.yaml": "acme", "tenants/Acme/a.yaml": "Acme",
 		"tenants/platform/a.yaml": "tenants/platform",
-		"other.yaml":              "", "tests/a.yaml": "", "tenants/a.yaml": "", "tenants": "", "": "",
+		"tests/a.yaml":            "platform", "tests/b/c.yaml": "platform", "tenants/tests/a.yaml": "tests", "tenants/acme/tests/a.yaml": "acme",
+		"other.yaml": "", "tests.yaml": "", "tests": "", "x/tests/a.yaml": "", "tenants/a.yaml": "", "tenants": "", "": "",
 		"/mesh.yaml": "", "./mesh.yaml": "", "tenants/acme/../platform/a.yaml": "", "tenants/../mesh.yaml": "",
 		"tenants//a.yaml": "", "tenants/acme/..": "", `tenants/acme\..\x/a.yaml`: "", "x/mesh.yaml": "", "tenants/../platform/x": "",
 	} {
 		if got := v1alpha1.Owner(path); got != want {
 			t.Errorf("Owner(%q) = %q, want %q", path, got, want)
+		}
+	}
+}
+
+func TestPlacesOfTests(t *testing.T) {
+	t.Parallel()
+	for path, want := range map[string]bool{
+		"tests": true, "tests/a.yaml": true, "tests/b/c.yaml": true, "tenants/acme/tests": true, "tenants/acme/tests/a.yaml": true,
+		"tenants/tests/tests/a.yaml": true, "tenants/platform/tests/a.yaml": true,
+		"mesh.yaml": false, "tests.yaml": false, "tenants/tests/a.yaml": false, "tenants/acme/tests.yaml": false,
+		"tenants/acme/x/tests/a.yaml": false, "platform/tests/a.yaml": false, "tests/../mesh.yaml": false, "./tests/a.yaml": false,
+		"tenants/acme/../tests/a.yaml": false, "": false, "tenants": false, "tenants/acme": false,
+	} {
+		if got := v1alpha1.IsTest(path); got != want {
+			t.Errorf("IsTest(%q) = %t", path, got)
 		}
 	}
 }

@@ -16,9 +16,10 @@ const (
 	KindService      Kind = "Service"
 	KindGrant        Kind = "Grant"
 	KindAccessPolicy Kind = "AccessPolicy"
+	KindAccessTest   Kind = "AccessTest"
 )
 
-// Document is one of *Mesh, *Tenant, *TokenIssuer, *Service, *Grant and *AccessPolicy.
+// Document is one of *Mesh, *Tenant, *TokenIssuer, *Service, *Grant, *AccessPolicy and *AccessTest.
 type Document interface {
 	// Head is what every document has.
 	Head() Header
@@ -61,7 +62,7 @@ func (h Header) Name() String { return h.Metadata.Name }
 // that name was meant, so that references to it need not be reported as well, and nothing may be built from it.
 func (h Header) Problems() []Problem { return slices.Clone(h.problems) }
 
-// Mesh is the one document about the mesh as a whole: how SPIFFE IDs name tenants.
+// Mesh is the one document about the mesh as a whole: how SPIFFE IDs name tenants, and what classes of data demand.
 type Mesh struct {
 	Header
 	Spec MeshSpec `json:"spec"`
@@ -72,8 +73,20 @@ type MeshSpec struct {
 	Identities          []IdentityRule `json:"identities" jsonschema_description:"How a SPIFFE ID names a tenant. The first rule that matches counts; no match: refused."`
 	PlatformTrustDomain String         `json:"platformTrustDomain" jsonschema_description:"The trust domain of the platform's own identities."`
 	Askers              []Asker        `json:"askers,omitempty" jsonschema_description:"Who may ask the ext_authz server, besides the proxies of the workloads themselves."`
-	_                   struct{}       `notyet:"sensitivity"`
-	Pos                 Pos            `json:"-"`
+	Operators           []Operator     `json:"operators,omitempty" jsonschema_description:"Who may look at the sidecars of tenants through the control plane. Everybody else sees its own sidecar only."`
+	// Sensitivity are the classes by name.
+	Sensitivity map[string]Sensitivity `json:"sensitivity,omitempty" jsonschema_description:"Classes of data by name, and what each demands of a call. A Service names one of them."`
+	Pos         Pos                    `json:"-"`
+}
+
+// Sensitivity is a class of data: what a call must bring to a Service that names it.
+type Sensitivity struct {
+	Name       String   `json:"-"` // the key that the class stands under
+	Token      String   `json:"token,omitempty" jsonschema:"enum=optional,enum=required" jsonschema_description:"The least that a Service of this class says of bearer tokens; where the Service says nothing, this counts."`
+	ACR        []String `json:"acr,omitempty" jsonschema_description:"Authentication context classes of which the token's acr must be one; the most preferred first."`
+	AMR        []String `json:"amr,omitempty" jsonschema_description:"Authentication methods that the token's amr must all name."`
+	MaxAuthAge Duration `json:"maxAuthAge,omitempty" jsonschema_description:"How long ago the user may have authenticated (the token's auth_time), in whole seconds."`
+	Pos        Pos      `json:"-"`
 }
 
 // IdentityRule is one shape of SPIFFE ID.
@@ -88,6 +101,7 @@ const (
 	IdentityFromCertificate = "certificate"
 	IdentityFromPrincipal   = "principal"
 	IdentityFromXFCC        = "xfcc"
+	IdentityFromToken       = "token"
 )
 
 // Asker is a proxy that is no workload's own and may ask about some services: a gateway, or an Envoy of another mesh.
@@ -95,9 +109,20 @@ type Asker struct {
 	Name         String   `json:"name" jsonschema:"format=name" jsonschema_description:"The name that records show."`
 	SPIFFEIDs    []String `json:"spiffeIDs,omitempty" jsonschema_description:"The SPIFFE IDs of the client certificates that it asks with, of any trust domain."`
 	Socket       String   `json:"socket,omitempty" jsonschema_description:"The absolute path of a Unix socket that it alone can open, instead of spiffeIDs."`
-	IdentityFrom String   `json:"identityFrom,omitempty" jsonschema:"enum=certificate,enum=principal,enum=xfcc" notyet:"token" jsonschema_description:"What says who calls: the caller's certificate, verified here; or, weaker, what the asker says of it: principal is Envoy's source.principal, xfcc the header x-forwarded-client-cert."`
+	IdentityFrom String   `json:"identityFrom,omitempty" jsonschema:"enum=certificate,enum=principal,enum=xfcc,enum=token" jsonschema_description:"What says who calls: the caller's certificate, verified here; or, weaker, what the asker says of it: principal is Envoy's source.principal, xfcc the header x-forwarded-client-cert; or the bearer token alone: token, for an ingress."`
 	Services     []String `json:"services" jsonschema_description:"The services that it may ask about, as tenant/service."`
 	Pos          Pos      `json:"-"`
+}
+
+// AllTenants in Operator.Tenants stands for every tenant, and for the platform.
+const AllTenants = "*"
+
+// Operator is somebody who may look at the sidecars of some tenants: what they were sent, acknowledged and refused.
+type Operator struct {
+	Name      String   `json:"name" jsonschema:"format=name" jsonschema_description:"The name that problems show."`
+	SPIFFEIDs []String `json:"spiffeIDs" jsonschema_description:"The SPIFFE IDs of the client certificates that it shows, of this mesh."`
+	Tenants   []String `json:"tenants" jsonschema_description:"The tenants that it may look at; platform is the platform, * everything."`
+	Pos       Pos      `json:"-"`
 }
 
 // Tenant says that a tenant exists.
@@ -121,22 +146,26 @@ type TokenIssuer struct {
 	Spec TokenIssuerSpec `json:"spec"`
 }
 
+// FormatSVID is the format of a TokenIssuer of JWT-SVIDs.
+const FormatSVID = "jwt-svid"
+
 // TokenIssuerSpec is what a TokenIssuer says.
 type TokenIssuerSpec struct {
-	Issuer      String    `json:"issuer" jsonschema_description:"The iss claim of its tokens, an https URL."`
+	Format      String    `json:"format,omitempty" jsonschema:"enum=jwt,enum=jwt-svid" jsonschema_description:"What it signs: jwt (where it is not written), tokens of users; or jwt-svid, JWT-SVIDs of the workloads of one tenant."`
+	Issuer      String    `json:"issuer,omitempty" jsonschema_description:"The iss claim of its tokens, an https URL; needed but for jwt-svid, which has none."`
 	JWKS        JWKS      `json:"jwks" jsonschema_description:"Where its public keys are."`
 	Audiences   []String  `json:"audiences" jsonschema_description:"The audiences of which a token must name one."`
 	Tenants     []String  `json:"tenants" jsonschema:"format=name" jsonschema_description:"The only tenants that it may assert."`
-	Claims      *ClaimMap `json:"claims,omitempty" jsonschema_description:"Which claims hold the tenant and the roles."`
+	Claims      *ClaimMap `json:"claims,omitempty" jsonschema_description:"Which claims hold the tenant and the roles; not for jwt-svid, where the SPIFFE ID in sub says the tenant."`
 	MaxLifetime Duration  `json:"maxLifetime,omitempty" jsonschema_description:"The longest life of a token; 15m where it is not written."`
 	Pos         Pos       `json:"-"`
 }
 
-// JWKS says where an issuer's public keys are.
+// JWKS says where an issuer's public keys are: in File or at URI.
 type JWKS struct {
-	File String   `json:"file" jsonschema_description:"A file beside this document that holds the JSON Web Key Set: public keys only."`
-	_    struct{} `notyet:"uri"`
-	Pos  Pos      `json:"-"`
+	File String `json:"file,omitempty" jsonschema_description:"A file beside this document that holds the JSON Web Key Set: public keys only."`
+	URI  String `json:"uri,omitempty" jsonschema_description:"The https URL at which the issuer publishes its JSON Web Key Set; in place of file."`
+	Pos  Pos    `json:"-"`
 }
 
 // ClaimMap says which claims of a token are read.
@@ -156,7 +185,7 @@ type Grant struct {
 type GrantSpec struct {
 	Tenant   String `json:"tenant" jsonschema:"format=name" jsonschema_description:"The tenant that may call."`
 	Service  String `json:"service" jsonschema:"format=name" jsonschema_description:"The shared service that it may call."`
-	To       To     `json:"to" jsonschema_description:"What it may ask for."`
+	To       *To    `json:"to,omitempty" jsonschema_description:"What it may ask for; left out for a TCP service, and only there."`
 	NotAfter Time   `json:"notAfter" jsonschema_description:"The moment from which on the grant is void."`
 	Pos      Pos    `json:"-"`
 }
@@ -184,15 +213,16 @@ type AccessPolicySpec struct {
 // Rule allows some calls.
 type Rule struct {
 	Name String   `json:"name" jsonschema:"format=name" jsonschema_description:"The name that decisions and logs show."`
-	From From     `json:"from" jsonschema_description:"Who may call. Without services: every workload of the tenant."`
-	To   To       `json:"to" jsonschema_description:"What may be asked for."`
+	From From     `json:"from" jsonschema_description:"Who may call. Without services and askers: every workload of the tenant."`
+	To   *To      `json:"to,omitempty" jsonschema_description:"What may be asked for; left out for a TCP service, and only there."`
 	_    struct{} `notyet:"when"`
 	Pos  Pos      `json:"-"`
 }
 
 // From says which callers are meant.
 type From struct {
-	Services []String `json:"services,omitempty" jsonschema_description:"Services of the same owner; every workload of the owner where it is not written."`
+	Services []String `json:"services,omitempty" jsonschema_description:"Services of the same owner; every workload of the owner where neither services nor askers are written."`
+	Askers   []String `json:"askers,omitempty" jsonschema:"format=name" jsonschema_description:"Askers of the Mesh with identityFrom: token: whoever calls through one of them with a token of the owner's tenant."`
 	Roles    []String `json:"roles,omitempty" jsonschema:"format=name" jsonschema_description:"Roles of which the caller's token must name one."`
 	Pos      Pos      `json:"-"`
 }

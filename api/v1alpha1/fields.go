@@ -71,7 +71,30 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 		p.Set(reflect.ValueOf(d.pos(n)))
 	}
 	fields := fieldsOf(v.Type())
-	seen, meant := map[string]Pos{}, map[string]bool{}
+	meant := map[string]bool{}
+	seen := d.entries(m, path, func(name string, key, value ast.Node) {
+		at := d.pos(key)
+		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
+		switch {
+		case i < 0:
+			meant[d.unknown(fields, name, at, path)] = true
+		case fields[i].index == nil:
+			d.reportAt(at, CodeNotYet, "", "%s is not built yet", join(path, name))
+		default:
+			d.value(value, v.FieldByIndex(fields[i].index), join(path, name), fields[i])
+		}
+	})
+	for _, f := range fields {
+		if _, ok := seen[f.name]; !ok && f.required && !meant[f.name] {
+			d.reportAt(d.pos(n), CodeMissingField, "", "%s is missing", join(path, f.name))
+		}
+	}
+}
+
+// entries visits the entries of a mapping that every YAML reader reads alike, reports the others, and says which keys there
+// are.
+func (d *decoder) entries(m ast.MapNode, path string, visit func(name string, key, value ast.Node)) map[string]Pos {
+	seen := map[string]Pos{}
 	for it := m.MapRange(); it.Next(); {
 		key, at := it.Key(), d.pos(it.Key())
 		name := keyText(key)
@@ -88,21 +111,9 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, path string) {
 			d.reportAt(d.pos(it.Value()), CodeSyntax, "", "the value of %s begins in the line of its key", join(path, name))
 			continue
 		}
-		i := slices.IndexFunc(fields, func(f field) bool { return f.name == name })
-		switch {
-		case i < 0:
-			meant[d.unknown(fields, name, at, path)] = true
-		case fields[i].index == nil:
-			d.reportAt(at, CodeNotYet, "", "%s is not built yet", join(path, name))
-		default:
-			d.value(it.Value(), v.FieldByIndex(fields[i].index), join(path, name), fields[i])
-		}
+		visit(name, key, it.Value())
 	}
-	for _, f := range fields {
-		if _, ok := seen[f.name]; !ok && f.required && !meant[f.name] {
-			d.reportAt(d.pos(n), CodeMissingField, "", "%s is missing", join(path, f.name))
-		}
-	}
+	return seen
 }
 
 // isBlock reports whether a value may begin in a line of its own.
@@ -135,7 +146,12 @@ func (d *decoder) unknown(fields []field, name string, at Pos, path string) stri
 	return nearest(name, known)
 }
 
-// value reads n into v, which is a scalar, a struct, a pointer to a struct, or a list of scalars or structs.
+// reader is a type that reads itself, because it takes more than one form.
+type reader interface {
+	read(d *decoder, n ast.Node, path string)
+}
+
+// value reads n into v, which is a scalar, a struct, a pointer to a struct, a reader, a list of these, or structs by name.
 func (d *decoder) value(n ast.Node, v reflect.Value, path string, f field) {
 	switch v.Kind() {
 	case reflect.Slice:
@@ -153,10 +169,16 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, f field) {
 			d.value(item, items.Index(i), fmt.Sprintf("%s[%d]", path, i), f)
 		}
 		v.Set(items)
+	case reflect.Map:
+		d.named(n, v, path)
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
 		d.structure(n, v.Elem(), path)
 	default:
+		if own, ok := reflect.TypeAssert[reader](v.Addr()); ok {
+			own.read(d, n, path)
+			return
+		}
 		if !isScalar(v.Type()) {
 			d.structure(n, v, path)
 			return
@@ -165,6 +187,28 @@ func (d *decoder) value(n ast.Node, v reflect.Value, path string, f field) {
 			d.oneOf(v.Addr().Interface(), path, f)
 		}
 	}
+}
+
+// named reads a mapping whose keys are names that the document chooses. Each struct gets its key as its Name.
+func (d *decoder) named(n ast.Node, v reflect.Value, path string) {
+	m, ok := n.(ast.MapNode)
+	if !ok {
+		d.reportAt(d.pos(n), CodeWrongType, "", "%s is a mapping, not %s", path, describe(n))
+		return
+	}
+	if !m.MapRange().Next() {
+		d.reportAt(d.pos(n), CodeBadValue, "leave it out where nothing is meant", "%s is an empty mapping", path)
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	d.entries(m, path, func(name string, key, value ast.Node) {
+		if _, ok := d.text(key, path); !ok {
+			return
+		}
+		item := reflect.New(v.Type().Elem()).Elem()
+		d.structure(value, item, join(path, name))
+		item.FieldByName("Name").Set(reflect.ValueOf(String{Value: name, Pos: d.pos(key)}))
+		v.SetMapIndex(reflect.ValueOf(name), item)
+	})
 }
 
 func isScalar(t reflect.Type) bool {

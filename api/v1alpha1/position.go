@@ -6,10 +6,12 @@ import (
 	"strings"
 )
 
-// PlatformOwner is the owner of mesh.yaml and of what lies in platform/.
+// PlatformOwner is the owner of mesh.yaml and of what lies in platform/ and tests/.
 const PlatformOwner = "platform"
 
-// Owner says from the path alone whose documents a file holds: PlatformOwner for mesh.yaml and platform/…, the
+const testsDir = "tests"
+
+// Owner says from the path alone whose documents a file holds: PlatformOwner for mesh.yaml, platform/… and tests/…, the
 // directory's name for tenants/<name>/…, and nobody ("") for every other path. A directory that would take the reserved
 // name gets the whole directory as its owner, which is no name of the mesh, so it never passes for the platform.
 func Owner(file string) string {
@@ -24,7 +26,7 @@ func Owner(file string) string {
 	switch {
 	case !ok:
 		return ""
-	case top == "platform":
+	case top == "platform", top == testsDir:
 		return PlatformOwner
 	case top != "tenants":
 		return ""
@@ -37,6 +39,20 @@ func Owner(file string) string {
 		return "tenants/" + tenant
 	}
 	return tenant
+}
+
+// IsTest reports whether a path is a place of policy tests: tests/… is the platform's, tenants/<tenant>/tests/… that
+// tenant's, the directories themselves included. What lies there says what is expected of the other documents; nothing of
+// it is served, and no problem of it keeps anything from being served.
+func IsTest(file string) bool {
+	if file == testsDir {
+		return true
+	}
+	if Owner(file) == "" {
+		return false
+	}
+	parts := strings.Split(file, "/")
+	return parts[0] == testsDir || parts[0] == "tenants" && parts[2] == testsDir
 }
 
 // source is a file that was read; positions point into it.

@@ -8,6 +8,11 @@ import (
 	"github.com/invopop/jsonschema"
 )
 
+const (
+	typeString = "string"
+	typeObject = "object"
+)
+
 const namePattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 // Schema is the JSON Schema of one document, made from the same struct tags that Decode reads. It keeps to draft 7, which
@@ -15,10 +20,10 @@ const namePattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 // sees one document alone and only its shape, may pass what validation refuses.
 func Schema() ([]byte, error) {
 	reflector := &jsonschema.Reflector{Anonymous: true, DoNotReference: true, Mapper: scalarSchema}
-	kind := &jsonschema.Schema{Type: "string", Description: "What the document describes."}
+	kind := &jsonschema.Schema{Type: typeString, Description: "What the document describes."}
 	root := &jsonschema.Schema{
 		Version: "http://json-schema.org/draft-07/schema#", Title: "Ringfence document " + APIVersion,
-		Type: "object", Required: []string{"kind", "metadata", "spec"}, Properties: jsonschema.NewProperties(),
+		Type: typeObject, Required: []string{"kind", "metadata", "spec"}, Properties: jsonschema.NewProperties(),
 	}
 	root.Properties.Set("kind", kind)
 	for _, k := range Kinds() {
@@ -43,18 +48,37 @@ func Schema() ([]byte, error) {
 func scalarSchema(t reflect.Type) *jsonschema.Schema {
 	switch t {
 	case reflect.TypeFor[String]():
-		return &jsonschema.Schema{Type: "string"}
+		return &jsonschema.Schema{Type: typeString}
 	case reflect.TypeFor[Int]():
 		return &jsonschema.Schema{Type: "integer"}
 	case reflect.TypeFor[Bool]():
 		return &jsonschema.Schema{Type: "boolean"}
 	case reflect.TypeFor[Time]():
-		return &jsonschema.Schema{Type: "string", Format: "date-time"}
+		return &jsonschema.Schema{Type: typeString, Format: "date-time"}
 	case reflect.TypeFor[Duration]():
-		return &jsonschema.Schema{Type: "string", Pattern: "^([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h))+$"}
+		return &jsonschema.Schema{Type: typeString, Pattern: "^([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h))+$"}
+	case reflect.TypeFor[Claims]():
+		return &jsonschema.Schema{Type: typeObject}
+	case reflect.TypeFor[TestTokenRef]():
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: typeString}, {Type: typeObject}}}
+	case reflect.TypeFor[Expectation]():
+		deny := jsonschema.NewProperties()
+		deny.Set("deny", &jsonschema.Schema{Type: typeString, Enum: texts(Denials())})
+		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{
+			{Const: expectAllow},
+			{Type: typeObject, Properties: deny, Required: []string{"deny"}, AdditionalProperties: jsonschema.FalseSchema},
+		}}
 	default:
 		return nil
 	}
+}
+
+func texts(list []string) []any {
+	values := make([]any, len(list))
+	for i, s := range list {
+		values[i] = s
+	}
+	return values
 }
 
 // tidy writes out what the tags say in short, and that no list is empty.
@@ -68,6 +92,11 @@ func tidy(s *jsonschema.Schema) {
 			s.MinItems = &one
 		}
 		tidy(s.Items)
+	}
+	if s.AdditionalProperties != nil && s.AdditionalProperties.Type == "object" { // things by name
+		one := uint64(1)
+		s.PropertyNames, s.MinProperties = &jsonschema.Schema{Pattern: namePattern}, &one
+		tidy(s.AdditionalProperties)
 	}
 	if s.Properties == nil {
 		return

@@ -68,24 +68,29 @@ func validate(t *testing.T, s *jsonschema.Schema, text string) []error {
 func TestSchemaAcceptsTheExamples(t *testing.T) {
 	t.Parallel()
 	s, seen := compileSchema(t), 0
-	err := fs.WalkDir(examples.TwoTenants(), ".", func(name string, _ fs.DirEntry, err error) error {
-		if err != nil || path.Ext(name) != ".yaml" {
-			return err
-		}
-		data, err := fs.ReadFile(examples.TwoTenants(), name)
-		if err != nil {
-			return err
-		}
-		for _, err := range validate(t, s, string(data)) {
-			seen++
-			if err != nil {
-				t.Errorf("%s: %v", name, err)
+	for _, example := range []fs.FS{examples.TwoTenants(), examples.Starter()} {
+		err := fs.WalkDir(example, ".", func(name string, _ fs.DirEntry, err error) error {
+			if err != nil || path.Ext(name) != ".yaml" {
+				return err
 			}
+			data, err := fs.ReadFile(example, name)
+			if err != nil {
+				return err
+			}
+			for _, err := range validate(t, s, string(data)) {
+				seen++
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
 		}
-		return nil
-	})
-	if err != nil || seen < 10 {
-		t.Errorf("%d documents, %v", seen, err)
+	}
+	if seen < 15 {
+		t.Errorf("%d documents", seen)
 	}
 }
 
@@ -107,16 +112,27 @@ func TestSchemaRefuses(t *testing.T) {
 		"other apiVersion":  "apiVersion: v2\n" + service,
 		"token":             strings.Replace(service, "spec: {", "spec: {token: maybe, ", 1),
 		"port out of range": strings.Replace(service, "spec: {", "spec: {outbound: {port: 70000}, ", 1),
-		"TCP":               strings.Replace(service, "spec: {", "spec: {ports: [{name: a, port: 1, protocol: TCP, appPort: 2}], ", 1),
+		"expectation":       strings.Replace(accessTest, "expect: allow", "expect: deny", 1),
+		"reason":            strings.Replace(accessTest, "deny: no_rule", "deny: no", 1),
+		"two expectations":  strings.Replace(accessTest, "deny: no_rule", "deny: no_rule, allow: true", 1),
+		"token of a case":   strings.Replace(accessTest, "token: clerk", "token: [clerk]", 1),
+		"claims":            strings.Replace(accessTest, "claims: {", "claims: [], x: {", 1),
+		"UDP":               strings.Replace(service, "spec: {", "spec: {ports: [{name: a, port: 1, protocol: UDP, appPort: 2}], ", 1),
+		"class as text":     classes("a: secret\n"),
+		"class unknown":     classes("a: {tokn: required}\n"),
+		"class token":       classes("a: {token: none}\n"),
+		"class name":        classes("Aa: {}\n"),
+		"class age":         classes("a: {maxAuthAge: 5}\n"),
+		"no classes":        strings.Replace(classes(""), "sensitivity:\n    ", "sensitivity: {}\n", 1),
 	} {
 		if errs := validate(t, s, text); len(errs) != 1 || errs[0] == nil {
 			t.Errorf("%s: accepted", name)
 		}
-		if _, ps := decode("platform/x.yaml", text); len(ps) == 0 && name != "name" && name != "name in a list" && name != "port out of range" {
+		if _, ps := decode("platform/x.yaml", text); len(ps) == 0 && name != "name" && name != "class name" && name != "name in a list" && name != "port out of range" {
 			t.Errorf("%s: Decode accepts what the schema refuses", name)
 		}
 	}
-	if errs := validate(t, s, service+"---\n"+policy); len(errs) != 2 || errs[0] != nil || errs[1] != nil {
+	if errs := validate(t, s, service+"---\n"+policy+"---\n"+accessTest+"---\n"+classes("a: {acr: [x]}\n")); len(errs) != 4 || errors.Join(errs...) != nil {
 		t.Errorf("refused what is whole: %v", errs)
 	}
 }

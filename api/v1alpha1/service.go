@@ -11,6 +11,13 @@ const (
 const (
 	ProtocolHTTP = "HTTP"
 	ProtocolGRPC = "GRPC"
+	ProtocolTCP  = "TCP"
+)
+
+// The values of Port.SpeaksFirst.
+const (
+	SpeaksFirstClient = "client"
+	SpeaksFirstServer = "server"
 )
 
 // Service is something that calls and is called. In platform/ it is a shared service.
@@ -23,22 +30,23 @@ type Service struct {
 type ServiceSpec struct {
 	Namespace       String     `json:"namespace" jsonschema:"format=name" jsonschema_description:"The namespace that its service accounts are in; one of the tenant's."`
 	ServiceAccounts []String   `json:"serviceAccounts" jsonschema:"format=name" jsonschema_description:"Who it is. An account may run several Services, a Service several accounts."`
-	Token           String     `json:"token,omitempty" jsonschema:"enum=none,enum=optional,enum=required" jsonschema_description:"Whether a call must carry a bearer token. none: the Authorization header is neither read nor touched."`
+	Token           String     `json:"token,omitempty" jsonschema:"enum=none,enum=optional,enum=required" jsonschema_description:"Whether a call must carry a bearer token, at least what the sensitivity demands. none: the Authorization header is neither read nor touched."`
+	Sensitivity     String     `json:"sensitivity,omitempty" jsonschema:"format=name" jsonschema_description:"The class of its data, one that the Mesh names."`
 	ForwardToken    Bool       `json:"forwardToken,omitempty" jsonschema_description:"Whether a shared service's application gets the caller's token."`
 	Ports           []Port     `json:"ports,omitempty" jsonschema:"maxItems=1" jsonschema_description:"Where it is called. A caller without ports is a Service too."`
 	Endpoints       []Endpoint `json:"endpoints,omitempty" jsonschema_description:"Where its sidecars listen."`
-	Outbound        *Outbound  `json:"outbound,omitempty" jsonschema_description:"Where its sidecar takes the application's own calls: an HTTP proxy on loopback."`
-	_               struct{}   `notyet:"sensitivity"`
+	Outbound        *Outbound  `json:"outbound,omitempty" jsonschema_description:"Where its sidecar takes the application's own calls, on loopback."`
 	Pos             Pos        `json:"-"`
 }
 
 // Port is what a service offers.
 type Port struct {
-	Name     String `json:"name" jsonschema:"format=name"`
-	Port     Int    `json:"port" jsonschema:"minimum=1,maximum=65535" jsonschema_description:"The port that callers name."`
-	Protocol String `json:"protocol" jsonschema:"enum=HTTP,enum=GRPC" notyet:"TCP" jsonschema_description:"What is spoken: HTTP towards the application is HTTP/1.1, GRPC is HTTP/2."`
-	AppPort  Int    `json:"appPort" jsonschema:"minimum=1,maximum=65535" jsonschema_description:"Where the application listens, on loopback."`
-	Pos      Pos    `json:"-"`
+	Name        String `json:"name" jsonschema:"format=name"`
+	Port        Int    `json:"port" jsonschema:"minimum=1,maximum=65535" jsonschema_description:"The port that callers name."`
+	Protocol    String `json:"protocol" jsonschema:"enum=HTTP,enum=GRPC,enum=TCP" jsonschema_description:"What is spoken: HTTP towards the application is HTTP/1.1, GRPC is HTTP/2, TCP is bytes that nobody reads on the way."`
+	SpeaksFirst String `json:"speaksFirst,omitempty" jsonschema:"enum=client,enum=server" jsonschema_description:"For TCP: who sends the first bytes; client where it is not written. With client the application sees no connection before the decision point has allowed it."`
+	AppPort     Int    `json:"appPort" jsonschema:"minimum=1,maximum=65535" jsonschema_description:"Where the application listens, on loopback."`
+	Pos         Pos    `json:"-"`
 }
 
 // Endpoint is an address that a sidecar of the service listens on.
@@ -50,6 +58,14 @@ type Endpoint struct {
 
 // Outbound is where the sidecar takes the application's own calls.
 type Outbound struct {
-	Port Int `json:"port" jsonschema:"minimum=1,maximum=65535" jsonschema_description:"A port on loopback."`
-	Pos  Pos `json:"-"`
+	Port Int           `json:"port,omitempty" jsonschema:"minimum=1,maximum=65535" jsonschema_description:"A port on loopback: an HTTP proxy for calls to HTTP and GRPC services."`
+	TCP  []OutboundTCP `json:"tcp,omitempty" jsonschema_description:"Ports on loopback that lead to TCP services, one for each."`
+	Pos  Pos           `json:"-"`
+}
+
+// OutboundTCP is a loopback port that leads to one TCP service.
+type OutboundTCP struct {
+	Port    Int    `json:"port" jsonschema:"minimum=1,maximum=65535" jsonschema_description:"A port on loopback."`
+	Service String `json:"service" jsonschema_description:"A TCP service of the same owner, or platform/SERVICE: a shared one that is granted to the tenant."`
+	Pos     Pos    `json:"-"`
 }

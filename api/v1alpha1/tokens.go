@@ -242,6 +242,8 @@ func (s *shape) inside(t *token.Token) string {
 			return "a colon cannot stand here: entries are parted by commas, and a mapping stands in {}"
 		}
 		top.colon = true
+	case token.SequenceEntryType:
+		return "a dash cannot stand here: entries are parted by commas"
 	case token.StringType:
 		if strings.ContainsAny(t.Value, "[]{},") {
 			return "quote a text that holds brackets or commas"

@@ -62,7 +62,7 @@ func FromTLS(verifier Verifiers, clock func() time.Time) Asker {
 		p, err := v.VerifyLeaf(leaf, intermediates, now)
 		return Own(p.ID()), p.NotAfter(), err
 	}
-	return &fromTLS{verifier: verifier, prove: prove, clock: clock, known: cache[Asking]{limit: maxAskers}}
+	return &fromTLS{verifier: verifier, prove: prove, clock: clock, known: cache[digest, Asking]{limit: maxAskers}}
 }
 
 var errTooMany = errors.New("the asker holds too many connections")
@@ -76,7 +76,7 @@ func NamedFromTLS(verifier Verifiers, names func(tenancy.AskerKey) bool, clock f
 		id, until, err := v.VerifyID(leaf, intermediates, now)
 		return Named(tenancy.KeyOfID(id)), until, err
 	}
-	return &fromTLS{verifier: verifier, prove: prove, names: names, clock: clock, known: cache[Asking]{limit: maxAskers}}
+	return &fromTLS{verifier: verifier, prove: prove, names: names, clock: clock, known: cache[digest, Asking]{limit: maxAskers}}
 }
 
 type fromTLS struct {
@@ -84,7 +84,7 @@ type fromTLS struct {
 	prove    func(v identity.Verifier, leaf []byte, intermediates [][]byte, now time.Time) (Asking, time.Time, error)
 	names    func(tenancy.AskerKey) bool // nil: everybody who is proved may ask
 	clock    func() time.Time
-	known    cache[Asking]
+	known    cache[digest, Asking]
 }
 
 var errNoCertificate = errors.New("the connection has no client certificate")
@@ -118,7 +118,7 @@ func (f *fromTLS) Asker(ctx context.Context) (Asking, error) {
 		if who, until, err = f.prove(v, fields[1], fields[2:], now); err != nil {
 			return Asking{}, err
 		}
-		f.known.put(k, who, until)
+		f.known.put(k, who, time.Time{}, until)
 	}
 	return who, nil
 }

@@ -23,3 +23,11 @@ func (a Asking) IsZero() bool { return a.workload.IsZero() && a.key.IsZero() }
 
 // named reports whether it is an asker that the Mesh names.
 func (a Asking) named() bool { return a.workload.IsZero() && !a.key.IsZero() }
+
+// text tells askers apart where they are counted.
+func (a Asking) text() string {
+	if a.named() {
+		return a.key.String()
+	}
+	return a.workload.String()
+}

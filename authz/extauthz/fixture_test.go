@@ -1,11 +1,13 @@
 package extauthz_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/json"
+	"maps"
 	"net"
 	"path/filepath"
 	"strings"
@@ -21,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
@@ -47,6 +50,7 @@ type mesh struct {
 	acme, globex, platform *testca.CA
 	idp                    *ecdsa.PrivateKey
 	files                  map[string]string
+	kid                    string // of the tokens that are signed
 }
 
 func newMesh(t testing.TB) *mesh {
@@ -60,7 +64,7 @@ func newMesh(t testing.TB) *mesh {
 		t.Fatal(err)
 	}
 	m := &mesh{
-		t: t, now: time.Now(), idp: key, files: tenancytest.TwoTenantsFiles(t),
+		t: t, now: time.Now(), idp: key, kid: "k1", files: tenancytest.TwoTenantsFiles(t),
 		acme: testca.Constrained(t, "acme.demo.test"), globex: testca.Constrained(t, "globex.demo.test"), platform: testca.Constrained(
 			t, "platform.demo.test",
 		),
@@ -130,14 +134,22 @@ func (m *mesh) edit(file, old, replacement string) {
 // token is signed by the issuer's key.
 func (m *mesh) token(issuer, tenant string, expires time.Time, roles ...string) string {
 	m.t.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: m.idp}, (&jose.SignerOptions{}).WithHeader("kid", "k1"))
+	return m.tokenWith(issuer, tenant, expires, map[string]any{"roles": roles})
+}
+
+// tokenWith is a token with further claims.
+func (m *mesh) tokenWith(issuer, tenant string, expires time.Time, claims map[string]any) string {
+	m.t.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: m.idp}, (&jose.SignerOptions{}).WithHeader("kid", m.kid))
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	payload, err := json.Marshal(map[string]any{
-		"iss": issuer, "aud": "orders-api", "sub": "alice", "tenant": tenant, "roles": roles,
+	all := map[string]any{
+		"iss": issuer, "aud": "orders-api", "sub": "alice", "tenant": tenant,
 		"iat": expires.Add(-10 * time.Minute).Unix(), "exp": expires.Unix(),
-	})
+	}
+	maps.Copy(all, claims)
+	payload, err := json.Marshal(all)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -291,6 +303,32 @@ func (p *point) check(t testing.TB, req *authv3.CheckRequest) *authv3.CheckRespo
 		t.Fatal(err)
 	}
 	return resp
+}
+
+func encode(t testing.TB, m proto.Message) []byte {
+	t.Helper()
+	data, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// decode asks the server without gRPC, and requires that its answer is what the protobuf library would write.
+func decode(t testing.TB, s *extauthz.Server, wire []byte) (*authv3.CheckResponse, error) {
+	t.Helper()
+	data, err := s.Check(t.Context(), wire)
+	if err != nil {
+		return nil, err
+	}
+	resp := &authv3.CheckResponse{}
+	if err := proto.Unmarshal(data, resp); err != nil {
+		t.Fatalf("the answer cannot be read: %v", err)
+	}
+	if again, err := (proto.MarshalOptions{Deterministic: true}).Marshal(resp); err != nil || !bytes.Equal(data, again) {
+		t.Fatalf("not as the library writes it: %v, %v\n%x\n%x", resp, err, data, again)
+	}
+	return resp, nil
 }
 
 func reason(resp *authv3.CheckResponse) string {

@@ -13,7 +13,9 @@ import (
 
 // Whatever bytes arrive: an answer, no fault, and none that allows but to who holds acme/web's certificate and a token.
 func FuzzCheck(f *testing.F) {
-	m := newMesh(f)
+	m := newTCPMesh(f)
+	// acme/orders takes connections too, so that every shape of check may be allowed to somebody.
+	m.files["tenants/acme/more.yaml"] = ordersTCP
 	web := m.acme.SVID(acmeWeb)
 	bearer := "Bearer " + m.clerk()
 	allowed := call(web, acmeWeb, "acme/orders", "GET", "/orders", bearer)
@@ -26,6 +28,8 @@ func FuzzCheck(f *testing.F) {
 		call(web, acmeOrders, "acme/orders", "POST", "/../%2f", "bearer"),
 		call(m.globex.SVID(globexWeb), globexWeb, "globex/orders/x", "", "*", "Bearer a.b.c"),
 		call(nil, "", "/", "GET", "/orders", ""),
+		connection(web, acmeWeb, acmeOrders, 20430), connection(web, acmeWeb, acmeOrders, 20081), connection(nil, "", acmeOrders, 20430),
+		connection(m.globex.SVID(globexWeb), globexWeb, acmeOrders, 20430), connection(web, acmeWeb, acmeWeb, 1<<17),
 	} {
 		data, err := proto.Marshal(req)
 		if err != nil {
@@ -39,25 +43,28 @@ func FuzzCheck(f *testing.F) {
 	server := extauthz.New(tables, extauthz.Fixed(m.id(acmeOrders)), &last{}, metrics(f, registry), newClock(m.now).Now)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var req authv3.CheckRequest
-		if proto.Unmarshal(data, &req) != nil {
-			return // gRPC answers that
+		unreadable := proto.Unmarshal(data, &req) != nil
+		resp, err := decode(t, server, data)
+		if err != nil && unreadable {
+			return
 		}
-		resp, err := server.Check(t.Context(), &req)
-		if err != nil || (resp.GetOkResponse() == nil) == (resp.GetDeniedResponse() == nil) ||
-			(resp.GetOkResponse() != nil) != (resp.GetStatus().GetCode() == 0) {
+		a := req.GetAttributes()
+		http, ok := a.GetRequest().GetHttp() != nil, resp.GetStatus().GetCode() == 0
+		if err != nil || http != (resp.GetHttpResponse() != nil) || (resp.GetOkResponse() != nil) != (ok && http) ||
+			(resp.GetDeniedResponse() != nil) != (!ok && http) {
 			t.Fatalf("%v, %v", resp, err)
 		}
 		if n := counter(t, registry, "ringfence_authz_faults_total", nil); n != 0 {
 			t.Error("the server broke")
 		}
-		a := req.GetAttributes()
-		if resp.GetOkResponse() != nil &&
-			(a.GetSource().GetPrincipal() != acmeWeb || a.GetContextExtensions()["service"] != "acme/orders" ||
-				a.GetRequest().GetHttp().GetMethod() != "GET") {
-			t.Errorf("allowed: %v", &req)
+		if unreadable {
+			return // by the whole type; FuzzScan compares what is read
 		}
-		if _, err := proto.Marshal(resp); err != nil {
-			t.Errorf("the answer cannot be sent: %v", err)
+		request := http && a.GetContextExtensions()["service"] == "acme/orders" && a.GetRequest().GetHttp().GetMethod() == "GET"
+		connected := !http && a.GetContextExtensions() == nil && a.GetDestination().GetPrincipal() == acmeOrders &&
+			a.GetDestination().GetAddress().GetSocketAddress().GetPortValue() == 20430
+		if ok && (a.GetSource().GetPrincipal() != acmeWeb || !request && !connected) {
+			t.Errorf("allowed: %v", &req)
 		}
 	})
 }

@@ -2,77 +2,13 @@ package extauthz
 
 import (
 	"crypto/tls"
-	"fmt"
 	"net"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/credentials"
 
 	"github.com/ringfence-mesh/ringfence/internal/testca"
-	"github.com/ringfence-mesh/ringfence/tenancy"
 )
-
-func TestLimiter(t *testing.T) {
-	t.Parallel()
-	now := time.Unix(1_800_000_000, 0)
-	l := &limiter{limits: Limits{Concurrent: 2, PerSecond: 10, Burst: 4}, loads: map[Asking]*load{}}
-	a, b := Named(tenancy.KeyOfSocket("/a")), Named(tenancy.KeyOfSocket("/b"))
-	begin := func(who Asking, want bool) func() {
-		t.Helper()
-		end, ok := l.begin(who, now)
-		if ok != want {
-			t.Fatalf("begun: %v, want %v", ok, want)
-		}
-		return end
-	}
-	first, second := begin(a, true), begin(a, true)
-	begin(a, false) // a third at a time
-	first()
-	second()
-	begin(b, true)
-	begin(a, true)()
-	begin(a, true)()
-	begin(a, false) // a fifth within the burst
-	now = now.Add(100 * time.Millisecond)
-	begin(a, true)()
-	begin(a, false)
-	now = now.Add(-time.Hour) // a clock that jumps gives nothing
-	begin(a, false)
-	now = now.Add(2 * time.Hour)
-	for range 4 {
-		begin(a, true)()
-	}
-	begin(a, false)
-
-	none := &limiter{}
-	for range 100 {
-		if _, ok := none.begin(a, now); !ok {
-			t.Fatal("limited without limits")
-		}
-	}
-}
-
-// However many askers there are, a bounded number is told apart, and who does nothing makes room.
-func TestLimiterIsBounded(t *testing.T) {
-	t.Parallel()
-	now := time.Unix(1_800_000_000, 0)
-	l := &limiter{limits: Limits{Concurrent: 1, PerSecond: 1, Burst: 1}, loads: map[Asking]*load{}}
-	who := func(i int) Asking { return Named(tenancy.KeyOfSocket(fmt.Sprintf("/%d", i))) }
-	for i := range maxLoads {
-		if _, ok := l.begin(who(i), now); !ok {
-			t.Fatalf("asker %d is refused", i)
-		}
-	}
-	if _, ok := l.begin(who(maxLoads), now); ok {
-		t.Error("one more than can be told apart")
-	}
-	l.loads[who(7)].running = 0
-	now = now.Add(time.Minute)
-	if _, ok := l.begin(who(maxLoads), now); !ok || len(l.loads) != maxLoads {
-		t.Errorf("nobody made room: %d", len(l.loads))
-	}
-}
 
 // One identity holds a bounded number of connections, and another one's are its own.
 func TestLimitConnections(t *testing.T) {

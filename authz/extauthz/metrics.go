@@ -53,7 +53,7 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 }
 
 // count holds the counters of a destination, because looking one up costs more than a decision.
-func (m *Metrics) count(v verdict, d time.Duration) {
+func (m *Metrics) count(v *verdict, d time.Duration) {
 	m.duration.Observe(d.Seconds())
 	l := labels{tenant: v.asker.workload.Tenant().Name(), service: v.service.Name()}
 	if v.asker.named() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ import (
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/internal/limit"
 	"github.com/ringfence-mesh/ringfence/internal/testca"
 	"github.com/ringfence-mesh/ringfence/tenancy"
 )
@@ -33,6 +35,7 @@ const (
     - {name: whole, socket: /run/whole.sock, services: [acme/orders, globex/orders, platform/billing]}
     - {name: istio, spiffeIDs: ["` + gateway + `"], identityFrom: principal, services: [acme/orders]}
     - {name: many, socket: /run/many.sock, identityFrom: principal, services: [acme/orders, globex/orders, platform/billing]}
+    - {name: edge, socket: /run/edge.sock, identityFrom: token, services: [acme/orders, globex/orders]}
     - {name: proxy, socket: /run/proxy.sock, identityFrom: xfcc, services: [acme/orders, globex/orders, platform/billing]}
 `
 )
@@ -174,6 +177,65 @@ func TestAskersDecideAlike(t *testing.T) {
 	}
 }
 
+// An ingress asks about calls that nothing but a token names: neither a certificate nor a header counts, and the application
+// is told of the token's tenant and subject, and of no workload.
+func TestIngressDecidesByTokenAlone(t *testing.T) {
+	t.Parallel()
+	m, all := withAskers(t)
+	m.files["tenants/acme/orders.yaml"] += "    - name: clerks-by-the-edge\n      from: {askers: [edge], roles: [clerk]}\n      to: {methods: [GET], paths: [\"/orders/*\"]}\n"
+	all["acme"] = m.whole("acme")
+	p := startNamed(t, m, all, "/run/edge.sock")
+	web, globex := m.acme.SVID(acmeWeb), m.globex.SVID(globexWeb)
+	minute := m.now.Add(time.Minute)
+	clerk, challenge := "Bearer "+m.clerk(), `Bearer realm="ringfence"`
+	for _, tc := range []struct {
+		name          string
+		svid          *testca.SVID
+		principal     string
+		service       string
+		method, path  string
+		authorization []string
+		reason        string
+	}{
+		{"a clerk reads", nil, "", "acme/orders", "GET", "/orders/7", []string{clerk}, "allowed"},
+		{"another tenant's certificate counts for nothing", globex, globexWeb, "acme/orders", "GET", "/orders/7", []string{clerk}, "allowed"},
+		{"a certificate is no token", web, acmeWeb, "acme/orders", "GET", "/orders/7", nil, "token_missing"},
+		{"and gives the rules of its workload to nobody", web, acmeWeb, "acme/orders", "GET", "/orders", []string{clerk}, "no_rule"},
+		{"no token", nil, "", "acme/orders", "GET", "/orders/7", nil, "token_missing"},
+		{"another scheme", nil, "", "acme/orders", "GET", "/orders/7", []string{"Basic YTpi"}, "token_missing"},
+		{"two tokens", nil, "", "acme/orders", "GET", "/orders/7", []string{clerk, clerk}, "token_invalid"},
+		{"an expired token", nil, "", "acme/orders", "GET", "/orders/7", []string{"Bearer " + m.token(acmeIDP, "acme", m.now.Add(-time.Hour), "clerk")}, "token_expired"},
+		{"another role", nil, "", "acme/orders", "GET", "/orders/7", []string{"Bearer " + m.token(acmeIDP, "acme", minute, "cook")}, "no_rule"},
+		{"a token of globex", nil, "", "acme/orders", "GET", "/orders/7", []string{"Bearer " + m.token(globexIDP, "globex", minute, "clerk")}, "issuer_not_allowed"},
+		{"globex asserted by acme", nil, "", "acme/orders", "GET", "/orders/7", []string{"Bearer " + m.token(acmeIDP, "globex", minute, "clerk")}, "issuer_not_allowed"},
+		{"acme's token at globex", nil, "", "globex/orders", "GET", "/orders/7", []string{clerk}, "issuer_not_allowed"},
+		{"globex has no rule for the edge", nil, "", "globex/orders", "GET", "/orders/7", []string{"Bearer " + m.token(globexIDP, "globex", minute)}, "no_rule"},
+		{"without a token, where workloads need none", nil, "", "globex/orders", "GET", "/orders/7", nil, "token_missing"},
+		{"a shared service", nil, "", "platform/billing", "POST", "/invoices", []string{clerk}, "unknown_destination"},
+	} {
+		resp := p.check(t, call(tc.svid, tc.principal, tc.service, tc.method, tc.path, tc.authorization...))
+		if got := reason(resp); got != tc.reason {
+			t.Errorf("%s: %s, want %s", tc.name, got, tc.reason)
+		}
+		e := p.entries.last(t)
+		if tc.reason == "no_rule" && e.Tenant.IsZero() || !e.Caller.IsZero() || e.Named != "edge" && tc.service != "platform/billing" {
+			t.Errorf("%s: recorded as %+v", tc.name, e)
+		}
+		set := map[string]string{}
+		for _, h := range append(resp.GetOkResponse().GetHeaders(), resp.GetDeniedResponse().GetHeaders()...) {
+			set[h.GetHeader().GetKey()] = h.GetHeader().GetValue()
+		}
+		switch {
+		case tc.reason == "allowed":
+			if set["x-ringfence-tenant"] != "acme" || set["x-ringfence-subject"] == "" || !slices.Contains(resp.GetOkResponse().GetHeadersToRemove(), "x-ringfence-caller") {
+				t.Errorf("%s: the application is told %v", tc.name, resp)
+			}
+		case tc.reason == "token_missing" && set["www-authenticate"] != challenge:
+			t.Errorf("%s: %v", tc.name, resp)
+		}
+	}
+}
+
 // What an asker may not ask about, or may not say, is refused; all refusals look alike to the caller.
 func TestNamedAskersAreHeldToTheirEntries(t *testing.T) {
 	t.Parallel()
@@ -258,7 +320,9 @@ func TestNamedAskersAreHeldToTheirEntries(t *testing.T) {
 		{"XFCC from a sidecar", sidecar, func(a *authv3.AttributeContext) { xfcc(uri)(a) }, "unknown_caller"},
 		{"principal from an asker by certificate", whole, func(*authv3.AttributeContext) {}, "unknown_caller"},
 		{"principal from a sidecar", sidecar, func(*authv3.AttributeContext) {}, "unknown_caller"},
-		{"no attributes", istio, func(a *authv3.AttributeContext) { a.Source, a.Request = nil, nil }, "unknown_caller"},
+		{"no attributes", istio, func(a *authv3.AttributeContext) {
+			a.Source, a.Request.Http = nil, &authv3.AttributeContext_HttpRequest{}
+		}, "unknown_caller"},
 	} {
 		resp := tc.asker.check(t, orders(tc.change))
 		if got := reason(resp); got != tc.reason {
@@ -268,7 +332,7 @@ func TestNamedAskersAreHeldToTheirEntries(t *testing.T) {
 			t.Errorf("%s: %v", tc.name, resp)
 		}
 	}
-	if resp := istio.check(t, &authv3.CheckRequest{}); resp.GetDeniedResponse().GetBody() != forbidden {
+	if resp := istio.check(t, &authv3.CheckRequest{}); resp.GetStatus().GetCode() != int32(codes.PermissionDenied) || resp.GetHttpResponse() != nil {
 		t.Errorf("nothing at all: %v", resp)
 	}
 	for _, by := range []string{"/run/other.sock", "spiffe://cluster.local/ns/istio-system/sa/other", "spiffe://cluster.local/ns/istio-system/sa/gateway2"} {
@@ -368,7 +432,7 @@ func TestLimitsLeaveOthersUnharmed(t *testing.T) {
 	p := &point{tables: &tables{}, entries: &entries{}, registry: prometheus.NewRegistry(), clock: newClock(m.now)}
 	who := &turns{greedy: tenancy.KeyOfSocket("/run/many.sock"), other: tenancy.KeyOfSocket("/run/whole.sock")}
 	p.serve(t, extauthz.New(p.tables, who, p.entries, metrics(t, p.registry), p.clock.Now,
-		extauthz.WithNamed(all), extauthz.WithLimits(extauthz.Limits{Concurrent: 8, PerSecond: 100, Burst: 200})))
+		extauthz.WithNamed(all), extauthz.WithLimits(limit.Limits{Concurrent: 8, PerSecond: 100, Burst: 200})))
 	req := call(m.acme.SVID(acmeWeb), acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.clerk())
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -439,5 +503,50 @@ func TestKeysAreToldApart(t *testing.T) {
 	}
 	if _, err := identity.ParseSPIFFEID(fmt.Sprintf("%s/", gateway)); err == nil {
 		t.Error("a trailing slash is taken")
+	}
+}
+
+// The bytes of a request are used again for the next one: nothing that outlives the check is a view of them.
+func TestNothingKeepsTheRequest(t *testing.T) {
+	t.Parallel()
+	m, all := withAskers(t)
+	web := m.acme.SVID(acmeWeb)
+	good := func() *authv3.CheckRequest {
+		return call(web, acmeWeb, "acme/orders", "GET", "/orders/7", "Bearer "+m.clerk())
+	}
+	own := &tables{current: map[string]*authz.Table{acmeOrders: m.agents(acmeOrders)}}
+	for name, tc := range map[string]struct {
+		asker extauthz.Asker
+		req   *authv3.CheckRequest
+	}{
+		"certificate": {extauthz.Fixed(m.id(acmeOrders)), good()},
+		"principal":   {extauthz.FixedKey(tenancy.KeyOfSocket("/run/many.sock")), asPrincipal(good())},
+		"xfcc":        {extauthz.FixedKey(tenancy.KeyOfSocket("/run/proxy.sock")), asXFCC(good())},
+	} {
+		kept, registry := &entries{}, prometheus.NewRegistry()
+		server := extauthz.New(own, tc.asker, kept, metrics(t, registry), newClock(m.now).Now, extauthz.WithNamed(all))
+		var answers []*authv3.CheckResponse
+		for range 3 {
+			wire := encode(t, tc.req)
+			resp, err := decode(t, server, wire)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answers = append(answers, resp)
+			copy(wire, strings.Repeat("\xaa", len(wire)))
+		}
+		for _, resp := range answers {
+			if h := headers(resp.GetOkResponse().GetHeaders()); h["x-ringfence-caller"] != acmeWeb || h["x-ringfence-tenant"] != "acme" || h["x-ringfence-subject"] != "alice" {
+				t.Errorf("%s: %s, %v", name, reason(resp), h)
+			}
+		}
+		for _, e := range kept.all {
+			if e.Caller.String() != acmeWeb || e.Caller.Tenant().Name() != "acme" || e.Caller.ServiceAccount() != "web" || e.Service != "acme/orders" {
+				t.Errorf("%s: %+v", name, e)
+			}
+		}
+		if n := counter(t, registry, "ringfence_authz_decisions_total", map[string]string{"tenant": "acme", "service": "orders"}); n != 3 {
+			t.Errorf("%s: %v counted", name, n)
+		}
 	}
 }

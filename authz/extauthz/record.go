@@ -27,11 +27,15 @@ type Entry struct {
 	Named   string
 	Service string
 	Allowed bool
-	Reason  authz.Reason
-	Rule    string
+	// Connection says that a TCP connection was decided, no request.
+	Connection bool
+	Reason     authz.Reason
+	Rule       string
 	// Caller is who called, if it is of the asker's own tenant or of one that the service is granted to; of all others the
 	// asker's tenant learns nothing.
 	Caller identity.WorkloadID
+	// Tenant is whose the caller is, to the same limits; also where no workload calls, but whom a token names.
+	Tenant identity.TenantID
 	// Generation is the version of the Table that decided.
 	Generation string
 	// Fault is where the server broke, if it did.
@@ -46,16 +50,20 @@ func (v verdict) visible() identity.WorkloadID {
 	return identity.WorkloadID{}
 }
 
+// tenant is the tenant of the caller, as far as the asker's may know it.
+func (v verdict) tenant() identity.TenantID {
+	if t := v.claims.Tenant(); v.caller.IsZero() && v.service.Knows(t) { // nobody but the token names the caller
+		return t
+	}
+	return v.visible().Tenant()
+}
+
 func (v verdict) entry(now time.Time) Entry {
-	e := Entry{
-		ID: v.id, Time: now, Asker: v.asker.workload, Named: v.name,
+	return Entry{
+		ID: v.id, Time: now, Asker: v.asker.workload, Named: v.name, Service: v.service.String(),
 		Allowed: v.decision.Allowed(), Reason: v.decision.Reason(), Rule: v.decision.Rule(),
-		Caller: v.visible(), Generation: short(v.generation),
+		Caller: v.visible(), Tenant: v.tenant(), Generation: short(v.generation), Connection: v.connection,
 	}
-	if name := v.service.Name(); name != "" {
-		e.Service = v.service.Owner().Name() + "/" + name
-	}
-	return e
 }
 
 // asker is who asked, for people.
@@ -79,8 +87,14 @@ func (r recorder) Record(e Entry) {
 		zap.String("decision", e.ID), zap.Time("time", e.Time), zap.String("asker", e.asker()), zap.String("service", e.Service),
 		zap.Stringer("reason", e.Reason), zap.String("generation", e.Generation),
 	}
+	if !e.Tenant.IsZero() {
+		fields = append(fields, zap.Stringer("tenant", e.Tenant))
+	}
+	if e.Connection {
+		fields = append(fields, zap.Bool("connection", true))
+	}
 	if !e.Caller.IsZero() {
-		fields = append(fields, zap.Stringer("tenant", e.Caller.Tenant()), zap.Stringer("caller", e.Caller))
+		fields = append(fields, zap.Stringer("caller", e.Caller))
 	}
 	if e.Fault != "" {
 		r.log.Error("decision failed", append(fields, zap.String("fault", e.Fault))...)

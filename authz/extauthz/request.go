@@ -2,15 +2,37 @@ package extauthz
 
 import (
 	"encoding/pem"
+	"math"
 	"net/url"
 	"strings"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/tenancy"
 )
+
+// request is all that is read of a CheckRequest; scan makes it, and from here on nobody sees anything else of the request.
+// Its texts are views of bytes that are reused after the check: what is kept is cloned. The zero value is a call of which
+// nothing is known, which is refused.
+type request struct {
+	principal   string // source.principal: who calls, as Envoy read it
+	certificate string // source.certificate: the caller's leaf, as Envoy writes it
+	servedAs    string // destination.principal: under which identity Envoy was called
+	method      string // request.http.method
+	path        string // request.http.path
+	service     string // context_extensions["service"]
+	port        string // context_extensions["port"]
+
+	http     bool    // request.http is there: it is a request; else a TCP connection. Neither is ever taken for the other
+	context  bool    // context_extensions hold anything at all
+	servedAt address // destination.address: where Envoy was called
+
+	authorization header
+	xfcc          header // x-forwarded-client-cert
+}
 
 // The keys of context_extensions, which the filters of the asking Envoy write and no client can.
 const (
@@ -18,52 +40,114 @@ const (
 	contextPort    = "port"
 )
 
+// address is an encoded core.v3.Address, which only the check of a connection needs.
+type address struct {
+	wire  string
+	count int // how often it stands; merging several would be a guess about which one is meant
+}
+
+// tcpPort is the port of an address for TCP.
+func (a address) tcpPort() (uint16, bool) {
+	var m corev3.Address
+	if a.count != 1 || proto.Unmarshal(bytesOf(a.wire), &m) != nil {
+		return 0, false
+	}
+	s := m.GetSocketAddress()
+	port := s.GetPortValue()
+	if s == nil || s.GetProtocol() != corev3.SocketAddress_TCP || port == 0 || port > math.MaxUint16 {
+		return 0, false
+	}
+	return uint16(port), true
+}
+
+// header is what a request says under one name.
+type header struct {
+	value  string
+	count  int    // on how many lines it stands; value means something where that is one
+	merged bool   // Envoy may have joined several lines into one: one without encode_raw_headers does
+	name   string // as it stands there, where merged
+}
+
+// add takes one line of the request.
+func (h *header) add(value string) {
+	h.value = value
+	h.count++
+}
+
+// merge takes an entry of a map of names to values, in which a later entry of a name replaces the one before.
+func (h *header) merge(name, value string) {
+	if !h.merged || h.name != name {
+		h.count++
+	}
+	h.value, h.name, h.merged = value, name, true
+}
+
 // destination is the service that the call is for: one that the asker runs, at its port. Where Envoy says under which
 // identity it was called, that is the asker's.
-func destination(t *authz.Table, asker identity.WorkloadID, attrs *authv3.AttributeContext) authz.ServiceRef {
-	context := attrs.GetContextExtensions()
-	owner, name, _ := strings.Cut(context[contextService], "/")
+func destination(t *authz.Table, asker identity.WorkloadID, req *request) authz.ServiceRef {
+	if !req.http {
+		return connected(t, asker, req)
+	}
+	owner, name, _ := strings.Cut(req.service, "/")
 	service, found := t.Service(owner, name)
-	principal := attrs.GetDestination().GetPrincipal()
-	if !found || !service.RunBy(asker) || service.Port() != context[contextPort] || (principal != "" && principal != asker.String()) {
+	switch {
+	case !found, service.TCP(), !service.RunBy(asker), service.Port() != req.port:
+	case req.servedAs != "" && req.servedAs != asker.String():
+	default:
+		return service
+	}
+	return authz.ServiceRef{}
+}
+
+// connected is the service that a TCP connection is for. The filter that asks cannot write a context, and says where Envoy
+// took the connection and under which identity: the asker's own, and the port of one of its services.
+func connected(t *authz.Table, asker identity.WorkloadID, req *request) authz.ServiceRef {
+	port, ok := req.servedAt.tcpPort()
+	if !ok || req.context || req.servedAs != asker.String() {
+		return authz.ServiceRef{}
+	}
+	service, found := t.TCPService(asker, port)
+	if !found || !service.RunBy(asker) {
 		return authz.ServiceRef{}
 	}
 	return service
 }
 
 // namedDestination is the service that a named asker asks about: one that its entry names, as the context says. An Envoy
-// that cannot write a context (Istio's and Envoy Gateway's filters) may ask about one service only, and that is it.
-func namedDestination(t *authz.Table, asker authz.AskerRef, attrs *authv3.AttributeContext) authz.ServiceRef {
-	context := attrs.GetContextExtensions()
-	text, port := context[contextService], context[contextPort]
-	owner, name, _ := strings.Cut(text, "/")
+// that cannot write a context (Istio's and Envoy Gateway's filters, and every filter of TCP connections) may ask about one
+// service only, and that is it.
+func namedDestination(t *authz.Table, asker authz.AskerRef, req *request) authz.ServiceRef {
+	port := req.port
+	owner, name, _ := strings.Cut(req.service, "/")
 	service, found := t.Service(owner, name)
-	if text == "" && port == "" {
+	if req.service == "" && port == "" {
 		if service, found = asker.Only(); found {
 			port = service.Port()
 		}
 	}
-	if !found || !asker.MayAsk(service) || service.Port() != port || !asker.Agrees(service, attrs.GetDestination().GetPrincipal()) {
-		return authz.ServiceRef{}
+	switch {
+	case !found, service.TCP() == req.http, !asker.MayAsk(service), service.Port() != port:
+	case !asker.Agrees(service, req.servedAs):
+	default:
+		return service
 	}
-	return service
+	return authz.ServiceRef{}
 }
 
 // assertedCaller is whom an asker that is believed says to call.
-func assertedCaller(asker authz.AskerRef, attrs *authv3.AttributeContext) authz.Caller {
+func assertedCaller(asker authz.AskerRef, req *request) authz.Caller {
 	switch asker.IdentityFrom() {
 	case tenancy.FromPrincipal:
-		return asker.Caller(attrs.GetSource().GetPrincipal())
+		return asker.Caller(strings.Clone(req.principal))
 	case tenancy.FromXFCC:
-		header, count, _ := lines(attrs.GetRequest().GetHttp(), "x-forwarded-client-cert")
-		if count == 0 {
+		if req.xfcc.count == 0 {
 			return authz.Caller{}
 		}
-		uri, err := xfccURI(header)
-		if count > 1 || err != nil {
+		uri, err := xfccURI(req.xfcc.value)
+		if req.xfcc.count > 1 || err != nil {
 			return authz.InvalidCaller()
 		}
-		return asker.Caller(uri)
+		return asker.Caller(strings.Clone(uri))
 	default:
 		return authz.InvalidCaller()
 	}
@@ -74,9 +158,6 @@ const maxCertificate = 32 << 10
 
 // leafDER reads the certificate as Envoy writes it: PEM, URL-encoded, exactly one block.
 func leafDER(text string) ([]byte, bool) {
-	if len(text) > maxCertificate {
-		return nil, false
-	}
 	decoded, err := url.PathUnescape(text)
 	if err != nil {
 		return nil, false
@@ -88,17 +169,19 @@ func leafDER(text string) ([]byte, bool) {
 	return block.Bytes, true
 }
 
+// maxBearer is more than any token that is accepted, so that nobody makes us hash a header of a megabyte.
+const maxBearer = 16 << 10
+
 // bearer finds the bearer token of a request. present is false where there is none, also where Authorization holds another
 // scheme; ok is false where the header stands more than once, so that nobody can tell which one the application will read.
-func bearer(h *authv3.AttributeContext_HttpRequest) (token string, present, ok bool) {
-	value, count, merged := lines(h, "authorization")
+func bearer(h header) (token string, present, ok bool) {
 	switch {
-	case count == 0:
+	case h.count == 0:
 		return "", false, true
-	case count > 1, merged && strings.Contains(value, ","):
+	case h.count > 1, h.merged && strings.Contains(h.value, ","):
 		return "", true, false
 	}
-	value = strings.Trim(value, " \t")
+	value := strings.Trim(h.value, " \t")
 	end := strings.IndexFunc(value, func(r rune) bool { return !schemeRune(r) })
 	if end < 0 {
 		end = len(value)
@@ -106,26 +189,8 @@ func bearer(h *authv3.AttributeContext_HttpRequest) (token string, present, ok b
 	if !strings.EqualFold(value[:end], "bearer") {
 		return "", false, true
 	}
-	return strings.TrimLeft(value[end:], " "), true, true
-}
-
-// lines is the value of a header, on how many lines it stands, and whether Envoy may have joined several into one.
-func lines(h *authv3.AttributeContext_HttpRequest, header string) (value string, count int, merged bool) {
-	for _, f := range h.GetHeaderMap().GetHeaders() { // raw headers: one entry for each line of the request
-		if strings.EqualFold(f.GetKey(), header) {
-			count++
-			if value = string(f.GetRawValue()); value == "" {
-				value = f.GetValue()
-			}
-		}
-	}
-	for name, v := range h.GetHeaders() { // an Envoy without encode_raw_headers: lines of one name are joined by commas
-		if strings.EqualFold(name, header) {
-			count++
-			value, merged = v, true
-		}
-	}
-	return value, count, merged
+	token = strings.TrimLeft(value[end:], " ")
+	return token, true, len(token) <= maxBearer
 }
 
 // schemeRune reports whether r may stand in the name of an authentication scheme (RFC 9110, token).

@@ -128,7 +128,6 @@ func TestCheckRefused(t *testing.T) {
 		req    *authv3.CheckRequest
 		reason string
 	}{
-		{"nothing at all", &authv3.CheckRequest{}, "unknown_caller"},
 		{"no certificate", call(nil, acmeWeb, "acme/orders", "GET", "/orders", clerk), "unknown_caller"},
 		{"no certificate, forged XFCC", change(call(nil, "", "acme/orders", "GET", "/orders", clerk), func(a *authv3.AttributeContext) {
 			http(a).HeaderMap.Headers = append(

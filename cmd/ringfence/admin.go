@@ -51,25 +51,37 @@ func askAdmin(ctx context.Context, socket, what string, ask func(context.Context
 	if err != nil {
 		return unreachable(socket, err)
 	}
-	defer func() { _ = conn.Close() }() // the answer is here
-	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
-	defer cancel()
-	err = ask(ctx, conn)
-	switch code := status.Code(err); code {
-	case codes.OK:
-		return nil
-	case codes.Unavailable, codes.DeadlineExceeded:
+	return asked(ctx, conn, what, ask, func(err error) error {
 		if strings.Contains(err.Error(), "permission denied") {
 			return notPermitted(socket)
 		}
 		return unreachable(socket, err)
+	})
+}
+
+// asked asks, closes the connection, and gives the answer's error its exit code; away is the error of who did not answer.
+func asked(
+	ctx context.Context, conn *grpc.ClientConn, what string, ask func(context.Context, *grpc.ClientConn) error, away func(error) error,
+) error {
+	defer func() { _ = conn.Close() }() // the answer is here
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	err := ask(ctx, conn)
+	said := status.Convert(err).Message()
+	switch status.Code(err) {
+	case codes.OK:
+		return nil
+	case codes.Unavailable, codes.DeadlineExceeded:
+		return away(err)
 	case codes.InvalidArgument:
-		return usage("%s", status.Convert(err).Message())
+		return usage("%s", said)
+	case codes.Unauthenticated, codes.PermissionDenied:
+		return &exitError{code: exitNotPermitted, err: errors.New(said)}
 	default:
 		if what != "" {
 			what += ": "
 		}
-		return &exitError{code: exitFindings, err: fmt.Errorf("%s%s", what, status.Convert(err).Message())}
+		return &exitError{code: exitFindings, err: fmt.Errorf("%s%s", what, said)}
 	}
 }
 

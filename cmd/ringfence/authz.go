@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/identity/jwks"
 	"github.com/ringfence-mesh/ringfence/internal/controlplane"
 	"github.com/ringfence-mesh/ringfence/pipeline"
 	"github.com/ringfence-mesh/ringfence/source"
@@ -27,6 +29,8 @@ import (
 type authzFlags struct {
 	config, trust, asker, svid, key, http string
 	listen                                []string
+	allow                                 []netip.Prefix
+	jwksState                             string
 }
 
 func newAuthz(p process) *cobra.Command {
@@ -56,9 +60,15 @@ Mesh says.`,
 	f.StringVar(&o.svid, "svid", "", "certificate that TCP listeners show, PEM")
 	f.StringVar(&o.key, "key", "", "its key, PEM")
 	f.StringVar(&o.http, "http-listen", "127.0.0.1:7482", "address of /healthz, /readyz and /metrics; empty: none")
+	f.StringVar(&o.jwksState, "jwks-state", "", "file, in a directory that nobody else can write to, that keeps fetched key sets over a restart; empty: none")
+	allow := addJWKSAllow(f)
 	level := addLogLevel(f)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.check(); err != nil {
+			return err
+		}
+		var err error
+		if o.allow, err = parsePrefixes("--jwks-allow", *allow); err != nil {
 			return err
 		}
 		return runAuthz(cmd.Context(), o, newLog(p.err, *level))
@@ -99,14 +109,18 @@ func runAuthz(ctx context.Context, o authzFlags, log *zap.Logger) error {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	trust := trustDir(o.trust)
+	keySets := jwks.New(jwks.Config{Allow: o.allow, State: o.jwksState, Log: sampled(log)})
+	registry.MustRegister(keySets)
 	p := pipeline.New(pipeline.Config{
 		Source:   withTrust{Source: source.NewDirectory(o.config, log), trust: trust},
 		Bundles:  trust.bundles,
+		KeySets:  keySets,
 		Recorder: pipeline.Recorders{pipeline.NewLog(sampled(log)), pipeline.NewMetrics(registry)},
 	})
 	var tasks controlplane.Tasks
 	tasks.Add(func(ctx context.Context) error { p.Run(ctx); return nil })
-	d := decisions{log, metrics}
+	tasks.Add(func(ctx context.Context) error { keySets.Run(ctx); return nil })
+	d := decisions{log, metrics, keySets}
 	tasks.Add(func(ctx context.Context) error { return newAskerSockets(p, d, log).run(ctx) })
 	for _, l := range o.listen {
 		server, listener, err := o.open(ctx, l, p, trust, d)
@@ -161,6 +175,7 @@ func (o authzFlags) open(
 type decisions struct {
 	log     *zap.Logger
 	metrics *extauthz.Metrics
+	keySets *jwks.Fetcher
 }
 
 // server answers who the Asker knows.
@@ -169,6 +184,7 @@ func (d decisions) server(p *pipeline.Pipeline, asker extauthz.Asker, options ..
 	extauthz.Register(server, extauthz.New(
 		tenantTables{p}, asker, extauthz.Log(d.log), d.metrics, time.Now,
 		extauthz.StripToken(), extauthz.WithNamed(namedTables{p}), extauthz.WithLimits(extauthz.DefaultLimits()),
+		extauthz.WithUnknownKeys(d.keySets.UnknownKey),
 	))
 	return server
 }

@@ -37,8 +37,8 @@ Exit code 0: allowed. 1: denied, or the directory has problems. 2: wrong usage.`
 	var call whatif.Call
 	f.StringVar(&call.From, "from", "", "the caller's SPIFFE ID (required)")
 	f.StringVar(&call.To, "to", "", "the destination, TENANT/SERVICE (required)")
-	f.StringVar(&call.Method, "method", "GET", "HTTP method")
-	f.StringVar(&call.Path, "path", "/", "path")
+	f.StringVar(&call.Method, "method", "", "HTTP method (default GET; a TCP connection has none)")
+	f.StringVar(&call.Path, "path", "", "path (default /; a TCP connection has none)")
 	token := f.String("token", "", "claims of the bearer token, a JSON object or a file that holds one (default: no token)")
 	when := f.String("at", "", "the time of the call, RFC 3339 (default: now)")
 	format := addOutput(f)
@@ -165,20 +165,11 @@ func ruleKind(r authz.RuleVerdict) string {
 }
 
 func printExplanation(w io.Writer, e authz.Explanation) {
-	marks := map[authz.Outcome]string{authz.Passed: "✓", authz.Failed: "✗", authz.NotReached: "-"}
 	for _, s := range e.Steps {
-		text := s.Text
-		if s.Outcome == authz.NotReached {
-			text = "not reached"
-		}
-		fmt.Fprintf(w, "%s %-12s %s\n", marks[s.Outcome], s.Name, text)
+		printStep(w, s)
 	}
 	for _, r := range e.Rules {
-		mark, text := "✓", "covers the call"
-		if r.Fails != "" {
-			mark, text = "✗", r.Fails+": "+r.Text
-		}
-		fmt.Fprintf(w, "    %s %s %s  %s\n        %s\n", mark, ruleKind(r), r.Name, r.Position, text)
+		printVerdict(w, r)
 	}
 	d := e.Decision
 	if d.Allowed() {
@@ -187,4 +178,21 @@ func printExplanation(w io.Writer, e authz.Explanation) {
 	}
 	fmt.Fprintf(w, "denied: %s\n", d.Reason())
 	fmt.Fprintf(w, "  what to do: %s\n", d.Reason().Advice())
+}
+
+func printStep(w io.Writer, s authz.Step) {
+	marks := map[authz.Outcome]string{authz.Passed: "✓", authz.Failed: "✗", authz.NotReached: "-"}
+	text := s.Text
+	if s.Outcome == authz.NotReached {
+		text = "not reached"
+	}
+	fmt.Fprintf(w, "%s %-12s %s\n", marks[s.Outcome], s.Name, text)
+}
+
+func printVerdict(w io.Writer, r authz.RuleVerdict) {
+	mark, text := "✓", "covers the call"
+	if r.Fails != "" {
+		mark, text = "✗", r.Fails+": "+r.Text
+	}
+	fmt.Fprintf(w, "    %s %s %s  %s\n        %s\n", mark, ruleKind(r), r.Name, r.Position, text)
 }

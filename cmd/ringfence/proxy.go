@@ -21,7 +21,7 @@ import (
 func newProxy(p process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "proxy",
-		Short: "Sidecars: which are connected, what they have, what they refused",
+		Short: "Say which sidecars are connected, what they have and what they refused",
 		Args:  subcommand,
 		RunE:  help,
 	}
@@ -29,22 +29,32 @@ func newProxy(p process) *cobra.Command {
 	return cmd
 }
 
+// whoSees is what both commands say of what they can see.
+const whoSees = `The control plane of this machine is asked through its admin socket, which sees every tenant. With --control-plane it is
+asked over mutual TLS, as the workload of --svid: that sees its own sidecar, and those of the tenants that the Mesh lets it
+look at (operators). What it may not see looks as if it were not there.`
+
 func newProxyList(p process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Say where the sidecar of every workload stands",
-		Long: `Asks the control plane on this machine, through its admin socket. A sidecar is in sync when its Envoy has acknowledged
-everything that the present generation holds for it. Exit code 1: one is behind, refuses something, or is not connected.`,
+		Long: `A sidecar is in sync when its Envoy has acknowledged everything that the present generation holds for it. Exit code 1: one
+is behind, refuses something, or is not connected.
+
+` + whoSees,
 		Example: `  ringfence proxy list
-  ringfence proxy list --tenant acme -o json`,
+  ringfence proxy list --tenant acme -o json
+  ringfence proxy list --control-plane mesh.example:7443 --platform-root platform.demo.test.pem \
+    --control-plane-id spiffe://platform.demo.test/ns/ringfence-system/sa/control-plane \
+    --svid /var/lib/acme-oncall/svid.pem --key /var/lib/acme-oncall/key.pem`,
 		Args: cobra.NoArgs,
 	}
-	socket := addAdminSocket(cmd, p)
+	plane := addPlane(cmd, p)
 	tenant := cmd.Flags().String("tenant", "", "only the sidecars of this tenant")
 	format := addOutput(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var answer *agentv1alpha1.ListProxiesResponse
-		err := askAdmin(cmd.Context(), socket(), "", func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		err := plane(cmd.Context(), "", func(ctx context.Context, conn *grpc.ClientConn) (err error) {
 			answer, err = agentv1alpha1.NewProxiesClient(conn).List(ctx, &agentv1alpha1.ListProxiesRequest{Tenant: *tenant})
 			return err
 		})
@@ -75,20 +85,23 @@ const (
 
 // proxyList is what `proxy list` prints.
 type proxyList struct {
-	APIVersion string     `json:"apiVersion"`
-	Kind       string     `json:"kind"`
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	// Generation is that of the whole mesh; 0 for who may not see the whole mesh.
 	Generation uint64     `json:"generation"`
 	Proxies    []proxyRow `json:"proxies"`
 }
 
 type proxyRow struct {
-	Workload  string         `json:"workload"`
-	Tenant    string         `json:"tenant"`
-	State     string         `json:"state"`
-	Connected string         `json:"connected,omitempty"`
-	Target    string         `json:"target"`
-	Acked     string         `json:"acknowledged,omitempty"`
-	Refused   []proxyRefusal `json:"refused,omitempty"`
+	Workload  string `json:"workload"`
+	Tenant    string `json:"tenant"`
+	State     string `json:"state"`
+	Connected string `json:"connected,omitempty"`
+	// Generation counts the states of the tenant's configuration since the control plane started.
+	Generation uint64         `json:"generation"`
+	Target     string         `json:"target"`
+	Acked      string         `json:"acknowledged,omitempty"`
+	Refused    []proxyRefusal `json:"refused,omitempty"`
 }
 
 type proxyRefusal struct {
@@ -108,7 +121,7 @@ func newProxyTable(answer *agentv1alpha1.ListProxiesResponse, now time.Time) pro
 func newProxyRow(proxy *agentv1alpha1.Proxy, now time.Time) proxyRow {
 	row := proxyRow{
 		Workload: proxy.GetWorkload(), Tenant: proxy.GetTenant(), Target: proxy.GetTarget(), Acked: proxy.GetAcknowledged(),
-		State: stateOf(proxy),
+		State: stateOf(proxy), Generation: proxy.GetGeneration(),
 	}
 	if since := proxy.GetConnectedUnix(); since > 0 {
 		row.Connected = now.Sub(time.Unix(since, 0)).Round(time.Second).String()
@@ -141,12 +154,13 @@ func (l proxyList) inSync() bool {
 			return false
 		}
 	}
-	return l.Generation > 0
+	return l.Generation > 0 || len(l.Proxies) > 0
 }
 
 func (l proxyList) print(p process) error {
-	if l.Generation == 0 {
-		fmt.Fprintln(p.err, "No generation is published yet: the problems are in the control plane's log.")
+	if l.Generation == 0 && len(l.Proxies) == 0 {
+		fmt.Fprintln(p.err, `There is no sidecar that you may see. With --control-plane a workload sees its own, an operator those of its
+tenants. On the admin socket there is none before the first configuration is published: see the control plane's log.`)
 		return nil
 	}
 	const padding = 2
@@ -170,7 +184,10 @@ func (l proxyList) print(p process) error {
 			fmt.Fprintf(p.out, "\n%s refused %s %s:\n  %s\n", row.Workload, r.Type, r.Name, r.Text)
 		}
 	}
-	fmt.Fprintf(p.err, "generation %d, %d sidecars\n", l.Generation, len(l.Proxies))
+	if l.Generation > 0 {
+		fmt.Fprintf(p.err, "generation %d, ", l.Generation)
+	}
+	fmt.Fprintf(p.err, "%d sidecars\n", len(l.Proxies))
 	return nil
 }
 
@@ -178,15 +195,17 @@ func newProxyConfig(p process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config SPIFFE-ID",
 		Short: "Print what the present generation holds for one workload's sidecar",
-		Long: `Asks the control plane on this machine, through its admin socket, for the Envoy resources and the decision table of one
-workload, and prints them as JSON: exactly what its agent gets. Bundles and key sets in it are public; keys are not there.`,
+		Long: `Prints the Envoy resources and the decision table of one workload as JSON: exactly what its agent gets. Bundles and key
+sets in it are public; private keys are not there.
+
+` + whoSees,
 		Example: `  ringfence proxy config spiffe://acme.demo.test/ns/acme/sa/orders`,
 		Args:    cobra.ExactArgs(1),
 	}
-	socket := addAdminSocket(cmd, p)
+	plane := addPlane(cmd, p)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var answer *agentv1alpha1.ProxyConfigResponse
-		err := askAdmin(cmd.Context(), socket(), args[0], func(ctx context.Context, conn *grpc.ClientConn) (err error) {
+		err := plane(cmd.Context(), args[0], func(ctx context.Context, conn *grpc.ClientConn) (err error) {
 			answer, err = agentv1alpha1.NewProxiesClient(conn).Config(ctx, &agentv1alpha1.ProxyConfigRequest{Workload: args[0]})
 			return err
 		})

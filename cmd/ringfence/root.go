@@ -45,6 +45,10 @@ func newRoot(p process) *cobra.Command {
 		Long: `Ringfence pushes each sidecar only its own tenant's configuration, decides every call from the caller's SPIFFE identity
 and token, and publishes no configuration that it has not proved isolated.
 
+"ringfence demo" shows all of it on this machine; "ringfence serve" and "ringfence agent" run a mesh of your own. It is
+described by YAML documents in a directory, DIR below, which "ringfence validate" checks. A workload is named by its SPIFFE
+ID, such as spiffe://acme.demo.test/ns/acme/sa/web, and proves it by a certificate, its SVID.
+
 Every flag can also be given as an environment variable: --xds-listen is RINGFENCE_XDS_LISTEN. A flag wins over the
 environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot reach, 4 not permitted.`,
 		SilenceErrors: true,
@@ -64,11 +68,14 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 		newReady(p),
 		newToken(p),
 		newProxy(p),
+		newInit(p),
 		newValidate(p),
+		newTest(p),
 		newExplain(p),
 		newWhy(p),
 		newTranslate(p),
 		newSchema(p),
+		newMan(p),
 		newVersion(p),
 	)
 	markUsage(root)
@@ -83,6 +90,8 @@ func subcommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
+	const misspelt = 2
+	cmd.SuggestionsMinimumDistance = misspelt
 	hint := ""
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		hint = fmt.Sprintf(", did you mean %q?", strings.Join(near, `" or "`))
@@ -95,10 +104,17 @@ func markUsage(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{code: exitUsage, err: err} })
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return &exitError{code: exitUsage, err: err}
+			err := check(c, args)
+			switch {
+			case err == nil:
+				return nil
+			case c.HasSubCommands(): // the error is subcommand's
+			case len(args) == 0:
+				err = fmt.Errorf("an argument is missing: write %s", c.UseLine())
+			default:
+				err = fmt.Errorf("wrong arguments %q: write %s", strings.Join(args, " "), c.UseLine())
 			}
-			return nil
+			return &exitError{code: exitUsage, err: err}
 		}
 	}
 	for _, sub := range cmd.Commands() {

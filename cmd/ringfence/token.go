@@ -20,7 +20,7 @@ import (
 func newToken(p process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
-		Short: "Join tokens of workloads",
+		Short: "Make join tokens, by which workloads get their first identity",
 		Args:  subcommand,
 		RunE:  help,
 	}

@@ -11,7 +11,7 @@ import (
 
 func newTranslate(p process) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "translate DIR",
+		Use:   "translate DIR --workload SPIFFE-ID",
 		Short: "Print the exact Envoy configuration that a workload would get, offline",
 		Long: `Compiles and proves a configuration directory as "ringfence serve" does, with roots that are thrown away, and prints as
 JSON what the agent of one workload would get: its Envoy resources, byte for byte but for the roots, and the table that it

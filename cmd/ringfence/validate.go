@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,9 +22,10 @@ func newValidate(p process) *cobra.Command {
 		Use:   "validate DIR",
 		Short: "Say every problem of a configuration directory, with its position and what was probably meant",
 		Long: `Judges a configuration directory as "ringfence serve" does: decodes, builds, compiles and proves it, with roots that are
-thrown away. Exit code 0: serve accepts all of it, perhaps with warnings about what is weaker or emptier than it looks. 1:
-there are problems.`,
-		Args: cobra.ExactArgs(1),
+thrown away. Policy tests are judged too, though serve does not read them and "ringfence test" runs them. Exit code 0: all of
+it is accepted, perhaps with warnings about what is weaker or emptier than it looks. 1: there are problems.`,
+		Example: `  ringfence validate examples/two-tenants`,
+		Args:    cobra.ExactArgs(1),
 	}
 	format := addOutput(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -36,7 +38,7 @@ there are problems.`,
 		} else {
 			printReport(p, report)
 		}
-		if err == nil && !report.Clean() {
+		if err == nil && (!report.Clean() || len(report.TestProblems) > 0) {
 			return found()
 		}
 		return err
@@ -56,7 +58,7 @@ func try(ctx context.Context, dir string) (*pipeline.Generation, pipeline.Report
 	bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) {
 		return roots.Bundles(time.Now(), domains...)
 	}
-	g, report, err := pipeline.Try(ctx, source.NewDirectory(dir, zap.NewNop()), bundles)
+	g, report, err := pipeline.Try(ctx, source.NewDirectory(dir, zap.NewNop()), bundles, nil)
 	if err != nil {
 		return nil, report, fmt.Errorf("cannot judge %s: %w", dir, err)
 	}
@@ -79,7 +81,7 @@ type validation struct {
 
 func newValidation(r pipeline.Report) validation {
 	v := validation{
-		APIVersion: v1alpha1.APIVersion, Kind: "Validation", Valid: r.Clean(), Problems: r.Problems, Warnings: r.Warnings,
+		APIVersion: v1alpha1.APIVersion, Kind: "Validation", Problems: allProblems(r), Warnings: r.Warnings,
 		Files: r.Files, Tenants: r.Tenants, Services: r.Services, Workloads: r.Workloads,
 	}
 	if v.Problems == nil {
@@ -91,11 +93,18 @@ func newValidation(r pipeline.Report) validation {
 	if r.Counterexample != nil {
 		v.Counterexample = r.Counterexample.Error()
 	}
+	v.Valid = r.Clean() && len(v.Problems) == 0
 	return v
 }
 
+// allProblems are those of the policy tests too.
+func allProblems(r pipeline.Report) []v1alpha1.Problem {
+	return v1alpha1.SortProblems(slices.Concat(r.Problems, r.TestProblems))
+}
+
 func printReport(p process, r pipeline.Report) {
-	for _, problem := range r.Problems {
+	problems := allProblems(r)
+	for _, problem := range problems {
 		fmt.Fprintf(p.out, "%s\n\n", problem.Render())
 	}
 	for _, warning := range r.Warnings {
@@ -105,7 +114,7 @@ func printReport(p process, r pipeline.Report) {
 		fmt.Fprintf(p.out, "not isolated: %s\n\n", r.Counterexample)
 	}
 	switch {
-	case r.Clean():
+	case r.Clean() && len(problems) == 0:
 		warnings := ""
 		if n := len(r.Warnings); n > 0 {
 			warnings = ", " + count(n, "warning")
@@ -116,10 +125,10 @@ func printReport(p process, r pipeline.Report) {
 		fmt.Fprintf(p.out, "the configuration is not isolated, and serve would refuse it\n")
 	default:
 		files := map[string]bool{}
-		for _, problem := range r.Problems {
+		for _, problem := range problems {
 			files[problem.File] = true
 		}
-		fmt.Fprintf(p.out, "%s in %s\n", count(len(r.Problems), "problem"), count(len(files), "file"))
+		fmt.Fprintf(p.out, "%s in %s\n", count(len(problems), "problem"), count(len(files), "file"))
 	}
 }
 

@@ -37,16 +37,16 @@ func newSchema(p process) *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of the documents, for editors",
-		Example: `  ringfence schema > ringfence.schema.json
+		Example: `  ringfence schema > .ringfence.schema.json
   # then, as the first line of a document:
-  # yaml-language-server: $schema=ringfence.schema.json`,
+  # yaml-language-server: $schema=.ringfence.schema.json`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			schema, err := v1alpha1.Schema()
 			if err != nil {
 				return fmt.Errorf("schema: %w", err)
 			}
-			fmt.Fprintf(p.out, "%s\n", schema)
+			fmt.Fprintf(p.out, "%s", schema)
 			return nil
 		},
 	}

@@ -81,6 +81,7 @@ type refusal struct {
 	Advice     string `json:"advice"`
 	Generation string `json:"generation"`
 	Fault      string `json:"fault,omitempty"`
+	Connection bool   `json:"connection,omitempty"`
 }
 
 // maxLogLine is far more than a line of ours has, even with the stack of a fault.
@@ -127,7 +128,11 @@ func printRefusal(w io.Writer, r refusal) {
 		line("fault", "the decision point failed on this call; the log line holds the stack, please report it", "")
 	}
 	if r.Service != "" && r.Caller != "" {
-		fmt.Fprintf(w, "every rule: ringfence explain DIR --from %s --to %s --method METHOD --path PATH\n", printable(r.Caller), printable(r.Service))
+		request := " --method METHOD --path PATH"
+		if r.Connection {
+			request = ""
+		}
+		fmt.Fprintf(w, "every rule: ringfence explain DIR --from %s --to %s%s\n", printable(r.Caller), printable(r.Service), request)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // their own package included, there is only the zero value, which denies or holds nothing.
 func sealed() map[string][]string {
 	return map[string][]string{
-		"authz.Caller":        {"AskerRef.Caller", "InvalidCaller", "Table.Caller"},
+		"authz.Caller":        {"AskerRef.Bearer", "AskerRef.Caller", "InvalidCaller", "Table.Caller"},
 		"authz.Decision":      {"allow", "deny"},
 		"authz.Token":         {"InvalidToken", "Table.Token"},
 		"identity.Claims":     {"tokenIssuer.verify"},

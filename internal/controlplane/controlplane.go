@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,9 +19,13 @@ import (
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/identity/issuer"
+	"github.com/ringfence-mesh/ringfence/identity/jwks"
 	"github.com/ringfence-mesh/ringfence/pipeline"
 	"github.com/ringfence-mesh/ringfence/xds/server"
 )
+
+// connectionShare is how many connections of sidecars fit into the life of an SVID, one after the other.
+const connectionShare = 4
 
 // Config is what a ControlPlane is made of.
 type Config struct {
@@ -31,9 +36,11 @@ type Config struct {
 	XDSListen, IssuerListen string
 	// AdminSocket is the path of the operators' Unix socket, HTTPListen the address of health and metrics; empty: none.
 	AdminSocket, HTTPListen string
-	// SVIDTTL is the life of the SVIDs that are issued; zero is issuer.DefaultTTL.
-	SVIDTTL time.Duration
-	Log     *zap.Logger
+	// JWKS says how key sets that token issuers publish are fetched; State, Log and Clock of it are the control plane's own.
+	JWKS jwks.Config
+	// Issuer is what may be chosen of the issuer; its Log is this one.
+	Issuer issuer.Options
+	Log    *zap.Logger
 	// Registry takes the metrics; nil makes a new one.
 	Registry *prometheus.Registry
 	// Clock is time.Now where it is nil.
@@ -45,6 +52,7 @@ type ControlPlane struct {
 	log      *zap.Logger
 	clock    func() time.Time
 	issuer   *issuer.Issuer
+	keySets  *jwks.Fetcher
 	pipeline *pipeline.Pipeline
 	self     *self
 	registry *prometheus.Registry
@@ -68,26 +76,34 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 			err = errors.Join(err, cp.Close())
 		}
 	}()
-	options := issuer.Options{TTL: c.SVIDTTL}
+	c.Issuer.Log = c.Log
 	if c.State == "" {
-		cp.issuer, err = issuer.OpenMemory(options)
+		cp.issuer, err = issuer.OpenMemory(c.Issuer)
 	} else {
-		cp.issuer, err = issuer.Open(c.State, options)
+		cp.issuer, err = issuer.Open(c.State, c.Issuer)
 	}
 	if err != nil {
 		return nil, err
 	}
+	c.JWKS.Log, c.JWKS.Clock = c.Log, c.Clock
+	if c.State != "" {
+		c.JWKS.State = filepath.Join(c.State, "jwks.json")
+	}
+	cp.keySets = jwks.New(c.JWKS)
 	cp.pipeline = pipeline.New(pipeline.Config{
-		Source: c.Source,
-		Memory: memoryIn(c.State),
+		Source:  c.Source,
+		KeySets: cp.keySets,
+		Memory:  memoryIn(c.State),
 		Bundles: func(domains ...identity.TrustDomain) (identity.Bundles, error) {
 			return cp.issuer.Bundles(c.Clock(), domains...)
 		},
 		Recorder: pipeline.Recorders{pipeline.NewLog(c.Log), pipeline.NewMetrics(c.Registry)},
 		Clock:    c.Clock,
+		// A connection that was made just before the SVID is renewed, at half of its life, ends at three quarters of it.
+		ConnectionLife: cp.issuer.TTL() / connectionShare,
 	})
 	cp.self = &self{issuer: cp.issuer, mapping: cp.pipeline.Mapping, clock: c.Clock}
-	c.Registry.MustRegister(cp.self.expiry())
+	c.Registry.MustRegister(cp.self.expiry(), cp.keySets)
 	metrics, err := server.NewMetrics(c.Registry)
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
@@ -96,6 +112,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 		Certificate: cp.self.certificate,
 		Verifier:    func() identity.Verifier { return cp.pipeline.Current().Verifier() },
 		Snapshots:   cp.pipeline,
+		UnknownKey:  cp.unknownKey,
 		Clock:       c.Clock,
 		Log:         c.Log,
 		Metrics:     metrics,
@@ -103,6 +120,8 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	agentv1alpha1.RegisterProxiesServer(cp.ads, cp.remoteProxies())
+	agentv1alpha1.RegisterRenewalServer(cp.ads, issuer.NewRenewals(cp.issuer, cp.pipeline, c.Clock, c.Log))
 	return cp, cp.listen(ctx, c)
 }
 
@@ -154,6 +173,7 @@ func closed(err error) error {
 func (cp *ControlPlane) Run(ctx context.Context) error {
 	var tasks Tasks
 	tasks.Add(func(ctx context.Context) error { cp.pipeline.Run(ctx); return nil })
+	tasks.Add(func(ctx context.Context) error { cp.keySets.Run(ctx); return nil })
 	tasks.Add(func(ctx context.Context) error { return cp.ads.Serve(ctx, cp.xds) })
 	tasks.ServeGRPC(cp.joinServer(), cp.join)
 	if cp.admin != nil {
@@ -163,6 +183,13 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 		tasks.ServeHTTP(HealthServer(cp.ready, cp.registry), cp.http)
 	}
 	return errors.Join(tasks.Run(ctx), cp.Close())
+}
+
+// unknownKey believes a workload's word only of issuers whose tokens it gets.
+func (cp *ControlPlane) unknownKey(w identity.WorkloadID, issuer string) {
+	if cp.pipeline.Current().Table(w.Tenant()).Trusts(issuer) {
+		cp.keySets.UnknownKey(issuer)
+	}
 }
 
 // ready is nil once there is something to serve.
@@ -201,6 +228,6 @@ func (cp *ControlPlane) joinServer() *grpc.Server {
 func (cp *ControlPlane) adminServer() *grpc.Server {
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 10))
 	agentv1alpha1.RegisterAdminServer(s, issuer.NewAdmin(cp.issuer, cp.pipeline, cp.clock, cp.log))
-	agentv1alpha1.RegisterProxiesServer(s, proxies{cp: cp})
+	agentv1alpha1.RegisterProxiesServer(s, cp.localProxies())
 	return s
 }

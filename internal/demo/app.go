@@ -13,13 +13,20 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// App is a sample application behind a sidecar. It answers with what it saw, and counts every request that reached it.
+// App is a sample application behind a sidecar. It answers with what it saw, and counts every request that reached it, or
+// every connection where it speaks TCP.
 type App struct {
 	name   string
+	grpc   *grpc.Server
 	hits   atomic.Int64
 	server *http.Server
+	tcp    *greeter // in place of server
 }
 
 // Seen is an application's answer: who it is and what its sidecar told it of the caller.
@@ -70,14 +77,22 @@ func startApp(ctx context.Context, name string, port uint16) (*App, error) {
 }
 
 func newApp(name string) *App {
-	a := &App{name: name}
-	a.server = &http.Server{Handler: a, ReadHeaderTimeout: 5 * time.Second}
+	a := &App{name: name, grpc: grpc.NewServer()}
+	healthv1.RegisterHealthServer(a.grpc, health.NewServer())
+	a.server = &http.Server{Handler: a, ReadHeaderTimeout: 5 * time.Second, Protocols: &http.Protocols{}}
+	a.server.Protocols.SetHTTP1(true)
+	a.server.Protocols.SetUnencryptedHTTP2(true) // what a sidecar speaks with a service of protocol GRPC
 	return a
 }
 
-// ServeHTTP answers every request; under …/stream it keeps writing a line each 100 ms until the caller goes away.
+// ServeHTTP answers every request; under …/stream it keeps writing a line each 100 ms until the caller goes away. To gRPC
+// it is a server of grpc.health.v1.
 func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.hits.Add(1)
+	if r.ProtoMajor > 1 && r.Header.Get("content-type") == "application/grpc" {
+		a.grpc.ServeHTTP(w, r)
+		return
+	}
 	w.Header().Set("content-type", "application/json")
 	if strings.HasSuffix(r.URL.Path, "/stream") {
 		a.stream(w, r)
@@ -114,7 +129,13 @@ func (a *App) stream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Hits is how many requests have reached the application.
+// Hits is how many requests, or connections over TCP, have reached the application.
 func (a *App) Hits() int64 { return a.hits.Load() }
 
-func (a *App) stop() { _ = a.server.Close() }
+func (a *App) stop() {
+	if a.tcp != nil {
+		a.tcp.close()
+		return
+	}
+	_ = a.server.Close()
+}

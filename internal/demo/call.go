@@ -57,6 +57,9 @@ const (
 
 // Want is the expected outcome. Status 0 is a connection that is refused before HTTP.
 type Want struct {
+	// Refused is met by every layer that refuses, with whatever status; the Reason counts where the layer tells one.
+	Refused bool
+
 	Status int
 	Layer  Layer
 	Reason string
@@ -78,6 +81,9 @@ type Result struct {
 
 // As reports whether the result is the expected one.
 func (r Result) As(w Want) bool {
+	if w.Refused {
+		return r.Layer != LayerNone && r.Status < http.StatusInternalServerError && (r.Reason == "" || r.Reason == w.Reason)
+	}
 	return r.Status == w.Status && r.Layer == w.Layer && r.Reason == w.Reason
 }
 
@@ -200,18 +206,31 @@ func (m *Caller) client(c Call) (*http.Client, string, error) {
 	transport := &http.Transport{
 		ForceAttemptHTTP2: true,
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := m.dial(ctx, c.From, "tcp", address)
-			if err != nil {
-				return nil, err
-			}
-			secure := tls.Client(conn, config)
-			if err := secure.HandshakeContext(ctx); err != nil {
-				return nil, errors.Join(err, conn.Close())
-			}
-			return secure, nil
+			return m.dialTLS(ctx, c.From, address, config)
 		},
 	}
 	return &http.Client{Transport: transport, CheckRedirect: noRedirect}, "https://" + address, nil
+}
+
+// Connect opens TLS in the way that the call's Raw says, and hands over the connection.
+func (m *Caller) Connect(ctx context.Context, c Call) (net.Conn, error) {
+	address, config, err := m.rawTLS(c)
+	if err != nil {
+		return nil, err
+	}
+	return m.dialTLS(ctx, c.From, address, config)
+}
+
+func (m *Caller) dialTLS(ctx context.Context, from, address string, config *tls.Config) (net.Conn, error) {
+	conn, err := m.dial(ctx, from, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return secure, nil
 }
 
 // rawTLS is where an attacker dials, and what it says in the handshake.

@@ -70,6 +70,35 @@ func (m *Caller) Outbound(name string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port), nil
 }
 
+// OutboundTCP is where the sidecar of "tenant/service" takes the application's own connections to a TCP service, which is
+// named as the document names it.
+func (m *Caller) OutboundTCP(name, destination string) (netip.AddrPort, error) {
+	s, _, err := m.service(name)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	to, shared := strings.CutPrefix(destination, identity.PlatformName+"/")
+	for _, o := range s.OutboundTCP() {
+		if o.Service == to && o.Shared == shared {
+			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), o.Port), nil
+		}
+	}
+	return netip.AddrPort{}, fmt.Errorf("%s has no port for %s", name, destination)
+}
+
+// Backend is where the application of "tenant/service" listens.
+func (m *Caller) Backend(name string) (netip.AddrPort, error) {
+	s, _, err := m.service(name)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	port, ok := s.Port()
+	if !ok {
+		return netip.AddrPort{}, fmt.Errorf("nobody calls %s", name)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port.AppPort), nil
+}
+
 // Inbound is where the sidecar of "tenant/service" takes calls of others.
 func (m *Caller) Inbound(name string) (netip.AddrPort, error) {
 	s, _, err := m.service(name)

@@ -46,9 +46,13 @@ type Token struct {
 	Issuer string
 	// Tenant is what the token claims; empty: the issuer's own.
 	Tenant string
-	Roles  []string
+	// Audience is whom the token is for; empty: the audience that the issuer's document names.
+	Audience string
+	Roles    []string
 	// Age is how long ago it was issued; it lives for five minutes.
 	Age time.Duration
+	// Claims are further ones, such as acr, amr and auth_time.
+	Claims map[string]any
 }
 
 const tokenLife = 5 * time.Minute
@@ -77,6 +81,10 @@ func (p *idp) sign(t Token, now time.Time) (string, error) {
 	if tenant == "" {
 		tenant = t.Issuer
 	}
+	audience := t.Audience
+	if audience == "" {
+		audience = p.audience
+	}
 	id := make([]byte, 8)
 	if _, err := rand.Read(id); err != nil {
 		return "", err
@@ -88,11 +96,15 @@ func (p *idp) sign(t Token, now time.Time) (string, error) {
 		Roles  []string `json:"roles,omitempty"`
 	}{
 		Claims: jwt.Claims{
-			Issuer: p.issuer, Subject: "user@" + tenant, Audience: jwt.Audience{p.audience}, ID: hex.EncodeToString(id),
+			Issuer: p.issuer, Subject: "user@" + tenant, Audience: jwt.Audience{audience}, ID: hex.EncodeToString(id),
 			IssuedAt: jwt.NewNumericDate(issued), Expiry: jwt.NewNumericDate(issued.Add(tokenLife)),
 		},
 		Tenant: tenant,
 		Roles:  t.Roles,
 	}
-	return jwt.Signed(p.signer).Claims(claims).Serialize()
+	further := t.Claims
+	if further == nil {
+		further = map[string]any{}
+	}
+	return jwt.Signed(p.signer).Claims(claims).Claims(further).Serialize()
 }

@@ -9,10 +9,12 @@ var (
 	expired = Token{Issuer: "acme", Roles: []string{"clerk"}, Age: 2 * tokenLife}
 )
 
+func allowed() Want { return Want{Status: http.StatusOK, Layer: LayerNone} }
+
 // Matrix is the tour of examples/two-tenants: what each tenant may do, and every way across that is closed.
 func Matrix() []Call {
 	const get, post = http.MethodGet, http.MethodPost
-	ok := Want{Status: http.StatusOK, Layer: LayerNone}
+	ok := allowed()
 	authz := func(status int, reason string) Want { return Want{Status: status, Layer: LayerAuthz, Reason: reason} }
 	source := Want{Status: http.StatusForbidden, Layer: LayerSource}
 	handshake := Want{Layer: LayerTLS}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
+	"github.com/ringfence-mesh/ringfence/identity/issuer"
 	"github.com/ringfence-mesh/ringfence/internal/controlplane"
 	"github.com/ringfence-mesh/ringfence/source"
 	"github.com/ringfence-mesh/ringfence/tenancy"
@@ -29,9 +31,13 @@ type Config struct {
 	State string
 	// Envoy is the path of the binary.
 	Envoy string
+	// Issuer is what may be chosen of the issuer.
+	Issuer issuer.Options
 	// KeepPorts uses the ports that the documents name where they are free; otherwise every port is any free one.
 	KeepPorts bool
-	Log       *zap.Logger
+	// Foreign are the services, "tenant/service", whose applications somebody else runs.
+	Foreign []string
+	Log     *zap.Logger
 }
 
 // Mesh is a running mesh. Close ends it and everything it started.
@@ -73,7 +79,7 @@ func (m *Mesh) start(ctx context.Context) error {
 		return err
 	}
 	m.plane, err = controlplane.New(ctx, controlplane.Config{
-		Source: m.source, State: m.PlaneDir(), XDSListen: "127.0.0.1:0", IssuerListen: "127.0.0.1:0",
+		Source: m.source, State: m.PlaneDir(), XDSListen: "127.0.0.1:0", IssuerListen: "127.0.0.1:0", Issuer: m.config.Issuer,
 		Log: m.config.Log.Named("control-plane"),
 	})
 	if err != nil {
@@ -193,7 +199,17 @@ func (m *Mesh) startApp(ctx context.Context, s tenancy.Service) error {
 		return nil
 	}
 	name := s.Owner().Name() + "/" + s.Name()
-	app, err := startApp(ctx, name, port.AppPort)
+	if slices.Contains(m.config.Foreign, name) {
+		return nil
+	}
+	start := startApp
+	if port.Protocol == tenancy.TCP {
+		start = startGreeter
+		if !port.ServerFirst {
+			start = startEcho
+		}
+	}
+	app, err := start(ctx, name, port.AppPort)
 	if err != nil {
 		return err
 	}

@@ -87,6 +87,9 @@ func portsOf(docs []v1alpha1.Document) []v1alpha1.Int {
 		}
 		if s.Spec.Outbound != nil {
 			ports = append(ports, s.Spec.Outbound.Port)
+			for _, o := range s.Spec.Outbound.TCP {
+				ports = append(ports, o.Port)
+			}
 		}
 	}
 	return slices.DeleteFunc(ports, func(i v1alpha1.Int) bool { return !i.IsSet() })

@@ -54,7 +54,7 @@ func (m *Caller) RunMatrix(ctx context.Context, calls []Call, w io.Writer) ([]Ro
 
 // String is the outcome in a few words: the status, its reason, and the layer that refused.
 func (w Want) String() string {
-	if w.Layer == LayerNone {
+	if w.Layer == LayerNone || w.Refused {
 		return w.outcome()
 	}
 	return w.outcome() + " by " + string(w.Layer)
@@ -62,6 +62,8 @@ func (w Want) String() string {
 
 func (w Want) outcome() string {
 	switch {
+	case w.Refused:
+		return "refused " + w.Reason
 	case w.Status == 0:
 		return "no connection"
 	case w.Reason != "":

@@ -21,7 +21,7 @@ type Tour struct {
 // Run brings the mesh up, sends the matrix and, unless Check is set, stays up until ctx ends. It is false where a call did
 // not end as expected.
 func (t Tour) Run(ctx context.Context) (bool, error) {
-	t.say("Ringfence demo: two tenants and a shared service, each workload behind an Envoy of its own")
+	t.say("Ringfence demo: a mesh on this machine, each workload behind an Envoy of its own")
 	t.say("  config  %s", t.Dir)
 	t.say("  state   %s  (keys, caches, sockets, log)", t.State)
 	t.say("  envoy   %s", t.Envoy)
@@ -34,7 +34,11 @@ func (t Tour) Run(ctx context.Context) (bool, error) {
 	defer m.Close()
 	t.say("ready in %.1f s: %d sidecars have acknowledged their configuration", time.Since(start).Seconds(), len(m.sidecars))
 	t.say("")
-	rows, err := m.RunMatrix(ctx, Matrix(), t.Out)
+	calls, left, err := m.calls(ctx)
+	if err != nil {
+		return false, err
+	}
+	rows, err := m.RunMatrix(ctx, calls, t.Out)
 	if err != nil {
 		return false, err
 	}
@@ -45,15 +49,21 @@ func (t Tour) Run(ctx context.Context) (bool, error) {
 		}
 	}
 	t.say("")
-	if wrong > 0 {
+	switch {
+	case wrong > 0:
 		t.say("%d of %d calls did NOT end as expected.", wrong, len(rows))
-	} else {
+	case len(rows) == 0:
+		t.say("nothing was called: what is called are the policy tests, in tests/")
+	default:
 		t.say("all %d calls ended as expected.", len(rows))
 	}
-	if t.Check {
-		return wrong == 0, nil
+	if left > 0 {
+		t.say("cases of the policy tests that cannot be sent as calls: %d; `ringfence test %s` runs them.", left, t.Dir)
 	}
-	if err := t.stay(ctx, m); err != nil {
+	if t.Check {
+		return wrong == 0 && len(rows) > 0, nil
+	}
+	if err := t.stay(ctx, m, rows); err != nil {
 		return false, err
 	}
 	return wrong == 0, nil
@@ -64,12 +74,17 @@ func (t Tour) say(format string, args ...any) {
 }
 
 // stay keeps the tokens of the suggestions fresh and tells what becomes of changed documents.
-func (t Tour) stay(ctx context.Context, m *Mesh) error {
-	files, err := m.writeTokens()
-	if err != nil {
-		return err
-	}
-	if err := t.suggest(m, files); err != nil {
+func (t Tour) stay(ctx context.Context, m *Mesh, rows []Row) error {
+	example := m.hasMatrix()
+	if example {
+		files, err := m.writeTokens()
+		if err != nil {
+			return err
+		}
+		if err := t.suggest(m, files); err != nil {
+			return err
+		}
+	} else if err := t.suggestAnother(m, rows); err != nil {
 		return err
 	}
 	refresh := time.NewTicker(tokenLife / 3)
@@ -86,6 +101,9 @@ func (t Tour) stay(ctx context.Context, m *Mesh) error {
 		case <-m.Broken():
 			return m.Cause()
 		case <-refresh.C:
+			if !example {
+				continue
+			}
 			if _, err := m.writeTokens(); err != nil {
 				return err
 			}
@@ -168,8 +186,32 @@ func (t Tour) suggest(m *Mesh, f tokenFiles) error {
 	t.say("    curl -s -x http://%s http://billing/invoices/12", acme)
 	t.say("    curl -s -x http://%s http://billing/invoices/12", globex)
 	t.say("Change a rule or a Grant in %s and ask again: it holds for the next call.", t.Dir)
+	t.sayEnd()
+	return nil
+}
+
+// suggestAnother shows how calls of another mesh than the example's are sent by hand.
+func (t Tour) suggestAnother(m *Mesh, rows []Row) error {
+	const several = 4
+	t.say("")
+	t.say("Try next, in another terminal:")
+	for _, r := range rows[:min(len(rows), several)] {
+		if !r.Call.Token.IsZero() {
+			continue
+		}
+		proxy, err := m.Outbound(r.Call.From)
+		if err != nil {
+			return err
+		}
+		t.say("    curl -s -x http://%s -X %s http://%s%s", proxy, r.Call.Method, r.Call.To, r.Call.Path)
+	}
+	t.say("Change a document in %s and ask again: it holds for the next call.", t.Dir)
+	t.sayEnd()
+	return nil
+}
+
+func (t Tour) sayEnd() {
 	t.say("Why was a call refused? ringfence why X-RINGFENCE-DECISION --log %s", filepath.Join(t.State, "log"))
 	t.say("")
 	t.say("Ctrl-C ends it.")
-	return nil
 }

@@ -1,6 +1,7 @@
 package whatif
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -27,7 +28,8 @@ import (
 // Call is one question.
 type Call struct {
 	// From is the caller's SPIFFE ID, To the destination as TENANT/SERVICE.
-	From, To     string
+	From, To string
+	// Method and Path are the request's; GET and / where they are empty, and none of a TCP connection.
 	Method, Path string
 	// Token holds the claims of the bearer token; nil: there is none. Of aud, iat and exp what is absent is filled in, so
 	// that the token holds.
@@ -41,25 +43,31 @@ type World struct {
 	roots     *issuer.Issuer
 	signer    jose.Signer
 	audiences map[string]string // by iss
+	rules     []Rule
+	svids     map[string]string // audiences of JWT-SVIDs by tenant
 	grants    map[string]string // file:line:col by name
 	chains    map[identity.WorkloadID][][]byte
 }
 
 // Open builds what a source holds, as of a time. The World is nil where the Report is not clean.
 func Open(ctx context.Context, s pipeline.Source, at time.Time) (*World, pipeline.Report, error) {
-	w := &World{at: at, audiences: map[string]string{}, grants: map[string]string{}, chains: map[identity.WorkloadID][][]byte{}}
+	w := &World{
+		at: at, audiences: map[string]string{}, svids: map[string]string{}, grants: map[string]string{},
+		chains: map[identity.WorkloadID][][]byte{},
+	}
 	var err error
-	if w.roots, err = issuer.OpenMemory(issuer.Options{}); err != nil {
+	if w.roots, err = issuer.OpenMemory(issuer.Options{Unlimited: true}); err != nil {
 		return nil, pipeline.Report{}, fmt.Errorf("throw-away roots: %w", err)
 	}
 	over := &overlay{Source: s, world: w}
-	if w.signer, over.jwks, err = newSigner(); err != nil {
+	if over.keys, err = newThrowAway(); err != nil {
 		return nil, pipeline.Report{}, fmt.Errorf("throw-away key: %w", err)
 	}
+	w.signer = over.keys.signer
 	bundles := func(domains ...identity.TrustDomain) (identity.Bundles, error) {
-		return w.roots.Bundles(at, domains...)
+		return w.roots.Bundles(at.Add(-issueAhead), domains...)
 	}
-	mesh, report, err := pipeline.Try(ctx, over, bundles)
+	mesh, report, err := pipeline.Try(ctx, over, bundles, over)
 	if err != nil || mesh == nil {
 		return nil, report, err
 	}
@@ -67,31 +75,51 @@ func Open(ctx context.Context, s pipeline.Source, at time.Time) (*World, pipelin
 	return w, report, nil
 }
 
-func newSigner() (jose.Signer, []byte, error) {
+// throwAway is a key that signs what is asked about, and the key sets by which that verifies.
+type throwAway struct {
+	signer      jose.Signer
+	users, svid []byte // for documents' files, by the format of the tokens
+	published   identity.KeySet
+}
+
+func newThrowAway() (k throwAway, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, err
+		return throwAway{}, err
 	}
 	const kid = "what-if"
-	jwks, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
-		{Key: key.Public(), KeyID: kid, Algorithm: string(jose.ES256), Use: "sig"},
-	}})
-	if err != nil {
-		return nil, nil, err
+	set := func(uses ...string) (jwks []byte) {
+		var keys []jose.JSONWebKey
+		for _, use := range uses {
+			keys = append(keys, jose.JSONWebKey{Key: key.Public(), KeyID: kid, Algorithm: string(jose.ES256), Use: use})
+		}
+		text, failed := json.Marshal(jose.JSONWebKeySet{Keys: keys})
+		err = errors.Join(err, failed)
+		return text
 	}
-	signer, err := jose.NewSigner(
+	k.users, k.svid = set("sig"), set("jwt-svid")
+	both := set("sig", "jwt-svid")
+	if err != nil {
+		return throwAway{}, err
+	}
+	if k.published, err = identity.ParseKeySet(both); err != nil {
+		return throwAway{}, err
+	}
+	k.signer, err = jose.NewSigner(
 		jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: kid}},
 		(&jose.SignerOptions{}).WithType("JWT"),
 	)
-	return signer, jwks, err
+	return k, err
 }
 
 // overlay is the source with the throw-away key in place of every token issuer's.
 type overlay struct {
 	pipeline.Source
 	world *World
-	jwks  []byte
+	keys  throwAway
 }
+
+var _ pipeline.KeySets = (*overlay)(nil)
 
 // Load implements pipeline.Source.
 func (o *overlay) Load(ctx context.Context) ([]v1alpha1.File, []v1alpha1.Problem, string, error) {
@@ -99,7 +127,7 @@ func (o *overlay) Load(ctx context.Context) ([]v1alpha1.File, []v1alpha1.Problem
 	if err != nil {
 		return nil, nil, "", err
 	}
-	keySets := map[string]bool{}
+	keySets := map[string][]byte{}
 	for _, f := range files {
 		if path.Ext(f.Path) == ".json" {
 			continue
@@ -108,21 +136,51 @@ func (o *overlay) Load(ctx context.Context) ([]v1alpha1.File, []v1alpha1.Problem
 		for _, d := range docs {
 			switch d := d.(type) {
 			case *v1alpha1.TokenIssuer:
-				keySets[path.Join(path.Dir(d.Pos.File()), d.Spec.JWKS.File.Value)] = true
-				if len(d.Spec.Audiences) > 0 {
-					o.world.audiences[d.Spec.Issuer.Value] = d.Spec.Audiences[0].Value
+				file := path.Join(path.Dir(d.Pos.File()), d.Spec.JWKS.File.Value)
+				if keySets[file] = o.keys.users; d.Spec.Format.Value == v1alpha1.FormatSVID {
+					keySets[file] = o.keys.svid
 				}
+				o.world.audience(d)
 			case *v1alpha1.Grant:
 				o.world.grants[d.Name().Value] = d.Pos.String()
+				o.world.rules = append(o.world.rules, Rule{Owner: d.Owner(), Name: d.Name().Value, Grant: true, Position: d.Pos.String()})
+			case *v1alpha1.AccessPolicy:
+				for _, r := range d.Spec.Rules {
+					name := d.Name().Value + "/" + r.Name.Value
+					o.world.rules = append(o.world.rules, Rule{Owner: d.Owner(), Name: name, Position: r.Pos.String()})
+				}
 			}
 		}
 	}
 	for i, f := range files {
-		if keySets[f.Path] {
-			files[i].Data = o.jwks
+		if set, ok := keySets[f.Path]; ok {
+			files[i].Data = set
 		}
 	}
 	return files, problems, revision, nil
+}
+
+// Follow implements pipeline.KeySets.
+func (o *overlay) Follow(map[string]string) {}
+
+// KeySet implements pipeline.KeySets.
+func (o *overlay) KeySet(string) (identity.KeySet, bool) { return o.keys.published, true }
+
+// Changed implements pipeline.KeySets.
+func (o *overlay) Changed() <-chan struct{} { return nil }
+
+// audience notes what a token of the issuer is for where it does not say it.
+func (w *World) audience(d *v1alpha1.TokenIssuer) {
+	if len(d.Spec.Audiences) == 0 {
+		return
+	}
+	if d.Spec.Format.Value != v1alpha1.FormatSVID {
+		w.audiences[d.Spec.Issuer.Value] = d.Spec.Audiences[0].Value
+		return
+	}
+	for _, t := range d.Spec.Tenants {
+		w.svids[t.Value] = d.Spec.Audiences[0].Value
+	}
 }
 
 // ErrNoTenant says that a question is about a tenant that there is not.
@@ -144,6 +202,9 @@ func (w *World) Explain(c Call) (authz.Explanation, error) {
 	}
 	in := authz.Input{Method: c.Method, Path: c.Path, Now: w.at}
 	in.Service, _ = table.Service(owner, name)
+	if !in.Service.TCP() {
+		in.Method, in.Path = cmp.Or(c.Method, "GET"), cmp.Or(c.Path, "/")
+	}
 	if in.Caller, err = w.caller(table, c.From); err != nil {
 		return authz.Explanation{}, err
 	}
@@ -174,7 +235,7 @@ func (w *World) caller(table *authz.Table, uri string) (authz.Caller, error) {
 	}
 	chain, made := w.chains[id]
 	if !made {
-		if chain, err = w.issue(id); err != nil {
+		if chain, err = w.issue(id, w.at.Add(-issueAhead+time.Duration(len(w.chains))*issuePace)); err != nil {
 			return authz.Caller{}, fmt.Errorf("%s: %w", id, err)
 		}
 		w.chains[id] = chain
@@ -182,8 +243,15 @@ func (w *World) caller(table *authz.Table, uri string) (authz.Caller, error) {
 	return table.Caller(chain[0], chain[1:], w.at), nil
 }
 
-// issue makes an SVID's chain, leaf first.
-func (w *World) issue(id identity.WorkloadID) ([][]byte, error) {
+// An issuer gives so many SVIDs in a second and no more, and all questions are of one moment. So each caller gets its own
+// a little later than the one before, beginning when the roots are made: so long ago that an SVID outlives it.
+const (
+	issueAhead = issuer.DefaultTTL / 2
+	issuePace  = 10 * time.Millisecond
+)
+
+// issue makes an SVID's chain at a time, leaf first.
+func (w *World) issue(id identity.WorkloadID, at time.Time) ([][]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
@@ -197,14 +265,14 @@ func (w *World) issue(id identity.WorkloadID) ([][]byte, error) {
 		return nil, fmt.Errorf("certificate request: %w", err)
 	}
 	// The root of a trust domain that no document names is made as well: such a caller exists, and is refused.
-	if _, err := w.roots.Bundles(w.at, id.Tenant().TrustDomain()); err != nil {
+	if _, err := w.roots.Bundles(w.at.Add(-issueAhead), id.Tenant().TrustDomain()); err != nil {
 		return nil, fmt.Errorf("throw-away root: %w", err)
 	}
-	token, _, err := w.roots.CreateToken(id, time.Hour, w.at)
+	token, _, err := w.roots.CreateToken(id, time.Hour, at)
 	if err != nil {
 		return nil, err
 	}
-	svid, err := w.roots.Issue(csr, token, func(string) (identity.WorkloadID, bool) { return id, true }, w.at)
+	svid, err := w.roots.Issue(csr, token, func(string) (identity.WorkloadID, bool) { return id, true }, at)
 	if err != nil {
 		return nil, err
 	}
@@ -220,8 +288,11 @@ func (w *World) sign(claims map[string]any) (string, error) {
 		whole["iat"] = int64(exp) - int64(tokenLife/time.Second)
 	}
 	iss, _ := claims["iss"].(string)
+	sub, _ := claims["sub"].(string)
 	if aud, known := w.audiences[iss]; known {
 		whole["aud"] = aud
+	} else if workload, err := w.mesh.Mapping().Parse(sub); err == nil {
+		whole["aud"] = w.svids[workload.Tenant().Name()] // empty, and so invalid, where nobody signs such
 	}
 	maps.Copy(whole, claims)
 	payload, err := json.Marshal(whole)

@@ -76,6 +76,8 @@ func sorted(t *testing.T, f Fixture) {
 		"tenants/acme/web.yaml":       "web",
 		"tenants/globex/orders.yaml":  "globex",
 		"tenants/globex/deep/er.yaml": "deep",
+		"tenants/acme/tests/own.yaml": "own",
+		"tests/orders.yaml":           "test",
 	}
 	for path, data := range want {
 		f.Put(path, data)

@@ -80,6 +80,102 @@ func TwoTenantsFiles(tb testing.TB) map[string]string {
 	return files
 }
 
+// TCPFiles are TwoTenantsFiles with TCP services: each tenant has db, where the client speaks first, and mail, where the
+// server does, both run by one account; acme's reports may connect to its db, orders to its mail; the platform's ledger is
+// granted to acme. The sidecars of reports and of globex/tool lead to whatever they can.
+func TCPFiles(tb testing.TB) map[string]string {
+	tb.Helper()
+	files := TwoTenantsFiles(tb)
+	files["platform/ledger.yaml"] = ledger
+	files["tenants/acme/tcp.yaml"] = acmeTCP
+	files["tenants/globex/tcp.yaml"] = globexTCP
+	return files
+}
+
+const (
+	ledger = `kind: Service
+metadata: {name: ledger}
+spec:
+  namespace: platform
+  serviceAccounts: [ledger]
+  ports: [{name: sql, port: 5432, protocol: TCP, appPort: 20401}]
+  endpoints: [{address: 127.0.0.1, port: 20402}]
+---
+kind: Grant
+metadata: {name: acme-ledger}
+spec: {tenant: acme, service: ledger, notAfter: "2100-01-01T00:00:00Z"}
+`
+	acmeTCP = `kind: Service
+metadata: {name: db}
+spec:
+  namespace: acme
+  serviceAccounts: [db]
+  ports: [{name: sql, port: 5432, protocol: TCP, appPort: 20411}]
+  endpoints: [{address: 127.0.0.1, port: 20412}]
+---
+kind: Service
+metadata: {name: mail}
+spec:
+  namespace: acme
+  serviceAccounts: [db]
+  ports: [{name: smtp, port: 25, protocol: TCP, speaksFirst: server, appPort: 20413}]
+  endpoints: [{address: 127.0.0.1, port: 20414}]
+---
+kind: Service
+metadata: {name: reports}
+spec:
+  namespace: acme
+  serviceAccounts: [reports]
+  outbound:
+    port: 20415
+    tcp:
+      - {port: 20416, service: db}
+      - {port: 20417, service: mail}
+      - {port: 20418, service: platform/ledger}
+---
+kind: AccessPolicy
+metadata: {name: db}
+spec:
+  service: db
+  rules:
+    - {name: reports-connects, from: {services: [reports]}}
+---
+kind: AccessPolicy
+metadata: {name: mail}
+spec:
+  service: mail
+  rules:
+    - {name: orders-connects, from: {services: [orders]}}
+`
+	globexTCP = `kind: Service
+metadata: {name: db}
+spec:
+  namespace: globex
+  serviceAccounts: [db]
+  ports: [{name: sql, port: 5432, protocol: TCP, appPort: 20421}]
+  endpoints: [{address: 127.0.0.1, port: 20422}]
+---
+kind: Service
+metadata: {name: mail}
+spec:
+  namespace: globex
+  serviceAccounts: [db]
+  ports: [{name: smtp, port: 25, protocol: TCP, speaksFirst: server, appPort: 20423}]
+  endpoints: [{address: 127.0.0.1, port: 20424}]
+---
+kind: Service
+metadata: {name: tool}
+spec:
+  namespace: globex
+  serviceAccounts: [tool]
+  outbound: {tcp: [{port: 20426, service: db}, {port: 20428, service: platform/ledger}]}
+---
+kind: AccessPolicy
+metadata: {name: db}
+spec: {service: db, rules: [{name: everybody, from: {}}]}
+`
+)
+
 // TwoTenants is the model of examples/two-tenants.
 func TwoTenants(tb testing.TB) *tenancy.Model {
 	tb.Helper()

@@ -22,7 +22,7 @@ type Snapshots interface {
 	Subscribe() (changed <-chan struct{}, stop func())
 }
 
-// Config is what a Server needs. All fields but Limits are required.
+// Config is what a Server needs. All fields but Limits and UnknownKey are required.
 type Config struct {
 	// Certificate is the control plane's own SVID.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
@@ -32,6 +32,9 @@ type Config struct {
 	Clock     func() time.Time
 	Log       *zap.Logger
 	Metrics   *Metrics
+	// UnknownKey hears that a token named a key which the issuer of that name does not have in the workload's table. It
+	// must not block, and believes nothing of it. Nil: nobody may say so.
+	UnknownKey func(w identity.WorkloadID, issuer string)
 	// Limits are DefaultLimits where they are zero.
 	Limits Limits
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/xds/delta"
 	"github.com/ringfence-mesh/ringfence/xds/sotw"
@@ -45,7 +46,10 @@ type Server struct {
 	since   time.Time     // of the change that not every client has acknowledged yet; zero: none
 }
 
-var _ discovery.AggregatedDiscoveryServiceServer = (*Server)(nil)
+var (
+	_ discovery.AggregatedDiscoveryServiceServer = (*Server)(nil)
+	_ grpc.ServiceRegistrar                      = (*Server)(nil)
+)
 
 // New makes a server.
 func New(c Config) (*Server, error) {
@@ -64,7 +68,16 @@ func New(c Config) (*Server, error) {
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: l.Idle, Time: l.Ping, Timeout: l.PingTimeout}),
 	)
 	discovery.RegisterAggregatedDiscoveryServiceServer(s.grpc, s)
+	if c.UnknownKey != nil {
+		agentv1alpha1.RegisterKeysServer(s.grpc, keys{server: s})
+	}
 	return s, nil
+}
+
+// RegisterService adds a service behind the same mutual TLS, whose methods prove with Caller who calls. It is called before
+// Serve.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.grpc.RegisterService(desc, impl)
 }
 
 // Serve accepts connections until ctx is done, ends every stream, and returns; it closes the listener. It may be called
@@ -129,7 +142,7 @@ func (s *Server) StreamAggregatedResources(stream discovery.AggregatedDiscoveryS
 
 // serve runs one client's stream. The client is proved from its connection before anything is read.
 func (s *Server) serve(ctx context.Context, run func(context.Context, *watch) error) error {
-	p, err := s.caller(ctx)
+	p, err := s.Caller(ctx)
 	if err != nil {
 		s.config.Log.Info("discovery stream refused", zap.Error(err))
 		return status.Error(codes.Unauthenticated, "the client's certificate proves nobody")

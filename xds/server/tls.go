@@ -46,8 +46,9 @@ func (s *Server) prove(chain []*x509.Certificate) (identity.Peer, error) {
 	return p, nil
 }
 
-// caller proves the other end of a stream from its connection, and from nothing that the stream says.
-func (s *Server) caller(ctx context.Context) (identity.Peer, error) {
+// Caller proves the other end of a stream or call from its connection, and from nothing that it says. The proof is made
+// again each time: a connection may outlive the certificate that it was opened with.
+func (s *Server) Caller(ctx context.Context) (identity.Peer, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return identity.Peer{}, errNoCertificate

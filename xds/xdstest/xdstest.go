@@ -14,6 +14,9 @@ import (
 // Files are the documents of the mesh by path; the map is the caller's. Two tenants with services of the same names, two
 // shared services: billing granted to both, ledger (gRPC) to acme. acme has a service of its own called ledger, a gRPC
 // service with two accounts, and one with endpoints at two addresses.
+//
+// Of TCP services acme has db, where the client speaks first and web may connect, and mail, where the server does and
+// nobody may, both run by one account; globex has db; the platform's store is granted to acme.
 func Files() map[string]string { return maps.Clone(files) }
 
 // Model is the mesh.
@@ -63,6 +66,9 @@ const (
 	GlobexOrders = "spiffe://globex.demo.test/ns/globex/sa/orders"
 	Billing      = "spiffe://platform.demo.test/ns/platform/sa/billing"
 	Ledger       = "spiffe://platform.demo.test/ns/platform/sa/ledger"
+	AcmeDB       = "spiffe://acme.demo.test/ns/acme/sa/db"
+	GlobexDB     = "spiffe://globex.demo.test/ns/globex/sa/db"
+	Store        = "spiffe://platform.demo.test/ns/platform/sa/store"
 )
 
 var files = map[string]string{
@@ -73,6 +79,7 @@ metadata: {name: demo}
 spec:
   identities: [{trustDomain: "{tenant}.demo.test", path: "/ns/{namespace}/sa/{serviceAccount}"}]
   platformTrustDomain: platform.demo.test
+  sensitivity: {secret: {token: required, acr: [phr, mfa], amr: [hwk], maxAuthAge: 5m}}
 `,
 	"platform/tenants.yaml": `
 apiVersion: ringfence.dev/v1alpha1
@@ -103,10 +110,20 @@ spec:
   namespace: platform
   serviceAccounts: [ledger]
   token: required
+  sensitivity: secret
   forwardToken: true
   ports: [{name: grpc, port: 9090, protocol: GRPC, appPort: 20285}]
   endpoints: [{address: 127.0.0.1, port: 20085}]
-  outbound: {port: 20185}
+  outbound: {port: 20185, tcp: [{port: 20189, service: store}]}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: store}
+spec:
+  namespace: platform
+  serviceAccounts: [store]
+  ports: [{name: sql, port: 5432, protocol: TCP, appPort: 20288}]
+  endpoints: [{address: 127.0.0.1, port: 20088}]
 `,
 	"platform/grants.yaml": `
 apiVersion: ringfence.dev/v1alpha1
@@ -123,6 +140,11 @@ apiVersion: ringfence.dev/v1alpha1
 kind: Grant
 metadata: {name: acme-ledger}
 spec: {tenant: acme, service: ledger, to: {methods: [POST], paths: ["/**"]}, notAfter: "2036-01-01T00:00:00Z"}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Grant
+metadata: {name: acme-store}
+spec: {tenant: acme, service: store, notAfter: "2036-01-01T00:00:00Z"}
 `,
 	"tenants/acme/services.yaml": `
 apiVersion: ringfence.dev/v1alpha1
@@ -157,6 +179,32 @@ spec:
   serviceAccounts: [batch]
   ports: [{name: http, port: 8080, protocol: HTTP, appPort: 20287}]
   endpoints: [{address: 10.1.0.9, port: 20087}, {address: "2001:db8::9", port: 20087}]
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: db}
+spec:
+  namespace: acme
+  serviceAccounts: [db]
+  ports: [{name: sql, port: 5432, protocol: TCP, appPort: 20391}]
+  endpoints: [{address: 127.0.0.1, port: 20091}]
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: mail}
+spec:
+  namespace: acme
+  serviceAccounts: [db]
+  ports: [{name: smtp, port: 25, protocol: TCP, speaksFirst: server, appPort: 20392}]
+  endpoints: [{address: 127.0.0.1, port: 20092}]
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: tool}
+spec:
+  namespace: acme
+  serviceAccounts: [web]
+  outbound: {tcp: [{port: 20191, service: db}, {port: 20192, service: platform/store}]}
 `,
 	"tenants/acme/policy.yaml": `
 apiVersion: ringfence.dev/v1alpha1
@@ -178,6 +226,11 @@ spec:
     - name: all
       from: {}
       to: {methods: [POST], paths: ["/**"]}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: db}
+spec: {service: db, rules: [{name: web-connects, from: {services: [web]}}]}
 `,
 	"tenants/globex/services.yaml": `
 apiVersion: ringfence.dev/v1alpha1
@@ -193,7 +246,16 @@ spec:
 apiVersion: ringfence.dev/v1alpha1
 kind: Service
 metadata: {name: web}
-spec: {namespace: globex, serviceAccounts: [web], outbound: {port: 20184}}
+spec: {namespace: globex, serviceAccounts: [web], outbound: {port: 20184, tcp: [{port: 20194, service: db}]}}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: db}
+spec:
+  namespace: globex
+  serviceAccounts: [db]
+  ports: [{name: sql, port: 5432, protocol: TCP, appPort: 20393}]
+  endpoints: [{address: 127.0.0.1, port: 20093}]
 ---
 apiVersion: ringfence.dev/v1alpha1
 kind: AccessPolicy

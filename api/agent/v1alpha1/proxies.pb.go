@@ -23,7 +23,7 @@ const (
 
 type ListProxiesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name of a tenant; empty for all.
+	// The name of a tenant; empty for all that the caller may see.
 	Tenant        string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -68,10 +68,10 @@ func (x *ListProxiesRequest) GetTenant() string {
 
 type ListProxiesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The generation that is served; 0 before the first.
+	// The generation of the whole mesh that is served; 0 before the first, and for who may not see the whole mesh.
 	Generation    uint64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
 	PublishedUnix int64  `protobuf:"varint,2,opt,name=published_unix,json=publishedUnix,proto3" json:"published_unix,omitempty"`
-	// One for each workload that a document names, and for each further stream, sorted by workload.
+	// One for each workload that a document names and the caller may see, and for each further stream, sorted by workload.
 	Proxies       []*Proxy `protobuf:"bytes,3,rep,name=proxies,proto3" json:"proxies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -136,9 +136,11 @@ type Proxy struct {
 	// Since when its stream is open; 0 where it has none.
 	ConnectedUnix int64 `protobuf:"varint,3,opt,name=connected_unix,json=connectedUnix,proto3" json:"connected_unix,omitempty"`
 	// Names what it shall have, and what it acknowledged last as a whole; equal when it is in sync.
-	Target        string             `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
-	Acknowledged  string             `protobuf:"bytes,5,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
-	Refused       []*RefusedResource `protobuf:"bytes,6,rep,name=refused,proto3" json:"refused,omitempty"`
+	Target       string             `protobuf:"bytes,4,opt,name=target,proto3" json:"target,omitempty"`
+	Acknowledged string             `protobuf:"bytes,5,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	Refused      []*RefusedResource `protobuf:"bytes,6,rep,name=refused,proto3" json:"refused,omitempty"`
+	// Counts the states that its tenant's configuration has had since the control plane started, from 1.
+	Generation    uint64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +215,13 @@ func (x *Proxy) GetRefused() []*RefusedResource {
 		return x.Refused
 	}
 	return nil
+}
+
+func (x *Proxy) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
 }
 
 type RefusedResource struct {
@@ -470,14 +479,17 @@ const file_api_agent_v1alpha1_proxies_proto_rawDesc = "" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x12%\n" +
 	"\x0epublished_unix\x18\x02 \x01(\x03R\rpublishedUnix\x129\n" +
-	"\aproxies\x18\x03 \x03(\v2\x1f.ringfence.agent.v1alpha1.ProxyR\aproxies\"\xe3\x01\n" +
+	"\aproxies\x18\x03 \x03(\v2\x1f.ringfence.agent.v1alpha1.ProxyR\aproxies\"\x83\x02\n" +
 	"\x05Proxy\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12%\n" +
 	"\x0econnected_unix\x18\x03 \x01(\x03R\rconnectedUnix\x12\x16\n" +
 	"\x06target\x18\x04 \x01(\tR\x06target\x12\"\n" +
 	"\facknowledged\x18\x05 \x01(\tR\facknowledged\x12C\n" +
-	"\arefused\x18\x06 \x03(\v2).ringfence.agent.v1alpha1.RefusedResourceR\arefused\"n\n" +
+	"\arefused\x18\x06 \x03(\v2).ringfence.agent.v1alpha1.RefusedResourceR\arefused\x12\x1e\n" +
+	"\n" +
+	"generation\x18\a \x01(\x04R\n" +
+	"generation\"n\n" +
 	"\x0fRefusedResource\x12\x19\n" +
 	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +

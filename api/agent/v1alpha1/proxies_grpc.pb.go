@@ -27,7 +27,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Proxies tells operators, on the control plane's admin socket, where every sidecar stands.
+// Proxies tells where sidecars stand. On the control plane's admin socket it tells of every tenant's. Over mutual TLS a
+// workload sees its own, and an operator that the Mesh names those of its tenants; of all others nothing is said, not even
+// whether they exist.
 type ProxiesClient interface {
 	List(ctx context.Context, in *ListProxiesRequest, opts ...grpc.CallOption) (*ListProxiesResponse, error)
 	// Config is what the present generation holds for one workload's sidecar.
@@ -66,7 +68,9 @@ func (c *proxiesClient) Config(ctx context.Context, in *ProxyConfigRequest, opts
 // All implementations must embed UnimplementedProxiesServer
 // for forward compatibility.
 //
-// Proxies tells operators, on the control plane's admin socket, where every sidecar stands.
+// Proxies tells where sidecars stand. On the control plane's admin socket it tells of every tenant's. Over mutual TLS a
+// workload sees its own, and an operator that the Mesh names those of its tenants; of all others nothing is said, not even
+// whether they exist.
 type ProxiesServer interface {
 	List(context.Context, *ListProxiesRequest) (*ListProxiesResponse, error)
 	// Config is what the present generation holds for one workload's sidecar.

@@ -23,6 +23,54 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type TokenFormat int32
+
+const (
+	// JSON Web Tokens of one issuer, for users.
+	TokenFormat_TOKEN_FORMAT_JWT TokenFormat = 0
+	// JWT-SVIDs of the one tenant's trust domain, for workloads.
+	TokenFormat_TOKEN_FORMAT_SVID TokenFormat = 1
+)
+
+// Enum value maps for TokenFormat.
+var (
+	TokenFormat_name = map[int32]string{
+		0: "TOKEN_FORMAT_JWT",
+		1: "TOKEN_FORMAT_SVID",
+	}
+	TokenFormat_value = map[string]int32{
+		"TOKEN_FORMAT_JWT":  0,
+		"TOKEN_FORMAT_SVID": 1,
+	}
+)
+
+func (x TokenFormat) Enum() *TokenFormat {
+	p := new(TokenFormat)
+	*p = x
+	return p
+}
+
+func (x TokenFormat) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TokenFormat) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_agent_v1alpha1_table_proto_enumTypes[0].Descriptor()
+}
+
+func (TokenFormat) Type() protoreflect.EnumType {
+	return &file_api_agent_v1alpha1_table_proto_enumTypes[0]
+}
+
+func (x TokenFormat) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TokenFormat.Descriptor instead.
+func (TokenFormat) EnumDescriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{0}
+}
+
 type TokenMode int32
 
 const (
@@ -57,11 +105,11 @@ func (x TokenMode) String() string {
 }
 
 func (TokenMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_agent_v1alpha1_table_proto_enumTypes[0].Descriptor()
+	return file_api_agent_v1alpha1_table_proto_enumTypes[1].Descriptor()
 }
 
 func (TokenMode) Type() protoreflect.EnumType {
-	return &file_api_agent_v1alpha1_table_proto_enumTypes[0]
+	return &file_api_agent_v1alpha1_table_proto_enumTypes[1]
 }
 
 func (x TokenMode) Number() protoreflect.EnumNumber {
@@ -70,7 +118,7 @@ func (x TokenMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TokenMode.Descriptor instead.
 func (TokenMode) EnumDescriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{0}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{1}
 }
 
 // Table is everything one workload's agent needs to decide calls to the services that this workload runs. It travels on
@@ -294,8 +342,9 @@ type TokenIssuer struct {
 	TenantClaim        string   `protobuf:"bytes,5,opt,name=tenant_claim,json=tenantClaim,proto3" json:"tenant_claim,omitempty"`
 	RolesClaim         string   `protobuf:"bytes,6,opt,name=roles_claim,json=rolesClaim,proto3" json:"roles_claim,omitempty"`
 	MaxLifetimeSeconds int64    `protobuf:"varint,7,opt,name=max_lifetime_seconds,json=maxLifetimeSeconds,proto3" json:"max_lifetime_seconds,omitempty"`
-	// JSON Web Key Set, public keys only.
-	Jwks          []byte `protobuf:"bytes,8,opt,name=jwks,proto3" json:"jwks,omitempty"`
+	// JSON Web Key Set, public keys only. Empty: its keys are not known, and nothing that it signs is believed.
+	Jwks          []byte      `protobuf:"bytes,8,opt,name=jwks,proto3" json:"jwks,omitempty"`
+	Format        TokenFormat `protobuf:"varint,9,opt,name=format,proto3,enum=ringfence.agent.v1alpha1.TokenFormat" json:"format,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -386,6 +435,13 @@ func (x *TokenIssuer) GetJwks() []byte {
 	return nil
 }
 
+func (x *TokenIssuer) GetFormat() TokenFormat {
+	if x != nil {
+		return x.Format
+	}
+	return TokenFormat_TOKEN_FORMAT_JWT
+}
+
 type Service struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -393,9 +449,14 @@ type Service struct {
 	Token        TokenMode              `protobuf:"varint,3,opt,name=token,proto3,enum=ringfence.agent.v1alpha1.TokenMode" json:"token,omitempty"`
 	ForwardToken bool                   `protobuf:"varint,4,opt,name=forward_token,json=forwardToken,proto3" json:"forward_token,omitempty"`
 	// SPIFFE IDs of the accounts that run it: only their proxies may ask about it.
-	Accounts      []string `protobuf:"bytes,5,rep,name=accounts,proto3" json:"accounts,omitempty"`
-	Rules         []*Rule  `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
-	Grants        []*Grant `protobuf:"bytes,7,rep,name=grants,proto3" json:"grants,omitempty"`
+	Accounts []string `protobuf:"bytes,5,rep,name=accounts,proto3" json:"accounts,omitempty"`
+	Rules    []*Rule  `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`
+	Grants   []*Grant `protobuf:"bytes,7,rep,name=grants,proto3" json:"grants,omitempty"`
+	// A service that takes TCP connections has the port where its sidecars listen, by which a connection names its
+	// destination. 0: it takes HTTP requests.
+	TcpPort uint32 `protobuf:"varint,8,opt,name=tcp_port,json=tcpPort,proto3" json:"tcp_port,omitempty"`
+	// Absent for a service that no class is named for.
+	Sensitivity   *Sensitivity `protobuf:"bytes,9,opt,name=sensitivity,proto3" json:"sensitivity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -479,6 +540,93 @@ func (x *Service) GetGrants() []*Grant {
 	return nil
 }
 
+func (x *Service) GetTcpPort() uint32 {
+	if x != nil {
+		return x.TcpPort
+	}
+	return 0
+}
+
+func (x *Service) GetSensitivity() *Sensitivity {
+	if x != nil {
+		return x.Sensitivity
+	}
+	return nil
+}
+
+// Sensitivity is a class of data: what a token must say of how its user was authenticated.
+type Sensitivity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the class, for people.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Authentication context classes of which the token names one; none: any.
+	Acr []string `protobuf:"bytes,2,rep,name=acr,proto3" json:"acr,omitempty"`
+	// Authentication methods that the token all names.
+	Amr []string `protobuf:"bytes,3,rep,name=amr,proto3" json:"amr,omitempty"`
+	// Whole seconds; 0: authenticated any time ago.
+	MaxAuthAgeSeconds int64 `protobuf:"varint,4,opt,name=max_auth_age_seconds,json=maxAuthAgeSeconds,proto3" json:"max_auth_age_seconds,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Sensitivity) Reset() {
+	*x = Sensitivity{}
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sensitivity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sensitivity) ProtoMessage() {}
+
+func (x *Sensitivity) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sensitivity.ProtoReflect.Descriptor instead.
+func (*Sensitivity) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Sensitivity) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Sensitivity) GetAcr() []string {
+	if x != nil {
+		return x.Acr
+	}
+	return nil
+}
+
+func (x *Sensitivity) GetAmr() []string {
+	if x != nil {
+		return x.Amr
+	}
+	return nil
+}
+
+func (x *Sensitivity) GetMaxAuthAgeSeconds() int64 {
+	if x != nil {
+		return x.MaxAuthAgeSeconds
+	}
+	return 0
+}
+
 type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "policy/rule".
@@ -486,8 +634,9 @@ type Rule struct {
 	// file:line:col of the rule, for people.
 	Position string `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
 	// Exact SPIFFE IDs; never empty: "any service of the tenant" is written out.
-	From          []string `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty"`
-	Roles         []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	From  []string `protobuf:"bytes,3,rep,name=from,proto3" json:"from,omitempty"`
+	Roles []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	// Empty for a service that takes TCP connections, and only there.
 	Methods       []string `protobuf:"bytes,5,rep,name=methods,proto3" json:"methods,omitempty"`
 	Paths         []string `protobuf:"bytes,6,rep,name=paths,proto3" json:"paths,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -496,7 +645,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[5]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -508,7 +657,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[5]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -521,7 +670,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Rule) GetName() string {
@@ -582,7 +731,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +743,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +756,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Grant) GetName() string {
@@ -671,7 +820,7 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"\x04path\x18\x02 \x01(\tR\x04path\"A\n" +
 	"\x06Bundle\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x14\n" +
-	"\x05roots\x18\x02 \x03(\fR\x05roots\"\xfb\x01\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots\"\xba\x02\n" +
 	"\vTokenIssuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1c\n" +
@@ -681,7 +830,8 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"\vroles_claim\x18\x06 \x01(\tR\n" +
 	"rolesClaim\x120\n" +
 	"\x14max_lifetime_seconds\x18\a \x01(\x03R\x12maxLifetimeSeconds\x12\x12\n" +
-	"\x04jwks\x18\b \x01(\fR\x04jwks\"\x9c\x02\n" +
+	"\x04jwks\x18\b \x01(\fR\x04jwks\x12=\n" +
+	"\x06format\x18\t \x01(\x0e2%.ringfence.agent.v1alpha1.TokenFormatR\x06format\"\x80\x03\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\x129\n" +
@@ -689,7 +839,14 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"\rforward_token\x18\x04 \x01(\bR\fforwardToken\x12\x1a\n" +
 	"\baccounts\x18\x05 \x03(\tR\baccounts\x124\n" +
 	"\x05rules\x18\x06 \x03(\v2\x1e.ringfence.agent.v1alpha1.RuleR\x05rules\x127\n" +
-	"\x06grants\x18\a \x03(\v2\x1f.ringfence.agent.v1alpha1.GrantR\x06grants\"\x90\x01\n" +
+	"\x06grants\x18\a \x03(\v2\x1f.ringfence.agent.v1alpha1.GrantR\x06grants\x12\x19\n" +
+	"\btcp_port\x18\b \x01(\rR\atcpPort\x12G\n" +
+	"\vsensitivity\x18\t \x01(\v2%.ringfence.agent.v1alpha1.SensitivityR\vsensitivity\"v\n" +
+	"\vSensitivity\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03acr\x18\x02 \x03(\tR\x03acr\x12\x10\n" +
+	"\x03amr\x18\x03 \x03(\tR\x03amr\x12/\n" +
+	"\x14max_auth_age_seconds\x18\x04 \x01(\x03R\x11maxAuthAgeSeconds\"\x90\x01\n" +
 	"\x04Rule\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\tR\bposition\x12\x12\n" +
@@ -703,7 +860,10 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"\x04from\x18\x03 \x03(\tR\x04from\x12\x18\n" +
 	"\amethods\x18\x04 \x03(\tR\amethods\x12\x14\n" +
 	"\x05paths\x18\x05 \x03(\tR\x05paths\x12\x1b\n" +
-	"\tnot_after\x18\x06 \x01(\x03R\bnotAfter*R\n" +
+	"\tnot_after\x18\x06 \x01(\x03R\bnotAfter*:\n" +
+	"\vTokenFormat\x12\x14\n" +
+	"\x10TOKEN_FORMAT_JWT\x10\x00\x12\x15\n" +
+	"\x11TOKEN_FORMAT_SVID\x10\x01*R\n" +
 	"\tTokenMode\x12\x13\n" +
 	"\x0fTOKEN_MODE_NONE\x10\x00\x12\x17\n" +
 	"\x13TOKEN_MODE_OPTIONAL\x10\x01\x12\x17\n" +
@@ -721,31 +881,35 @@ func file_api_agent_v1alpha1_table_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1alpha1_table_proto_rawDescData
 }
 
-var file_api_agent_v1alpha1_table_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_agent_v1alpha1_table_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_api_agent_v1alpha1_table_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_api_agent_v1alpha1_table_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_api_agent_v1alpha1_table_proto_goTypes = []any{
-	(TokenMode)(0),      // 0: ringfence.agent.v1alpha1.TokenMode
-	(*Table)(nil),       // 1: ringfence.agent.v1alpha1.Table
-	(*MappingRule)(nil), // 2: ringfence.agent.v1alpha1.MappingRule
-	(*Bundle)(nil),      // 3: ringfence.agent.v1alpha1.Bundle
-	(*TokenIssuer)(nil), // 4: ringfence.agent.v1alpha1.TokenIssuer
-	(*Service)(nil),     // 5: ringfence.agent.v1alpha1.Service
-	(*Rule)(nil),        // 6: ringfence.agent.v1alpha1.Rule
-	(*Grant)(nil),       // 7: ringfence.agent.v1alpha1.Grant
+	(TokenFormat)(0),    // 0: ringfence.agent.v1alpha1.TokenFormat
+	(TokenMode)(0),      // 1: ringfence.agent.v1alpha1.TokenMode
+	(*Table)(nil),       // 2: ringfence.agent.v1alpha1.Table
+	(*MappingRule)(nil), // 3: ringfence.agent.v1alpha1.MappingRule
+	(*Bundle)(nil),      // 4: ringfence.agent.v1alpha1.Bundle
+	(*TokenIssuer)(nil), // 5: ringfence.agent.v1alpha1.TokenIssuer
+	(*Service)(nil),     // 6: ringfence.agent.v1alpha1.Service
+	(*Sensitivity)(nil), // 7: ringfence.agent.v1alpha1.Sensitivity
+	(*Rule)(nil),        // 8: ringfence.agent.v1alpha1.Rule
+	(*Grant)(nil),       // 9: ringfence.agent.v1alpha1.Grant
 }
 var file_api_agent_v1alpha1_table_proto_depIdxs = []int32{
-	2, // 0: ringfence.agent.v1alpha1.Table.mapping:type_name -> ringfence.agent.v1alpha1.MappingRule
-	3, // 1: ringfence.agent.v1alpha1.Table.bundles:type_name -> ringfence.agent.v1alpha1.Bundle
-	4, // 2: ringfence.agent.v1alpha1.Table.issuers:type_name -> ringfence.agent.v1alpha1.TokenIssuer
-	5, // 3: ringfence.agent.v1alpha1.Table.services:type_name -> ringfence.agent.v1alpha1.Service
-	0, // 4: ringfence.agent.v1alpha1.Service.token:type_name -> ringfence.agent.v1alpha1.TokenMode
-	6, // 5: ringfence.agent.v1alpha1.Service.rules:type_name -> ringfence.agent.v1alpha1.Rule
-	7, // 6: ringfence.agent.v1alpha1.Service.grants:type_name -> ringfence.agent.v1alpha1.Grant
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	3, // 0: ringfence.agent.v1alpha1.Table.mapping:type_name -> ringfence.agent.v1alpha1.MappingRule
+	4, // 1: ringfence.agent.v1alpha1.Table.bundles:type_name -> ringfence.agent.v1alpha1.Bundle
+	5, // 2: ringfence.agent.v1alpha1.Table.issuers:type_name -> ringfence.agent.v1alpha1.TokenIssuer
+	6, // 3: ringfence.agent.v1alpha1.Table.services:type_name -> ringfence.agent.v1alpha1.Service
+	0, // 4: ringfence.agent.v1alpha1.TokenIssuer.format:type_name -> ringfence.agent.v1alpha1.TokenFormat
+	1, // 5: ringfence.agent.v1alpha1.Service.token:type_name -> ringfence.agent.v1alpha1.TokenMode
+	8, // 6: ringfence.agent.v1alpha1.Service.rules:type_name -> ringfence.agent.v1alpha1.Rule
+	9, // 7: ringfence.agent.v1alpha1.Service.grants:type_name -> ringfence.agent.v1alpha1.Grant
+	7, // 8: ringfence.agent.v1alpha1.Service.sensitivity:type_name -> ringfence.agent.v1alpha1.Sensitivity
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1alpha1_table_proto_init() }
@@ -758,8 +922,8 @@ func file_api_agent_v1alpha1_table_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1alpha1_table_proto_rawDesc), len(file_api_agent_v1alpha1_table_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   7,
+			NumEnums:      2,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
