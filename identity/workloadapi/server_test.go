@@ -78,7 +78,7 @@ func identityOf(t *testing.T, acme, other *testca.CA) workloadapi.Identity {
 func serve(t *testing.T, s workloadapi.Source) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "w.sock")
-	l, err := net.Listen("unix", socket) //nolint:noctx // a local socket
+	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func Start(tb testing.TB, trustDomain string, ttl time.Duration) *Server {
 	}
 	s := &Server{
 		tb: tb, bin: bin, dir: dir, trustDomain: trustDomain, port: strconv.Itoa(int(port)),
-		node: "spiffe://" + trustDomain + "/spire/node",
+		node: "spiffe://" + trustDomain + "/node",
 	}
 	s.write("server.conf", fmt.Sprintf(`server {
   bind_address = "127.0.0.1"
@@ -125,7 +125,8 @@ plugins {
 // Entry registers a workload: what runs as that user is it. The agent learns of it within some seconds.
 func (s *Server) Entry(id string, uid int, flags ...string) {
 	s.tb.Helper()
-	s.ask(append([]string{"entry", "create", "-parentID", s.node, "-spiffeID", id, "-selector", "unix:uid:" + strconv.Itoa(uid)}, flags...)...)
+	selector := "unix:uid:" + strconv.Itoa(uid)
+	s.ask(append([]string{"entry", "create", "-parentID", s.node, "-spiffeID", id, "-selector", selector}, flags...)...)
 }
 
 // Bundle is the trust domain's root, PEM.
