@@ -179,7 +179,7 @@ func TestAgentFollowsItsTenantsRoots(t *testing.T) {
 	bundle, _ := both.Get(acme)
 	eventually(t, "Envoy has both roots", func() bool {
 		all := p.server.Status()
-		return len(all) == 1 && all[0].Acked == all[0].Target && strings.Contains(string(file(t, dir, "state")), string(bundle.PEM()))
+		return len(all) == 1 && all[0].Acked == all[0].Target && bytes.Contains(file(t, dir, "state"), bundle.PEM())
 	})
 	if _, err := p.issuer.Advance(at, time.Now()); err != nil {
 		t.Fatal(err)

@@ -54,27 +54,27 @@ func TestRotationUnderLoad(t *testing.T) {
 	globex := globexState(t, m)
 
 	load := startRotationLoad(t, m)
-	if r := rotateKeys(t, m, "--yes"); r.SigningRoot != 1 {
+	if r := rotateKeys(t.Context(), t, m, "--yes"); r.SigningRoot != 1 {
 		t.Errorf("begun: %+v", r)
 	}
 	before := serialOf(t, m, "acme/orders")
-	eventually(t, 2*life, "SVIDs of the new root are in use", func(context.Context) bool {
-		r := rotateKeys(t, m, "--status")
+	eventually(t, 2*life, "SVIDs of the new root are in use", func(ctx context.Context) bool {
+		r := rotateKeys(ctx, t, m, "--status")
 		return r.Step == "signing" && r.SigningRoot == 2 && serialOf(t, m, "acme/orders") != before
 	})
-	if r := rotateKeys(t, m, "--rollback"); r.Step != "signing" || !r.Rollback || r.SigningRoot != 1 || r.TrustedRoot != 2 {
+	if r := rotateKeys(t.Context(), t, m, "--rollback"); r.Step != "signing" || !r.Rollback || r.SigningRoot != 1 || r.TrustedRoot != 2 {
 		t.Errorf("rolled back: %+v", r)
 	}
-	eventually(t, 3*life, "the rotation is taken back", func(context.Context) bool {
-		r := rotateKeys(t, m, "--status")
+	eventually(t, 3*life, "the rotation is taken back", func(ctx context.Context) bool {
+		r := rotateKeys(ctx, t, m, "--status")
 		return r.Step == "none" && r.SigningRoot == 1
 	})
 	load.ended(t, "with a rollback in the middle", least)
 
 	load = startRotationLoad(t, m)
-	rotateKeys(t, m, "--yes")
-	took := eventually(t, 4*life, "the rotation goes through", func(context.Context) bool {
-		r := rotateKeys(t, m, "--status")
+	rotateKeys(t.Context(), t, m, "--yes")
+	took := eventually(t, 4*life, "the rotation goes through", func(ctx context.Context) bool {
+		r := rotateKeys(ctx, t, m, "--status")
 		return r.Step == "none" && r.SigningRoot == 3
 	})
 	load.ended(t, "during a rotation", least)
@@ -94,17 +94,16 @@ func TestRotationUnderLoad(t *testing.T) {
 
 // keyRotation is what the command says.
 type keyRotation struct {
-	Step        string
-	Rollback    bool
-	SigningRoot int
-	TrustedRoot int
-	Waiting     []struct{ Workload, Why string }
+	Step        string `json:"step"`
+	Rollback    bool   `json:"rollback"`
+	SigningRoot int    `json:"signingRoot"`
+	TrustedRoot int    `json:"trustedRoot"`
 }
 
 // rotateKeys runs the command for acme.
-func rotateKeys(t testing.TB, m *demo.Mesh, flag string) keyRotation {
+func rotateKeys(ctx context.Context, t testing.TB, m *demo.Mesh, flag string) keyRotation {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), binary, "tenant", "rotate-keys", "acme", flag, "--state", m.PlaneDir(), "-o", "json").Output()
+	out, err := exec.CommandContext(ctx, binary, "tenant", "rotate-keys", "acme", flag, "--state", m.PlaneDir(), "-o", "json").Output()
 	if err != nil {
 		t.Fatalf("rotate-keys acme %s: %v", flag, err)
 	}
@@ -125,9 +124,11 @@ func globexState(t testing.TB, m *demo.Mesh) string {
 	}
 	var list struct {
 		Proxies []struct {
-			Workload, Target, Acknowledged string
-			Generation                     int
-		}
+			Workload     string `json:"workload"`
+			Target       string `json:"target"`
+			Acknowledged string `json:"acknowledged"`
+			Generation   int    `json:"generation"`
+		} `json:"proxies"`
 	}
 	if err := json.Unmarshal(out, &list); err != nil || len(list.Proxies) == 0 {
 		t.Fatalf("%s: %v", out, err)

@@ -8,6 +8,7 @@ import (
 	"encoding/asn1"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -37,7 +38,8 @@ func SuccessionExtension(signature []byte) (pkix.Extension, error) {
 }
 
 // Continues reports whether every root of b is one of known, or the successor of a root that is: whoever held that root's key has
-// signed the successor's key, and that key the rest of its certificate. A bundle of another trust domain continues none, and the zero value neither continues nor is continued.
+// signed the successor's key, and that key the rest of its certificate. A bundle of another trust domain continues none, and the
+// zero value neither continues nor is continued.
 func (b Bundle) Continues(known Bundle) bool {
 	if b.IsZero() || known.IsZero() || b.td != known.td {
 		return false
@@ -47,7 +49,7 @@ func (b Bundle) Continues(known Bundle) bool {
 		var unknown []*x509.Certificate
 		for _, r := range left {
 			if succeeds(b.td, r, trusted) {
-				trusted = append(trusted[:len(trusted):len(trusted)], r)
+				trusted = append(slices.Clip(trusted), r)
 			} else {
 				unknown = append(unknown, r)
 			}

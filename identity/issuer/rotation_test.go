@@ -62,7 +62,8 @@ func try(t testing.TB, i *issuer.Issuer, m move, at time.Time) (issuer.Rotation,
 
 // where is a state in words: the step, whether it goes back, who signs and who is trusted beside it, counted from the root that
 // signed at the beginning.
-func where(r issuer.Rotation, first int) string {
+func where(r issuer.Rotation) string {
+	const first = 1
 	beside := "-"
 	if r.Beside != 0 {
 		beside = fmt.Sprint(r.Beside - first)
@@ -94,8 +95,14 @@ func TestRotationTakesTheStepsThatThereAre(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for _, path := range [][]move{
-		{}, {rotate}, {rotate, advance}, {rotate, advance, advance}, {rotate, advance, rollback}, {rotate, advance, rollback, advance},
-		{rotate, rollback}, {rotate, advance, advance, advance},
+		{},
+		{rotate},
+		{rotate, advance},
+		{rotate, advance, advance},
+		{rotate, advance, rollback},
+		{rotate, advance, rollback, advance},
+		{rotate, rollback},
+		{rotate, advance, advance, advance},
 	} {
 		for _, m := range []move{rotate, advance, rollback} {
 			dir := filepath.Join(t.TempDir(), "state")
@@ -106,7 +113,7 @@ func TestRotationTakesTheStepsThatThereAre(t *testing.T) {
 			}
 			roots(t, memory)
 			for n, step := range append(slices.Clone(path), m) {
-				at := where(rotation(t, disk), 1)
+				at := where(rotation(t, disk))
 				want, known := transitions()[at][step]
 				if !known {
 					break // a second rotation
@@ -116,8 +123,8 @@ func TestRotationTakesTheStepsThatThereAre(t *testing.T) {
 					got, err := try(t, i, step, now.Add(time.Duration(n)*time.Second))
 					if refused, ok := want.(error); ok && !errors.Is(err, refused) {
 						t.Fatalf("%s at %q: %v, want %v", step, at, err, refused)
-					} else if !ok && (err != nil || where(got, 1) != want) {
-						t.Fatalf("%s at %q: %q, %v, want %q", step, at, where(got, 1), err, want)
+					} else if !ok && (err != nil || where(got) != want) {
+						t.Fatalf("%s at %q: %q, %v, want %q", step, at, where(got), err, want)
 					}
 				}
 				disk = restarted(t, disk, dir)
@@ -144,7 +151,7 @@ func restarted(t *testing.T, i *issuer.Issuer, dir string) *issuer.Issuer {
 	if roots(t, i).Digest() != bundle.Digest() {
 		t.Error("after a restart other roots are trusted")
 	}
-	if after := rotation(t, i); where(after, 1) != where(before, 1) || !after.Since.Equal(before.Since) || !after.Started.Equal(before.Started) {
+	if after := rotation(t, i); where(after) != where(before) || !after.Since.Equal(before.Since) || !after.Started.Equal(before.Started) {
 		t.Errorf("after a restart it is %v, before it was %v", after, before)
 	}
 	keys, err := filepath.Glob(filepath.Join(dir, "ca", acmeDomain, "key-*.pem"))
@@ -240,7 +247,7 @@ func TestRotationGoesOnWhereTheProcessDied(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		before := where(rotation(t, i), 1)
+		before := where(rotation(t, i))
 		copies := map[string]string{"made": before}
 		i.OnStep(func(step string) {
 			at := filepath.Join(dir+"-"+step, "ca")
@@ -254,14 +261,14 @@ func TestRotationGoesOnWhereTheProcessDied(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		copies["put"] = where(after, 1)
+		copies["put"] = where(after)
 		for step, want := range copies {
 			if step == "made" && last != rotate {
 				continue
 			}
 			died := open(t, dir+"-"+step)
 			b := roots(t, died)
-			if got := where(rotation(t, died), 1); got != want {
+			if got := where(rotation(t, died)); got != want {
 				t.Errorf("%v, dead at %q: %q, want %q", moves, step, got, want)
 			}
 			keys, err := filepath.Glob(filepath.Join(dir+"-"+step, "ca", acmeDomain, "key-*.pem"))

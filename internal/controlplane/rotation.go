@@ -226,7 +226,8 @@ func ofOld(byName map[string]*agentv1alpha1.Straggler, at issuer.Rotation, livin
 
 // acknowledges is nil for a sidecar that has the roots in force, and for one that is away and has no SVID to come back with.
 func acknowledges(
-	g *pipeline.Generation, w identity.WorkloadID, streams map[string]server.Status, until map[string]time.Time, published bool, known map[string]bool,
+	g *pipeline.Generation, w identity.WorkloadID, streams map[string]server.Status, until map[string]time.Time, published bool,
+	known map[string]bool,
 ) *agentv1alpha1.Straggler {
 	name := w.String()
 	s, connected := streams[name]

@@ -31,7 +31,8 @@ func newRotationEvents(log *zap.Logger, r prometheus.Registerer) *rotationEvents
 
 // step tells of a step that was taken.
 func (e *rotationEvents) step(id identity.TenantID, at issuer.Rotation) {
-	name, text := string(at.Step), ""
+	var text string
+	name := string(at.Step)
 	switch {
 	case at.Step == issuer.Published:
 		text = "a new root is published; the old one signs until every sidecar that trusts the tenant has acknowledged it"

@@ -13,7 +13,7 @@ type requirement struct {
 func required() []requirement {
 	return []requirement{
 		{"documents", "api/v1alpha1", "FuzzDecode"},
-		{"SPIFFE IDs", "identity", "FuzzSPIFFEID"},
+		{"SPIFFE IDs", "identity", "FuzzSPIFFEID"}, //nolint:goconst // a table
 		{"peer certificates", "identity", "FuzzPeerCertificate"},
 		{"successors of roots", "identity", "FuzzSuccession"},
 		{"tokens", "identity", "FuzzToken"},
