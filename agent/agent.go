@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -111,13 +113,27 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 		ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock, extauthz.WithUnknownKeys(unknown.add),
 	)
 	down := newDownstream(to, reports, decide, a.log)
+	var present atomic.Pointer[tls.Certificate]
+	present.Store(&own.cert)
 	up := &upstream{
 		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, unknown: unknown,
-		creds: credentials.NewTLS(a.anchor.tls(&own.cert)),
+		renewed: make(chan struct{}, 1),
+		creds:   credentials.NewTLS(a.anchor.tls(present.Load)),
 	}
 	a.setIdentity(own)
+	renewals := make(chan svid)
+	renewed := func(next svid) {
+		present.Store(&next.cert)
+		a.setIdentity(next)
+		select {
+		case renewals <- next:
+		case <-inner.Done():
+		}
+		up.reopen()
+	}
 	var parts sync.WaitGroup
-	parts.Go(func() { a.own(inner, r, events, reports, own.notAfter) })
+	parts.Go(func() { a.own(inner, r, events, reports, renewals, own.notAfter) })
+	parts.Go(func() { a.keepRenewed(inner, own, renewed) })
 	parts.Go(func() { up.run(inner) })
 	var failure error // written before parts.Wait returns
 	parts.Go(func() {

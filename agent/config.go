@@ -31,6 +31,8 @@ type Config struct {
 	PlatformRoot []byte
 	// JoinToken is needed where StateDir holds no SVID that is valid.
 	JoinToken string
+	// Key is the kind of key that the workload gets, with each SVID a new one.
+	Key identity.KeyKind
 	// EnvoyPath is the Envoy to start; empty: somebody else starts it, with StateDir's bootstrap.json.
 	EnvoyPath string
 	// EnvoyArgs are appended to the flags that the agent starts Envoy with.
@@ -58,6 +60,9 @@ func (c *Config) complete() error {
 	}
 	if c.Log == nil {
 		return fmt.Errorf("%w: Log is missing", errConfig)
+	}
+	if err := c.Key.ForSVID(); err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now

@@ -16,6 +16,7 @@ const (
 
 	keyFile       = "key.pem"
 	svidFile      = "svid.pem"
+	nextFile      = "next.pem" // a renewed SVID with its key, until both lie in their files
 	bundleFile    = "bundle.pem"
 	identityFile  = "identity.json"
 	stateFile     = "state"
