@@ -136,10 +136,12 @@ func printRefusal(w io.Writer, r refusal) {
 // named reports whether an asker asked that the Mesh names; of a workload's own proxy the log has the workload's ID.
 func (r refusal) named() bool { return r.Asker != "" && !strings.Contains(r.Asker, "/") }
 
-// nobody is what is said of a caller without an ID. That the token alone named it shows in the tenant, which is known of
-// nobody else without an ID.
+// byToken reports whether a token alone named the caller: of nobody else without an ID the tenant is known.
+func (r refusal) byToken() bool { return r.Caller == "" && r.named() && r.Tenant != "" }
+
+// nobody is what is said of a caller without an ID.
 func (r refusal) nobody() string {
-	if r.named() && r.Tenant != "" {
+	if r.byToken() {
 		return "whom the token names, of tenant " + r.Tenant
 	}
 	return "not proved, or of a tenant that this service may not learn of"
@@ -147,7 +149,7 @@ func (r refusal) nobody() string {
 
 // again are the flags with which explain decides such a call, as far as the log tells; empty where it does not tell who called.
 func (r refusal) again() string {
-	if r.Service == "" || r.Caller == "" && !(r.named() && r.Tenant != "") {
+	if r.Service == "" || r.Caller == "" && !r.byToken() {
 		return ""
 	}
 	flags := "--to " + r.Service
@@ -160,7 +162,7 @@ func (r refusal) again() string {
 	if !r.Connection {
 		flags += " --method METHOD --path PATH"
 	}
-	if r.Caller == "" {
+	if r.byToken() {
 		flags += " --token CLAIMS"
 	}
 	return flags
