@@ -80,7 +80,7 @@ func (m *Mesh) start(ctx context.Context) error {
 	}
 	m.plane, err = controlplane.New(ctx, controlplane.Config{
 		Source: m.source, State: m.PlaneDir(), XDSListen: "127.0.0.1:0", IssuerListen: "127.0.0.1:0", Issuer: m.config.Issuer,
-		Log: m.config.Log.Named("control-plane"),
+		AdminSocket: filepath.Join(m.PlaneDir(), "admin.sock"), Log: m.config.Log.Named("control-plane"),
 	})
 	if err != nil {
 		return fmt.Errorf("control plane: %w", err)
