@@ -87,6 +87,11 @@ test-tcp: ## A real PostgreSQL as a TCP service of a tenant, and as a shared one
 	@$(call say,a real PostgreSQL behind real Envoys)
 	@$(envoy); scripts/tcp-test.sh
 
+.PHONY: test-browser
+test-browser: ## A real browser's pages at the example ingress (installs Debian's Chromium where this is root)
+	@$(call say,pages of a real browser at an ingress)
+	@$(envoy); scripts/browser-test.sh
+
 .PHONY: test-compose
 test-compose: ## The compose stack on a Docker engine, started where none runs (COMPOSE="docker compose": with that one)
 	@$(call say,the compose stack$(,) its checker$(,) and attacks from within)
@@ -96,6 +101,11 @@ test-compose: ## The compose stack on a Docker engine, started where none runs (
 compose-stack: images
 	@scripts/docker.sh images
 	@scripts/compose-test.sh
+
+.PHONY: test-softhsm
+test-softhsm: ## Root keys in a PKCS #11 token, on SoftHSM (needs a C compiler; installs Debian's softhsm2 where it is missing)
+	@$(call say,root keys in a PKCS 11 token)
+	@scripts/softhsm-test.sh
 
 .PHONY: cover
 cover: unit cover-gate ## Unit tests, then fail where identity, tenancy or authz has less than 95 % of its statements covered

@@ -73,6 +73,8 @@ type Config struct {
 	Prover Prover
 	// Clock is time.Now where it is nil. It stamps generations and measures; nothing is decided by it.
 	Clock func() time.Time
+	// ConnectionLife is tenancy.Input's.
+	ConnectionLife time.Duration
 }
 
 // Pipeline keeps the current Generation. Its methods are safe for concurrent use.
@@ -164,7 +166,7 @@ func (p *Pipeline) reload(ctx context.Context) Event {
 	newest, stray := decode(files, problems)
 	forgot := p.remember()
 	previous := p.current.Load()
-	b := builder{bundles: p.config.Bundles, keySets: p.config.KeySets, before: p.before()}
+	b := builder{bundles: p.config.Bundles, keySets: p.config.KeySets, life: p.config.ConnectionLife, before: p.before()}
 	s, ok := b.settle(newest, p.accepted)
 	if ok && p.config.KeySets != nil {
 		docs, _ := s.used.input()
