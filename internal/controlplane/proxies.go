@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -156,6 +157,10 @@ func (p proxies) streams() map[string][]*agentv1alpha1.Proxy {
 	for _, s := range p.cp.ads.Status() {
 		proxy := &agentv1alpha1.Proxy{
 			Workload: s.Workload.String(), Tenant: s.Workload.Tenant().Name(), ConnectedUnix: s.Since.Unix(), Acknowledged: s.Acked,
+			EnvoyVersion: s.Hint.EnvoyVersion, SvidNotBeforeUnix: s.NotBefore.Unix(), SvidNotAfterUnix: s.NotAfter.Unix(),
+		}
+		if !s.Hint.Clock.IsZero() {
+			proxy.ClockAheadMs = proto.Int64(s.Ahead.Milliseconds())
 		}
 		for k, refusal := range s.Refused {
 			proxy.Refused = append(proxy.Refused, &agentv1alpha1.RefusedResource{

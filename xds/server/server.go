@@ -142,12 +142,12 @@ func (s *Server) StreamAggregatedResources(stream discovery.AggregatedDiscoveryS
 
 // serve runs one client's stream. The client is proved from its connection before anything is read.
 func (s *Server) serve(ctx context.Context, run func(context.Context, *watch) error) error {
-	p, err := s.Caller(ctx)
+	p, leaf, err := s.caller(ctx)
 	if err != nil {
 		s.config.Log.Info("discovery stream refused", zap.Error(err))
 		return status.Error(codes.Unauthenticated, "the client's certificate proves nobody")
 	}
-	w, err := s.open(p)
+	w, err := s.open(p, leaf)
 	if err != nil {
 		w.log.Warn("discovery stream refused", zap.Error(err))
 		return status.Error(codes.ResourceExhausted, err.Error())

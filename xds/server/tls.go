@@ -49,13 +49,22 @@ func (s *Server) prove(chain []*x509.Certificate) (identity.Peer, error) {
 // Caller proves the other end of a stream or call from its connection, and from nothing that it says. The proof is made
 // again each time: a connection may outlive the certificate that it was opened with.
 func (s *Server) Caller(ctx context.Context) (identity.Peer, error) {
+	p, _, err := s.caller(ctx)
+	return p, err
+}
+
+func (s *Server) caller(ctx context.Context) (identity.Peer, *x509.Certificate, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return identity.Peer{}, errNoCertificate
+		return identity.Peer{}, nil, errNoCertificate
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
 	if !ok {
-		return identity.Peer{}, errNoCertificate
+		return identity.Peer{}, nil, errNoCertificate
 	}
-	return s.prove(info.State.PeerCertificates)
+	proved, err := s.prove(info.State.PeerCertificates)
+	if err != nil {
+		return identity.Peer{}, nil, err
+	}
+	return proved, info.State.PeerCertificates[0], nil
 }
