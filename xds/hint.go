@@ -33,7 +33,8 @@ func (h Hint) Node(id string) *corev3.Node {
 		n.UserAgentVersionType = &corev3.Node_UserAgentBuildVersion{UserAgentBuildVersion: &corev3.BuildVersion{Version: &v}}
 	}
 	if !h.Clock.IsZero() {
-		n.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{clockKey: structpb.NewStringValue(h.Clock.UTC().Format(time.RFC3339Nano))}}
+		said := structpb.NewStringValue(h.Clock.UTC().Format(time.RFC3339Nano))
+		n.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{clockKey: said}}
 	}
 	return n
 }

@@ -8,7 +8,6 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -160,7 +159,7 @@ func (p proxies) streams() map[string][]*agentv1alpha1.Proxy {
 			EnvoyVersion: s.Hint.EnvoyVersion, SvidNotBeforeUnix: s.NotBefore.Unix(), SvidNotAfterUnix: s.NotAfter.Unix(),
 		}
 		if !s.Hint.Clock.IsZero() {
-			proxy.ClockAheadMs = proto.Int64(s.Ahead.Milliseconds())
+			proxy.ClockAheadMs = new(s.Ahead.Milliseconds())
 		}
 		for k, refusal := range s.Refused {
 			proxy.Refused = append(proxy.Refused, &agentv1alpha1.RefusedResource{

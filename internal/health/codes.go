@@ -117,7 +117,7 @@ func Codes() []CodeInfo {
 		{CodeEnvoyOld, "Envoy too old", "Before 1.40 a removed root could live on in resumed sessions, and settings that guard tenants are missing.", "Use Envoy 1.40 or newer."},
 		{CodeEnvoyOpen, "Envoy with a known vulnerability", "Its version has a vulnerability that a newer one has not.", "Use the version that the text names, or a newer one."},
 		{CodeNoEnvoy, "no Envoy", "An agent with --envoy and the demo start Envoy; there is none.", "Install Envoy 1.40 or newer and name it with --envoy or $ENVOY; --envoy none where this machine runs no sidecar."},
-		{CodeEnvoyBroken, "Envoy does not say its version", "The file is no Envoy, or cannot run here.", "See the text; run it with --version."},
+		{CodeEnvoyBroken, "Envoy does not say its version", "The file is no Envoy, or cannot run here.", "See the text; run it with --version to see what it is, and name another one."},
 		{CodePortTaken, "port taken", "Another process listens at an address that is needed.", "End it, or choose another address."},
 		{CodeStateOpen, "state directory not usable", "The state directory holds keys: it is a directory of this user, mode 0700, or can be made.", "See the text: chown or chmod 700 it, or choose another one."},
 		{CodeInvalid, "configuration not accepted", "ringfence serve would not serve all of these documents.", "Correct them; ringfence validate shows each problem with its position."},

@@ -130,12 +130,12 @@ func failing(t *testing.T) map[string]struct {
 			f.Now = f.Now.Add(end)
 			f.Health.Svid = ca.SVID(plane, testca.ValidFor(end-time.Hour, end+time.Hour)).Cert.Raw
 			f.Health.NowUnixNano = 0
-			for _, p := range f.Proxies.Proxies {
+			for _, p := range f.Proxies.GetProxies() {
 				p.SvidNotBeforeUnix, p.SvidNotAfterUnix = f.Now.Unix(), f.Now.Add(time.Hour).Unix()
 			}
 		}
 	}
-	left := ca.Cert.NotAfter.Sub(time.Now())
+	left := time.Until(ca.Cert.NotAfter)
 	running("root ended", root(func(*health.Facts) time.Duration { return left + 24*time.Hour }), health.CodeRootInvalid, health.CodeRootInvalid)
 	running("root ends", root(func(*health.Facts) time.Duration { return left - time.Minute }), health.CodeRootEnds, health.CodeRootEnds)
 	running("root open", func(f *health.Facts) { f.Health.Bundles[1].Roots = [][]byte{testca.Unconstrained(t, "any").Cert.Raw} }, health.CodeRootOpen)
@@ -243,7 +243,7 @@ func TestNotKnown(t *testing.T) {
 	t.Parallel()
 	f := well(t)
 	f.Health.All, f.Health.Owners, f.Agents, f.Issuer = false, nil, nil, health.Probe{}
-	for _, p := range f.Proxies.Proxies {
+	for _, p := range f.Proxies.GetProxies() {
 		p.EnvoyVersion, p.ClockAheadMs, p.SvidNotAfterUnix = "", nil, 0
 	}
 	r := health.Judge(f)
@@ -270,7 +270,7 @@ func TestOneProxy(t *testing.T) {
 		t.Errorf("%v", r.Failures())
 	}
 	// An older stream of the same workload is what a dead agent left behind.
-	old := proto.CloneOf(f.Proxies.Proxies[1])
+	old := proto.CloneOf(f.Proxies.GetProxies()[1])
 	old.Acknowledged = "0"
 	f.Proxies.Proxies = []*agentv1alpha1.Proxy{f.Proxies.Proxies[0], old, f.Proxies.Proxies[1]}
 	if r := health.Judge(f); !r.Healthy {
@@ -295,10 +295,21 @@ func TestVulnerabilities(t *testing.T) {
 		v    string
 		want health.State
 	}{
-		{u, "1.36.10", health.Open}, {u, "1.36.11", health.Closed}, {u, "1.39.1", health.Open}, {u, "1.39.2", health.Closed},
-		{u, "1.38.0", health.Open}, {u, "1.38.7", health.Unknown}, {u, "1.40.0", health.Unknown}, {u, "1.40.9", health.Unknown},
-		{line, "1.39.0", health.Open}, {line, "1.39.2", health.Unknown}, {line, "1.40.0", health.Closed}, {line, "1.40.3", health.Closed},
-		{line, "1.41.0", health.Closed}, {line, "2.0.1", health.Closed}, {health.Vulnerability{}, "1.40.0", health.Unknown},
+		{u, "1.36.10", health.Open},
+		{u, "1.36.11", health.Closed},
+		{u, "1.39.1", health.Open},
+		{u, "1.39.2", health.Closed},
+		{u, "1.38.0", health.Open},
+		{u, "1.38.7", health.Unknown},
+		{u, "1.40.0", health.Unknown},
+		{u, "1.40.9", health.Unknown},
+		{line, "1.39.0", health.Open},
+		{line, "1.39.2", health.Unknown},
+		{line, "1.40.0", health.Closed},
+		{line, "1.40.3", health.Closed},
+		{line, "1.41.0", health.Closed},
+		{line, "2.0.1", health.Closed},
+		{health.Vulnerability{}, "1.40.0", health.Unknown},
 	} {
 		v, err := health.ParseVersion(c.v)
 		if err != nil {

@@ -21,7 +21,9 @@ const (
 
 // Judge says how a running mesh is.
 func Judge(f Facts) Report {
-	return report(f.plane(), f.certificates(), f.clocks(), f.issuer(), f.configuration(), f.sidecars(), f.refusals(), f.secrets(), f.envoys())
+	return report(
+		f.plane(), f.certificates(), f.clocks(), f.issuer(), f.configuration(), f.sidecars(), f.refusals(), f.secrets(), f.envoys(),
+	)
 }
 
 // noAnswer is why everything that the control plane would have said is not known.
@@ -160,7 +162,7 @@ func (f Facts) clocks() list {
 		ahead := time.Duration(p.GetClockAheadMs()) * time.Millisecond
 		switch {
 		case p.GetConnectedUnix() == 0:
-		case p.ClockAheadMs == nil: //nolint:protogetter // its presence is the question
+		case p.ClockAheadMs == nil:
 			l.notKnown(check, "it has not said what time it has")
 		case ahead.Abs() > maxSkew:
 			l.fail(CodeSidecarClock, check, "it was %s when it last said so", apart(ahead))

@@ -60,7 +60,7 @@ type list struct {
 }
 
 func (l *list) add(check string, s Status, code Code, format string, args ...any) {
-	r := Result{Group: l.group, Check: check, Status: s, Code: code, Cause: printable(fmt.Sprintf(format, args...))}
+	r := Result{Group: l.group, Check: printable(check), Status: s, Code: code, Cause: printable(fmt.Sprintf(format, args...))}
 	if code != "" {
 		info := code.info()
 		r.Fix, r.Docs = info.Fix, info.Anchor()
