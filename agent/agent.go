@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -102,6 +103,10 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	if err != nil {
 		return err
 	}
+	applications, source, err := a.listenWorkload(ctx, own)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
@@ -125,6 +130,9 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	renewed := func(next svid) {
 		present.Store(&next.cert)
 		a.setIdentity(next)
+		if err := source.set(next); err != nil {
+			a.log.Error("the applications keep the old SVID", zap.Error(err))
+		}
 		select {
 		case renewals <- next:
 		case <-inner.Done():
@@ -135,10 +143,14 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	parts.Go(func() { a.own(inner, r, events, reports, renewals, own.notAfter) })
 	parts.Go(func() { a.keepRenewed(inner, own, renewed) })
 	parts.Go(func() { up.run(inner) })
-	var failure error // written before parts.Wait returns
+	var failure, workloadFailure error // written before parts.Wait returns
 	parts.Go(func() {
 		defer stop()
 		failure = down.run(inner, l)
+	})
+	parts.Go(func() {
+		defer stop()
+		workloadFailure = serveWorkload(inner, applications, source)
 	})
 	if a.supervisor != nil {
 		a.supervisor.run(ctx)
@@ -148,7 +160,17 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	<-ctx.Done()
 	stopInner()
 	parts.Wait()
-	return failure
+	return errors.Join(failure, workloadFailure)
+}
+
+// listenWorkload opens the socket of the workload's applications, and says what is served there.
+func (a *Agent) listenWorkload(ctx context.Context, own svid) (net.Listener, *workloadSource, error) {
+	source := newWorkloadSource(a.anchor.bundle, a.config.Clock)
+	if err := source.set(own); err != nil {
+		return nil, nil, err
+	}
+	l, err := listenWorkload(ctx, a.config.WorkloadSocket, a.config.WorkloadUsers)
+	return l, source, err
 }
 
 func (a *Agent) writeBootstrap(own svid) error {

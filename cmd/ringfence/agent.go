@@ -24,6 +24,8 @@ import (
 // agentFlags are the flags of `ringfence agent`.
 type agentFlags struct {
 	id, state, envoyDir, plane, issuer, planeID, root, tokenFile, envoy, http, key string
+	workloadSocket                                                                 string
+	workloadUsers                                                                  []int
 	concurrency                                                                    int
 }
 
@@ -50,6 +52,9 @@ and after the SVID has expired.`,
 	f.StringVar(&o.state, "state", "", "the agent's own state directory, made 0700 where it is missing (required)")
 	f.StringVar(&o.envoyDir, "envoy-dir", "",
 		"directory that Envoy shares, for its bootstrap and the sockets; made and guarded as the state directory (default STATE)")
+	f.StringVar(&o.workloadSocket, "workload-socket", "",
+		"Unix socket where the workload's applications get its SVID (SPIFFE Workload API; default STATE/workload.sock)")
+	f.IntSliceVar(&o.workloadUsers, "workload-user", nil, "uid that is served there, besides the agent's own (repeatable)")
 	f.StringVar(&o.plane, "control-plane", "", "HOST:PORT of the control plane's configuration streams (required)")
 	f.StringVar(&o.issuer, "issuer", "", "HOST:PORT of the control plane's issuer (required)")
 	f.StringVar(&o.planeID, "control-plane-id", "", "SPIFFE ID of the control plane (required)")
@@ -112,7 +117,7 @@ func (o agentFlags) config(p process, log *zap.Logger) (agent.Config, error) {
 	}
 	return agent.Config{
 		ID: o.id, StateDir: o.state, EnvoyDir: o.envoyDir, ControlPlane: o.plane, Issuer: o.issuer, ControlPlaneID: o.planeID,
-		PlatformRoot: root, JoinToken: token, Key: key,
+		PlatformRoot: root, JoinToken: token, Key: key, WorkloadSocket: o.workloadSocket, WorkloadUsers: o.workloadUsers,
 		EnvoyPath: o.envoy, EnvoyArgs: []string{"--concurrency", strconv.Itoa(o.concurrency)},
 		Log: log,
 	}, nil
