@@ -272,7 +272,7 @@ func TestOneProxy(t *testing.T) {
 	// An older stream of the same workload is what a dead agent left behind.
 	old := proto.CloneOf(f.Proxies.GetProxies()[1])
 	old.Acknowledged = "0"
-	f.Proxies.Proxies = []*agentv1alpha1.Proxy{f.Proxies.Proxies[0], old, f.Proxies.Proxies[1]}
+	f.Proxies.Proxies = []*agentv1alpha1.Proxy{f.Proxies.GetProxies()[0], old, f.Proxies.GetProxies()[1]}
 	if r := health.Judge(f); !r.Healthy {
 		t.Errorf("with an older stream: %v", r.Failures())
 	}
