@@ -56,6 +56,9 @@ func (a *Agent) own(
 		case next := <-renewals:
 			notAfter = next.notAfter
 			expiry.Reset(min(left(), expiryCheck))
+			if j, err := newJudge(next, a.anchor.bundle); err == nil { // there is none for roots that newSVID took
+				r.judge = j
+			}
 			r.renewed(next.secret)
 		case <-expiry.C:
 			if left() > 0 {

@@ -15,6 +15,7 @@ func required() []requirement {
 		{"documents", "api/v1alpha1", "FuzzDecode"},
 		{"SPIFFE IDs", "identity", "FuzzSPIFFEID"},
 		{"peer certificates", "identity", "FuzzPeerCertificate"},
+		{"successors of roots", "identity", "FuzzSuccession"},
 		{"tokens", "identity", "FuzzToken"},
 		{"key sets of documents", "identity", "FuzzTokenIssuerJWKS"},
 		{"key sets that issuers publish", "identity", "FuzzKeySet"},

@@ -208,10 +208,19 @@ type Status struct {
 
 // Status is where every open stream stands, sorted by workload and age.
 func (s *Server) Status() []Status {
+	return s.StatusOf(func(identity.WorkloadID) bool { return true })
+}
+
+// StatusOf is Status of these workloads alone, at a cost that hardly grows with the streams of others. Every stream waits
+// for of, which must not block.
+func (s *Server) StatusOf(of func(identity.WorkloadID) bool) []Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]Status, 0, len(s.streams))
+	var all []Status
 	for w := range s.streams {
+		if !of(w.workload) {
+			continue
+		}
 		all = append(all, Status{
 			Workload: w.workload, Since: w.since, Target: w.target, Acked: w.acked, Refused: maps.Clone(w.refused),
 			Hint: w.hint, Ahead: w.ahead, NotBefore: w.notBefore, NotAfter: w.notAfter,
