@@ -152,6 +152,10 @@ func (p proxies) streams(seen func(identity.WorkloadID) bool) map[string][]*agen
 	for _, s := range p.cp.ads.StatusOf(seen) {
 		proxy := &agentv1alpha1.Proxy{
 			Workload: s.Workload.String(), Tenant: s.Workload.Tenant().Name(), ConnectedUnix: s.Since.Unix(), Acknowledged: s.Acked,
+			EnvoyVersion: s.Hint.EnvoyVersion, SvidNotBeforeUnix: s.NotBefore.Unix(), SvidNotAfterUnix: s.NotAfter.Unix(),
+		}
+		if !s.Hint.Clock.IsZero() {
+			proxy.ClockAheadMs = new(s.Ahead.Milliseconds())
 		}
 		for k, refusal := range s.Refused {
 			proxy.Refused = append(proxy.Refused, &agentv1alpha1.RefusedResource{

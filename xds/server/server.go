@@ -147,7 +147,7 @@ func (s *Server) serve(ctx context.Context, run func(context.Context, *watch) er
 		s.config.Log.Info("discovery stream refused", zap.Error(err))
 		return status.Error(codes.Unauthenticated, "the client's certificate proves nobody")
 	}
-	w, err := s.open(p)
+	w, err := s.open(p, chainOf(ctx)[0])
 	if err != nil {
 		w.log.Warn("discovery stream refused", zap.Error(err))
 		return status.Error(codes.ResourceExhausted, err.Error())
