@@ -32,6 +32,7 @@ func (a *Agent) own(
 	defer expiry.Stop()
 	quiet := time.NewTimer(quietAfter)
 	defer quiet.Stop()
+	told := "" // the version of Envoy
 	for {
 		if r.listening() {
 			quiet.Reset(quietAfter)
@@ -46,6 +47,10 @@ func (a *Agent) own(
 			r.commit()
 		case <-reports.wake:
 			r.report(reports.get())
+			if version := a.envoyVersion(); version != told {
+				told = version
+				r.hint()
+			}
 		case <-quiet.C:
 			r.quiet = true
 		case next := <-renewals:

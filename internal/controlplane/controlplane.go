@@ -123,6 +123,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	}
 	cp.rotation = newRotations(cp, newRotationEvents(c.Log, c.Registry))
 	agentv1alpha1.RegisterProxiesServer(cp.ads, cp.remoteProxies())
+	agentv1alpha1.RegisterHealthServer(cp.ads, cp.remoteHealth())
 	agentv1alpha1.RegisterRenewalServer(cp.ads, issuer.NewRenewals(cp.issuer, cp.pipeline, c.Clock, c.Log))
 	return cp, cp.listen(ctx, c)
 }
@@ -232,6 +233,7 @@ func (cp *ControlPlane) adminServer() *grpc.Server {
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 10))
 	agentv1alpha1.RegisterAdminServer(s, issuer.NewAdmin(cp.issuer, cp.pipeline, cp.clock, cp.log))
 	agentv1alpha1.RegisterProxiesServer(s, cp.localProxies())
+	agentv1alpha1.RegisterHealthServer(s, cp.localHealth())
 	agentv1alpha1.RegisterRotationsServer(s, cp.rotation)
 	return s
 }

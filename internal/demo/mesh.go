@@ -242,6 +242,9 @@ func (m *Mesh) ConfigDir() string { return m.config.Dir }
 // PlaneDir is the control plane's state directory.
 func (m *Mesh) PlaneDir() string { return filepath.Join(m.config.State, "plane") }
 
+// XDSAddr is where the control plane serves configuration streams.
+func (m *Mesh) XDSAddr() string { return m.plane.XDSAddr().String() }
+
 // TrustBundle is the file with the roots of a trust domain.
 func (m *Mesh) TrustBundle(trustDomain string) string {
 	return filepath.Join(m.PlaneDir(), "trust", trustDomain+".pem")
