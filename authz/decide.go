@@ -103,6 +103,7 @@ type Decision struct {
 	allowed bool
 	reason  Reason
 	rule    string
+	token   bool
 }
 
 // Allowed reports whether the call may pass.
@@ -110,6 +111,9 @@ func (d Decision) Allowed() bool { return d.allowed }
 
 // Reason is why.
 func (d Decision) Reason() Reason { return d.reason }
+
+// TokenRevoked reports whether it is the token, and not the caller, that is refused as revoked.
+func (d Decision) TokenRevoked() bool { return d.token }
 
 // Rule is the rule ("policy/rule") or Grant that allowed the call.
 func (d Decision) Rule() string { return d.rule }
@@ -124,10 +128,10 @@ func Decide(t *Table, in Input) Decision {
 		return Decision{}
 	}
 	if reason, ok := guard(t, &in); !ok {
-		return deny(reason)
+		return Decision{reason: reason, token: reason == Revoked && in.Caller.bearer != ""}
 	}
 	if reason, ok := checkToken(t, &in); !ok {
-		return deny(reason)
+		return Decision{reason: reason, token: reason == Revoked}
 	}
 	if in.Service.s.unmet(in.Token.claims, in.Now) != demandNone {
 		return deny(StepUpRequired)
@@ -150,7 +154,11 @@ func guard(t *Table, in *Input) (Reason, bool) {
 		return UnknownCaller, false
 	case !peer.IsZero() && in.Now.After(peer.NotAfter()):
 		return ExpiredIdentity, false
-	case s == nil || s.table != t:
+	}
+	if _, revoked := t.revokedCaller(in); revoked {
+		return Revoked, false
+	}
+	if s == nil || s.table != t {
 		return UnknownDestination, false
 	}
 	tenant := caller.Tenant()
@@ -193,6 +201,9 @@ func guardBearer(t *Table, in *Input) (Reason, bool) {
 	case !token.claims.Tenant().Same(t.tenant):
 		return CrossTenant, false
 	}
+	if _, revoked := t.revokedToken(in); revoked {
+		return Revoked, false
+	}
 	return Allowed, true
 }
 
@@ -217,8 +228,8 @@ func (in *Input) tenant() identity.TenantID {
 	return in.Caller.ID().Tenant()
 }
 
-// checkToken tests the token where the service reads tokens: it must be there if it is required, hold now, and assert the
-// caller's own tenant.
+// checkToken tests the token where the service reads tokens: it must be there if it is required, hold now, assert the
+// caller's own tenant, and not be revoked.
 func checkToken(t *Table, in *Input) (Reason, bool) {
 	token, mode := &in.Token, in.Service.s.token
 	switch {
@@ -234,6 +245,9 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 	}
 	if !token.claims.Tenant().Same(in.tenant()) {
 		return TokenTenantMismatch, false
+	}
+	if _, revoked := t.revokedToken(in); revoked {
+		return Revoked, false
 	}
 	return Allowed, true
 }

@@ -67,6 +67,9 @@ type Config struct {
 	Recorder Recorder
 	// KeySets fetches published keys of token issuers; nil: such issuers have no keys.
 	KeySets KeySets
+	// Revocations are those that operators have made beside the documents; nil: none. They count whatever is wrong with the
+	// documents, and also while the source cannot be read.
+	Revocations func() []*v1alpha1.Revocation
 	// Memory keeps the accepted documents for the next process; nil: they end with this one.
 	Memory Memory
 	// Prover is prove.Proof.Extend where it is nil.
@@ -158,20 +161,26 @@ func (p *Pipeline) Reload(ctx context.Context) Event {
 
 func (p *Pipeline) reload(ctx context.Context) Event {
 	files, problems, revision, err := p.config.Source.Load(ctx)
-	if err != nil {
+	previous := p.current.Load()
+	if err != nil && previous == nil {
 		return Event{Err: err}
 	}
 	newest, stray := decode(files, problems)
+	if err != nil {
+		newest, revision = p.accepted, previous.revision
+	}
 	forgot := p.remember()
-	previous := p.current.Load()
 	b := builder{bundles: p.config.Bundles, keySets: p.config.KeySets, before: p.before()}
+	if p.config.Revocations != nil {
+		b.revocations = p.config.Revocations()
+	}
 	s, ok := b.settle(newest, p.accepted)
 	if ok && p.config.KeySets != nil {
 		docs, _ := s.used.input()
 		p.config.KeySets.Follow(tenancy.KeySetURIs(docs))
 	}
 	e := Event{
-		Revision: revision, Err: b.trouble, Forgot: forgot, Stale: s.stale, Dropped: s.dropped, Compiled: s.build.compiledNow,
+		Revision: revision, Err: errors.Join(err, b.trouble), Forgot: forgot, Stale: s.stale, Dropped: s.dropped, Compiled: s.build.compiledNow,
 		Problems: v1alpha1.SortProblems(append(stray, s.problems...)),
 	}
 	if !ok {

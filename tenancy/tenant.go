@@ -28,6 +28,8 @@ type tenant struct {
 	issuers   []identity.TokenIssuer
 	askers    []Asker
 	digest    [32]byte
+
+	revocations []Revocation
 }
 
 // get spares every accessor its own test for the zero value.
@@ -289,6 +291,8 @@ type caller struct {
 	sni     string
 	grants  []Grant
 	issuers []identity.TokenIssuer
+
+	revocations []Revocation
 }
 
 func (c Caller) get() *caller {

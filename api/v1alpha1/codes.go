@@ -59,6 +59,7 @@ const (
 	CodeNotTCP            Code = "RF2031"
 	CodeSensitivity       Code = "RF2040"
 	CodeOperator          Code = "RF2050"
+	CodeRevocation        Code = "RF2060"
 )
 
 // What is accepted and weaker or emptier than it looks: ringfence validate says it, and nothing is refused for it.
@@ -105,7 +106,7 @@ func Codes() []CodeInfo {
 		{CodeDuplicateDocument, "document written twice", "Two documents of one owner have the same kind and name.", "Rename or remove one of them."},
 		{CodeBadName, "name outside the grammar", "Names are `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`: they become parts of identities, hosts and resource names.", "Use lower-case letters, digits and inner hyphens, at most 63 characters."},
 		{CodeReservedName, "reserved name", "platform is the owner of the shared services and ringfence-system the namespace of the control plane; nobody else may bear these names.", "Choose another name."},
-		{CodeNotYours, "not yours", "Documents below tenants/<tenant>/ can only speak of that tenant: its namespaces, its services. Mesh, Tenant, TokenIssuer and Grant are the platform's.", "Name something of your own, or ask the platform's team."},
+		{CodeNotYours, "not yours", "Documents below tenants/<tenant>/ can only speak of that tenant: its namespaces, its services, its identities. Mesh, Tenant, TokenIssuer and Grant are the platform's.", "Name something of your own, or ask the platform's team."},
 		{CodeUndeclaredTenant, "directory of no tenant", "No Tenant document in platform/ declares the tenant of this directory, so nothing in it counts.", "Ask the platform's team for a Tenant document, or remove the directory."},
 		{CodeUnknownReference, "no such thing", "The document names a service, tenant or file that is not there.", "Correct the name, or add what it names."},
 		{CodeIdentityRule, "identity rule not accepted", "A rule of the Mesh cannot say without doubt which tenant a SPIFFE ID names.", "See the text; {tenant} and {serviceAccount} each stand once, the trust domain is in lower case."},
@@ -129,11 +130,12 @@ func Codes() []CodeInfo {
 		{CodeClaim, "claims or lifetime not accepted", "The names of claims are short ASCII texts that differ; a token lives between one second and 24 hours.", "Correct the value."},
 		{CodeAsker, "asker not accepted", "An asker is a proxy that asks about services which are not its own. It is known by SPIFFE IDs or by a socket, not both, and may ask only about services of the tenant whose roots vouch for it, or of any tenant if it belongs to none.", "See the text; services are written tenant/service, a socket is an absolute path."},
 		{CodeAskerClash, "one way to ask for two", "A SPIFFE ID or a socket says which proxy asks, so it belongs to one asker. A workload that runs services asks about them by its own certificate already: an entry for it would be a second, weaker way.", "Give the asker an identity or socket of its own."},
-		{CodeTooMuch, "more than one owner may have", "An owner has at most 1,000 services, 2,000 service accounts (one counts for each service that names it), and rules that come to 32 MiB where each names each of its callers: what one owner writes must not stop the others.", "Let services share accounts, let rules name fewer callers, or make it several tenants."},
+		{CodeTooMuch, "more than one owner may have", "An owner has at most 1,000 services, 2,000 service accounts (one counts for each service that names it), and 1,000 revocations, and rules that come to 32 MiB where each names each of its callers: what one owner writes must not stop the others.", "Let services share accounts, let rules name fewer callers, or make it several tenants."},
 		{CodeNotOfTCP, "not seen on a TCP connection", "Of a TCP connection only the caller's certificate is known: it has no method, path, token or role, so nothing can be asked of them.", "Remove it; who may connect is said by from, and by Grants. Where it is needed, let the service speak HTTP or GRPC."},
 		{CodeNotTCP, "only for TCP services", "The field means something for a port with protocol: TCP, and this one has another.", "Remove it; HTTP and GRPC services are called by name through the HTTP proxy at outbound.port."},
 		{CodeSensitivity, "demands of a class not accepted", "A class of sensitivity demands what a token can show and a challenge can carry, and a Service of the class says at least as much of tokens.", "See the text; where token is left out of a Service, it is what the class demands."},
 		{CodeOperator, "operator not accepted", "An operator shows the control plane a certificate of this mesh. One of the platform may look at any tenant; one of a tenant at that tenant only, because the tenant's root could sign its identity for anybody.", "Give the operator an identity of the platform, or of the one tenant that it looks at."},
+		{CodeRevocation, "revocation not accepted", "A revocation is about one workload, one certificate, or the tokens with one jti, subject or session; and it says why.", "See the text; SPIFFE IDs, serials and claims are written as certificates and tokens say them."},
 
 		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first. With identityFrom: token there is no certificate at all: whoever holds a token is its subject until the token ends, and whoever controls the proxy sees the tokens.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can. At an ingress, where callers have no certificates, keep tokens short-lived."},
 		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, or, with identityFrom: token, none that reads tokens, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},

@@ -67,6 +67,7 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 		newAuthz(p),
 		newReady(p),
 		newToken(p),
+		newRevoke(p),
 		newProxy(p),
 		newInit(p),
 		newValidate(p),
