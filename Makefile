@@ -97,6 +97,11 @@ compose-stack: images
 	@scripts/docker.sh images
 	@scripts/compose-test.sh
 
+.PHONY: test-softhsm
+test-softhsm: ## Root keys in a PKCS #11 token, on SoftHSM (needs a C compiler; installs Debian's softhsm2 where it is missing)
+	@$(call say,root keys in a PKCS 11 token)
+	@scripts/softhsm-test.sh
+
 .PHONY: cover
 cover: unit cover-gate ## Unit tests, then fail where identity, tenancy or authz has less than 95 % of its statements covered
 

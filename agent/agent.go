@@ -2,9 +2,12 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -100,6 +103,10 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	if err != nil {
 		return err
 	}
+	applications, source, err := a.listenWorkload(ctx, own)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
@@ -111,18 +118,39 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 		ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock, extauthz.WithUnknownKeys(unknown.add),
 	)
 	down := newDownstream(to, reports, decide, a.log)
+	var present atomic.Pointer[tls.Certificate]
+	present.Store(&own.cert)
 	up := &upstream{
 		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, unknown: unknown,
-		creds: credentials.NewTLS(a.anchor.tls(&own.cert)),
+		renewed: make(chan struct{}, 1),
+		creds:   credentials.NewTLS(a.anchor.tls(present.Load)),
 	}
 	a.setIdentity(own)
+	renewals := make(chan svid)
+	renewed := func(next svid) {
+		present.Store(&next.cert)
+		a.setIdentity(next)
+		if err := source.set(next); err != nil {
+			a.log.Error("the applications keep the old SVID", zap.Error(err))
+		}
+		select {
+		case renewals <- next:
+		case <-inner.Done():
+		}
+		up.reopen()
+	}
 	var parts sync.WaitGroup
-	parts.Go(func() { a.own(inner, r, events, reports, own.notAfter) })
+	parts.Go(func() { a.own(inner, r, events, reports, renewals, own.notAfter) })
+	parts.Go(func() { a.keepRenewed(inner, own, renewed) })
 	parts.Go(func() { up.run(inner) })
-	var failure error // written before parts.Wait returns
+	var failure, workloadFailure error // written before parts.Wait returns
 	parts.Go(func() {
 		defer stop()
 		failure = down.run(inner, l)
+	})
+	parts.Go(func() {
+		defer stop()
+		workloadFailure = serveWorkload(inner, applications, source)
 	})
 	if a.supervisor != nil {
 		a.supervisor.run(ctx)
@@ -132,7 +160,17 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	<-ctx.Done()
 	stopInner()
 	parts.Wait()
-	return failure
+	return errors.Join(failure, workloadFailure)
+}
+
+// listenWorkload opens the socket of the workload's applications, and says what is served there.
+func (a *Agent) listenWorkload(ctx context.Context, own svid) (net.Listener, *workloadSource, error) {
+	source := newWorkloadSource(a.anchor.bundle, a.config.Clock)
+	if err := source.set(own); err != nil {
+		return nil, nil, err
+	}
+	l, err := listenWorkload(ctx, a.config.WorkloadSocket, a.config.WorkloadUsers)
+	return l, source, err
 }
 
 func (a *Agent) writeBootstrap(own svid) error {

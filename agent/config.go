@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -23,6 +24,10 @@ type Config struct {
 	// EnvoyDir holds what Envoy needs to see: its bootstrap and the two sockets. Empty: StateDir. An Envoy in a container of
 	// its own gets this directory alone, under the same path and as the same user, so that the key stays with the agent.
 	EnvoyDir string
+	// WorkloadSocket is the path of the socket where the workload's applications get its SVID by the SPIFFE Workload API.
+	// Empty: workload.sock in StateDir. WorkloadUsers are the users, by uid, that are served there besides the agent's own.
+	WorkloadSocket string
+	WorkloadUsers  []int
 	// ControlPlane and Issuer are the host:port of the control plane's two listeners.
 	ControlPlane, Issuer string
 	// ControlPlaneID is the control plane's SPIFFE ID, in the platform's trust domain.
@@ -31,6 +36,8 @@ type Config struct {
 	PlatformRoot []byte
 	// JoinToken is needed where StateDir holds no SVID that is valid.
 	JoinToken string
+	// Key is the kind of key that the workload gets, with each SVID a new one.
+	Key identity.KeyKind
 	// EnvoyPath is the Envoy to start; empty: somebody else starts it, with StateDir's bootstrap.json.
 	EnvoyPath string
 	// EnvoyArgs are appended to the flags that the agent starts Envoy with.
@@ -58,6 +65,19 @@ func (c *Config) complete() error {
 	}
 	if c.Log == nil {
 		return fmt.Errorf("%w: Log is missing", errConfig)
+	}
+	if err := c.Key.ForSVID(); err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
+	if c.WorkloadSocket == "" {
+		c.WorkloadSocket = filepath.Join(c.StateDir, workloadSocket)
+	}
+	path, err := filepath.Abs(c.WorkloadSocket)
+	if err != nil {
+		return fmt.Errorf("%w: WorkloadSocket: %w", errConfig, err)
+	}
+	if c.WorkloadSocket = path; len(path) > maxSocketPath {
+		return fmt.Errorf("%w: the path of the workload's socket has %d bytes, at most %d are possible", errConfig, len(path), maxSocketPath)
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now

@@ -52,16 +52,25 @@ func newDownstream(to *target, reports *latest[delta.Report], authz *extauthz.Se
 	return d
 }
 
-// listen opens the socket, for this user only.
-func listen(ctx context.Context, path string) (net.Listener, error) {
+// listenUnix opens a socket where an earlier start may have left one.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
-	// The directory is 0700, so nobody else can get in before the mode is set.
 	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
+	return l, nil
+}
+
+// listen opens the socket, for this user only.
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	l, err := listenUnix(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	// The directory is 0700, so nobody else could get in before the mode is set.
 	if err := os.Chmod(path, fileMode); err != nil {
 		return nil, errors.Join(fmt.Errorf("socket: %w", err), l.Close())
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -39,11 +40,11 @@ func (a *Agent) identify(ctx context.Context) (svid, error) {
 	case err != nil:
 		a.log.Warn("the SVID on disk cannot be used, joining anew", zap.Error(err))
 	}
-	key, err := loadKey(a.dir)
+	key, err := loadKey(a.dir, a.config.Key)
 	if err != nil {
 		return svid{}, err
 	}
-	wait := newBackoff()
+	wait := newBackoff(backoffMost)
 	for {
 		own, err := a.join(ctx, key)
 		if err == nil {
@@ -70,22 +71,41 @@ func temporary(err error) bool {
 	}
 }
 
+// request is a certificate request for the workload's one name and nothing else: the issuer takes no other.
+func (a *Agent) request(key *ecdsa.PrivateKey) ([]byte, error) {
+	uri, err := url.Parse(a.config.ID)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errConfig, err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{uri}}, key)
+	if err != nil {
+		return nil, fmt.Errorf("certificate request: %w", err)
+	}
+	return csr, nil
+}
+
+// ask makes a connection to one of the control plane's listeners for one question. own is the client certificate, nil for
+// none.
+func (a *Agent) ask(address string, own *tls.Certificate) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(a.anchor.tls(always(own)))),
+		grpc.WithNoProxy(), withoutDNSConfig(), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
+	if err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	return conn, nil
+}
+
 // join asks the issuer once. The key stays here: the request carries its public half.
 func (a *Agent) join(ctx context.Context, key *ecdsa.PrivateKey) (svid, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	uri, err := url.Parse(a.config.ID)
+	csr, err := a.request(key)
 	if err != nil {
-		return svid{}, fmt.Errorf("%w: %w", errConfig, err)
+		return svid{}, err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{uri}}, key)
+	conn, err := a.ask(a.config.Issuer, nil)
 	if err != nil {
-		return svid{}, fmt.Errorf("certificate request: %w", err)
-	}
-	conn, err := grpc.NewClient(a.config.Issuer, grpc.WithTransportCredentials(credentials.NewTLS(a.anchor.tls(nil))),
-		grpc.WithNoProxy(), withoutDNSConfig(), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
-	if err != nil {
-		return svid{}, fmt.Errorf("issuer: %w", err)
+		return svid{}, err
 	}
 	defer func() { _ = conn.Close() }() // nothing is under way any more
 	resp, err := agentv1alpha1.NewIssuerClient(conn).Issue(ctx, &agentv1alpha1.IssueRequest{Csr: csr, JoinToken: a.config.JoinToken})

@@ -24,7 +24,9 @@ const quietAfter = time.Second
 const expiryCheck = 5 * time.Second
 
 // own runs the relay: it alone touches it, until ctx ends.
-func (a *Agent) own(ctx context.Context, r *relay, events <-chan event, reports *latest[delta.Report], notAfter time.Time) {
+func (a *Agent) own(
+	ctx context.Context, r *relay, events <-chan event, reports *latest[delta.Report], renewals <-chan svid, notAfter time.Time,
+) {
 	left := func() time.Duration { return notAfter.Sub(a.config.Clock()) }
 	expiry := time.NewTimer(min(left(), expiryCheck))
 	defer expiry.Stop()
@@ -46,6 +48,10 @@ func (a *Agent) own(ctx context.Context, r *relay, events <-chan event, reports 
 			r.report(reports.get())
 		case <-quiet.C:
 			r.quiet = true
+		case next := <-renewals:
+			notAfter = next.notAfter
+			expiry.Reset(min(left(), expiryCheck))
+			r.renewed(next.secret)
 		case <-expiry.C:
 			if left() > 0 {
 				expiry.Reset(min(left(), expiryCheck))

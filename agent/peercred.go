@@ -4,23 +4,29 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 )
 
 // ownUserOnly closes connections of other users. The socket's mode keeps them out already, except root and whoever is
 // handed the open socket.
-func ownUserOnly(l net.Listener) net.Listener { return credentialed{l} }
+func ownUserOnly(l net.Listener) net.Listener { return credentialed{l, []int{os.Geteuid()}} }
 
-type credentialed struct{ net.Listener }
+// credentialed lets in the connections of these users only.
+type credentialed struct {
+	net.Listener
 
-// Accept gives the next connection of this user.
+	users []int
+}
+
+// Accept gives the next connection of one of the users.
 func (c credentialed) Accept() (net.Conn, error) {
 	for {
 		conn, err := c.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		if uid, err := peerUID(conn); err == nil && uid == os.Geteuid() {
+		if uid, err := peerUID(conn); err == nil && slices.Contains(c.users, uid) {
 			return conn, nil
 		}
 		_ = conn.Close() // nothing was said on it

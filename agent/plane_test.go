@@ -55,9 +55,11 @@ type plane struct {
 	hostile func(w identity.WorkloadID, s xds.Snapshot) xds.Snapshot
 }
 
-func newPlane(t *testing.T) *plane {
+func newPlane(t *testing.T) *plane { return newPlaneWith(t, issuer.Options{}) }
+
+func newPlaneWith(t *testing.T, o issuer.Options) *plane {
 	t.Helper()
-	i, err := issuer.OpenMemory(issuer.Options{})
+	i, err := issuer.OpenMemory(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +71,7 @@ func newPlane(t *testing.T) *plane {
 			if ports[port] == "" {
 				l := p.listen("127.0.0.1:0")
 				ports[port] = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-				held = append(held, l) // until all are found: no port is given twice
+				held = append(held, l)
 			}
 			return ports[port]
 		})
@@ -126,11 +128,10 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	self, err := p.issuer.ControlPlane(id, time.Now())
-	if err != nil {
-		p.t.Fatal(err)
+	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { // a new one each time: it may live for seconds
+		self, err := p.issuer.ControlPlane(id, time.Now())
+		return &self, err
 	}
-	certificate := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &self, nil }
 	metrics, err := server.NewMetrics(prometheus.NewRegistry())
 	if err != nil {
 		p.t.Fatal(err)
@@ -143,6 +144,7 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	agentv1alpha1.RegisterRenewalServer(s, issuer.NewRenewals(p.issuer, p, time.Now, zap.NewNop()))
 	p.server = s
 	join := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate})))
 	agentv1alpha1.RegisterIssuerServer(join, issuer.NewService(p.issuer, p, time.Now, zap.NewNop()))
@@ -258,12 +260,15 @@ func (r *running) ready() {
 }
 
 // dump is Envoy's whole configuration.
-func (r *running) dump() string {
+func (r *running) dump() string { return r.ask("config_dump?include_eds") }
+
+// ask asks Envoy's admin interface.
+func (r *running) ask(path string) string {
 	r.t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(r.dir, "admin.sock"))
 	}}}
-	resp, err := client.Get("http://envoy/config_dump?include_eds")
+	resp, err := client.Get("http://envoy/" + path)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -108,6 +108,13 @@ func (r *relay) expire() {
 	r.decide()
 }
 
+// renewed is a new SVID of the workload: Envoy gets it, and uses it for connections that it makes from then on.
+func (r *relay) renewed(own xds.Resource) {
+	r.own, r.expired = own, false
+	r.decide()
+	r.offer()
+}
+
 // connected begins a stream: everything is asked for, and what Envoy has acknowledged is named. What the control plane
 // then believes that the agent has is what the agent starts from, so both count alike.
 func (r *relay) connected(send func(*discovery.DeltaDiscoveryRequest)) {

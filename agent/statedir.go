@@ -14,14 +14,16 @@ import (
 const (
 	fileMode = 0o600
 
-	keyFile       = "key.pem"
-	svidFile      = "svid.pem"
-	bundleFile    = "bundle.pem"
-	identityFile  = "identity.json"
-	stateFile     = "state"
-	bootstrapFile = "bootstrap.json"
-	envoySocket   = "envoy.sock"
-	adminSocket   = "admin.sock"
+	keyFile        = "key.pem"
+	svidFile       = "svid.pem"
+	nextFile       = "next.pem" // a renewed SVID with its key, until both lie in their files
+	bundleFile     = "bundle.pem"
+	identityFile   = "identity.json"
+	stateFile      = "state"
+	bootstrapFile  = "bootstrap.json"
+	envoySocket    = "envoy.sock"
+	adminSocket    = "admin.sock"
+	workloadSocket = "workload.sock"
 
 	maxSocketPath = 107
 )

@@ -33,12 +33,14 @@ var errSVID = errors.New("SVID")
 
 // svid is the workload's own identity: everything that the agent knows without the control plane. It never changes.
 type svid struct {
-	id       identity.WorkloadID
-	mapping  identity.Mapping
-	bundle   identity.Bundle // of the workload's own trust domain
-	notAfter time.Time
-	cert     tls.Certificate
-	secret   xds.Resource // what Envoy gets
+	id      identity.WorkloadID
+	mapping identity.Mapping
+	bundle  identity.Bundle // of the workload's own trust domain
+	// notBefore is the certificate's, notAfter the chain's.
+	notBefore, notAfter time.Time
+
+	cert   tls.Certificate
+	secret xds.Resource // what Envoy gets
 }
 
 // storedIdentity is identity.json.
@@ -99,7 +101,7 @@ func newSVID(id string, key *ecdsa.PrivateKey, chain [][]byte, bundleDER [][]byt
 	if !key.PublicKey.Equal(leaf.PublicKey) {
 		return svid{}, fmt.Errorf("%w: it is of another key", errSVID)
 	}
-	s.notAfter = peer.NotAfter()
+	s.notBefore, s.notAfter = leaf.NotBefore, peer.NotAfter()
 	s.cert = tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf}
 	s.secret, err = newSecret(key, chain)
 	return s, err
@@ -146,29 +148,81 @@ func loadSVID(d *stateDir, id string, now time.Time) (svid, bool, error) {
 	if stored.Workload != id {
 		return svid{}, false, fmt.Errorf("%w: %s belongs to %s", errStateDir, d.path, stored.Workload)
 	}
-	key, err := decodeKey(files[keyFile])
-	if err != nil {
-		return svid{}, false, err
-	}
-	chain, err := decodePEM(files[svidFile])
-	if err != nil {
-		return svid{}, false, fmt.Errorf("%s: %w", svidFile, err)
-	}
 	bundle, err := decodePEM(files[bundleFile])
 	if err != nil {
 		return svid{}, false, fmt.Errorf("%s: %w", bundleFile, err)
 	}
-	s, err := newSVID(id, key, chain, bundle, stored, now)
+	assemble := func(keyPEM, chainPEM []byte) (svid, error) {
+		key, err := decodeKey(keyPEM)
+		if err != nil {
+			return svid{}, err
+		}
+		chain, err := decodePEM(chainPEM)
+		if err != nil {
+			return svid{}, fmt.Errorf("%s: %w", svidFile, err)
+		}
+		return newSVID(id, key, chain, bundle, stored, now)
+	}
+	next, err := d.read(nextFile)
+	if err != nil {
+		return svid{}, false, err
+	}
+	if keyPEM, chainPEM := splitNext(next); next != nil {
+		if s, err := assemble(keyPEM, chainPEM); err == nil {
+			return s, true, s.settle(d)
+		} // else the files beside it hold, or say themselves why not
+	}
+	s, err := assemble(files[keyFile], files[svidFile])
 	return s, err == nil, err
 }
 
-// save keeps a new SVID; the key is there already.
-func (s svid) save(d *stateDir) error {
+// splitNext takes next.pem apart: the key stands first.
+func splitNext(data []byte) (keyPEM, chainPEM []byte) {
+	_, rest := pem.Decode(data)
+	return data[:len(data)-len(rest)], rest
+}
+
+// replace keeps a renewed SVID. Key and certificate are two files, and a crash between them must not leave a pair that does
+// not fit: so both are written into a third one first, which counts while it is there.
+func (s svid) replace(d *stateDir) error {
+	keyPEM, err := encodeKey(s.key())
+	if err != nil {
+		return err
+	}
+	if err := d.write(nextFile, append(keyPEM, encodePEM(s.cert.Certificate)...)); err != nil {
+		return err
+	}
+	return s.settle(d)
+}
+
+func (s svid) settle(d *stateDir) error {
+	keyPEM, err := encodeKey(s.key())
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(d.write(keyFile, keyPEM), d.write(svidFile, encodePEM(s.cert.Certificate))); err != nil {
+		return err
+	}
+	return d.remove(nextFile)
+}
+
+func (s svid) key() *ecdsa.PrivateKey {
+	key, _ := s.cert.PrivateKey.(*ecdsa.PrivateKey) // newSVID puts no other in
+	return key
+}
+
+// stored is identity.json's content.
+func (s svid) stored() storedIdentity {
 	stored := storedIdentity{Workload: s.id.String(), PlatformTrustDomain: s.mapping.Platform().String()}
 	for _, r := range s.mapping.Rules() {
 		stored.Mapping = append(stored.Mapping, storedRule(r))
 	}
-	text, err := json.MarshalIndent(stored, "", "  ")
+	return stored
+}
+
+// save keeps a new SVID; the key is there already.
+func (s svid) save(d *stateDir) error {
+	text, err := json.MarshalIndent(s.stored(), "", "  ")
 	if err != nil {
 		return fmt.Errorf("%s: %w", identityFile, err)
 	}
@@ -181,7 +235,7 @@ func (s svid) save(d *stateDir) error {
 }
 
 // loadKey gives the workload's private key, which is made here and never leaves the host.
-func loadKey(d *stateDir) (*ecdsa.PrivateKey, error) {
+func loadKey(d *stateDir, kind identity.KeyKind) (*ecdsa.PrivateKey, error) {
 	data, err := d.read(keyFile)
 	if err != nil {
 		return nil, err
@@ -189,15 +243,27 @@ func loadKey(d *stateDir) (*ecdsa.PrivateKey, error) {
 	if data != nil {
 		return decodeKey(data)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := newKey(kind)
 	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
+		return nil, err
 	}
 	text, err := encodeKey(key)
 	if err != nil {
 		return nil, err
 	}
 	return key, d.write(keyFile, text)
+}
+
+func newKey(kind identity.KeyKind) (*ecdsa.PrivateKey, error) {
+	curve := elliptic.P256()
+	if kind == identity.ECDSAP384 {
+		curve = elliptic.P384()
+	}
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	return key, nil
 }
 
 func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {

@@ -26,7 +26,7 @@ func ControlPlaneTLS(controlPlaneID string, platformRoot []byte, own tls.Certifi
 	if err != nil {
 		return nil, err
 	}
-	return a.tls(&own), nil
+	return a.tls(always(&own)), nil
 }
 
 func newAnchor(c Config) (anchor, error) {
@@ -53,8 +53,16 @@ func newAnchor(c Config) (anchor, error) {
 	return anchor{id: c.ControlPlaneID, bundle: bundle, verifier: identity.NewVerifier(mapping, bundles), clock: c.Clock}, nil
 }
 
-// tls is the configuration of a connection to the control plane. own is the client certificate, nil for none.
-func (a anchor) tls(own *tls.Certificate) *tls.Config {
+// always is one certificate, or none where it is nil.
+func always(own *tls.Certificate) func() *tls.Certificate {
+	if own == nil {
+		return nil
+	}
+	return func() *tls.Certificate { return own }
+}
+
+// tls is the configuration of a connection to the control plane. own is the client certificate of the moment, nil for none.
+func (a anchor) tls(own func() *tls.Certificate) *tls.Config {
 	c := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		// Go compares host names; the control plane is known by its SPIFFE ID.
@@ -62,7 +70,7 @@ func (a anchor) tls(own *tls.Certificate) *tls.Config {
 		VerifyConnection:   a.verify,
 	}
 	if own != nil {
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil }
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own(), nil }
 	}
 	return c
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -32,20 +33,34 @@ type upstream struct {
 	log     *zap.Logger
 	events  chan<- event
 	unknown *unknownKeys
+	renewed chan struct{} // holds a notice when the stream is to be opened again with a new SVID
+}
+
+var errRenewed = errors.New("the SVID was renewed")
+
+// reopen ends the stream, which the control plane would end with the SVID that it was opened with, and opens it again.
+func (u *upstream) reopen() {
+	select {
+	case u.renewed <- struct{}{}:
+	default: // it is being told
+	}
 }
 
 // run returns when ctx ends.
 func (u *upstream) run(ctx context.Context) {
-	wait := newBackoff()
+	wait := newBackoff(backoffMost)
 	for ctx.Err() == nil {
 		heard, err := u.once(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		u.log.Warn("the control plane is away", zap.Error(err))
 		if heard {
 			wait.reset()
 		}
+		if errors.Is(err, errRenewed) {
+			continue
+		}
+		u.log.Warn("the control plane is away", zap.Error(err))
 		if wait.sleep(ctx) != nil {
 			return
 		}
@@ -54,7 +69,8 @@ func (u *upstream) run(ctx context.Context) {
 
 // once runs one stream until it ends. heard says that the control plane said something on it.
 func (u *upstream) once(agent context.Context) (heard bool, err error) {
-	ctx, cancel := context.WithCancel(agent)
+	ctx, end := context.WithCancelCause(agent)
+	cancel := func() { end(nil) }
 	defer cancel()
 	conn, err := grpc.NewClient(u.address,
 		grpc.WithTransportCredentials(u.creds),
@@ -76,6 +92,13 @@ func (u *upstream) once(agent context.Context) (heard bool, err error) {
 	var sender sync.WaitGroup
 	sender.Go(func() { out.pump(ctx, stream.Send) })
 	sender.Go(func() { u.unknown.tell(ctx, agentv1alpha1.NewKeysClient(conn)) })
+	sender.Go(func() {
+		select {
+		case <-u.renewed:
+			end(errRenewed)
+		case <-ctx.Done():
+		}
+	})
 	defer sender.Wait()
 	defer cancel()
 	first := true
@@ -86,17 +109,20 @@ func (u *upstream) once(agent context.Context) (heard bool, err error) {
 		out.push(req)
 	}
 	if !u.tell(ctx, event{connected: send}) {
-		return false, ctx.Err()
+		return false, context.Cause(ctx)
 	}
 	defer u.tell(agent, event{disconnected: true})
 	for {
 		resp, err := stream.Recv()
+		if errors.Is(context.Cause(ctx), errRenewed) {
+			return heard, errRenewed
+		}
 		if err != nil {
 			return heard, err
 		}
 		heard = true
 		if !u.tell(ctx, event{response: resp}) {
-			return heard, ctx.Err()
+			return heard, context.Cause(ctx)
 		}
 	}
 }

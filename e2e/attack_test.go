@@ -26,11 +26,15 @@ const (
 func stolenRoot(t testing.TB, m *demo.Mesh, trustDomain string) *testca.CA {
 	t.Helper()
 	dir := filepath.Join(m.PlaneDir(), "ca", trustDomain)
-	cert, err := x509.ParseCertificate(pemBlock(t, filepath.Join(dir, "root.pem")))
+	cert, err := x509.ParseCertificate(pemBlock(t, m.TrustBundle(trustDomain)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := x509.ParsePKCS8PrivateKey(pemBlock(t, filepath.Join(dir, "key.pem")))
+	keys, err := filepath.Glob(filepath.Join(dir, "key-*.pem"))
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("keys: %v, %v", keys, err)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(pemBlock(t, keys[0]))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/tls"
@@ -71,6 +72,20 @@ func TestEnvoyStatic(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the SVID is renewed", func(t *testing.T) {
+		renewed := s.acme.SVID(acmeOrders)
+		write(t, filepath.Join(s.certs, "key.pem"), string(renewed.KeyPEM())) // as the agent does: the key first
+		write(t, filepath.Join(s.certs, "svid.pem"), string(renewed.CertPEM()))
+		eventually(t, 10*time.Second, "Envoy shows the new one", func(ctx context.Context) bool {
+			d := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*web}}}
+			conn, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", s.port))
+			if err != nil {
+				return false
+			}
+			defer conn.Close() //nolint:errcheck // only looked at
+			return bytes.Equal(conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Raw, renewed.TLS().Certificate[0])
+		})
+	})
 	t.Run("the decision point is gone", func(t *testing.T) {
 		s.authz.stop(t, os.Interrupt)
 		before := s.hits.Load()
@@ -87,6 +102,7 @@ type static struct {
 	acme, globex *testca.CA
 	key          *ecdsa.PrivateKey
 	port         int
+	certs        string // directory
 	hits         atomic.Int64
 	authz        *process
 	header       [2]string // added to each call, if it has a name
@@ -124,8 +140,11 @@ func startStatic(t *testing.T) *static {
 		"--asker", acmeOrders, "--http-listen", http)
 	eventually(t, 15*time.Second, "the decision point is ready", func(ctx context.Context) bool { return ready(ctx, http) })
 
+	secrets := strings.NewReplacer("certs/", certs+"/", "path: ./certs", "path: "+certs).Replace(string(readFile(t, "../examples/envoy-static/sds.yaml")))
+	write(t, filepath.Join(work, "sds.yaml"), secrets)
+	s.certs = certs
 	text := strings.NewReplacer(
-		"certs/", certs+"/", "path: authz.sock", "path: "+filepath.Join(work, "authz.sock"), "path: admin.sock", "path: "+filepath.Join(work, "admin.sock"),
+		"certs/", certs+"/", "path: ./sds.yaml", "path: "+filepath.Join(work, "sds.yaml"), "path: authz.sock", "path: "+filepath.Join(work, "authz.sock"), "path: admin.sock", "path: "+filepath.Join(work, "admin.sock"),
 		"port_value: 20081", fmt.Sprintf("port_value: %d", s.port),
 		"port_value: 20281", fmt.Sprintf("port_value: %d", app.Listener.Addr().(*net.TCPAddr).Port),
 	).Replace(string(readFile(t, "../examples/envoy-static/envoy.yaml")))

@@ -624,11 +624,16 @@ func broken() map[string]map[string]edit {
 				o.CommonHttpProtocolOptions.MaxStreamDuration = day()
 			}),
 		},
-		"cluster_idle_timeout":            {"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.IdleTimeout = nil })},
-		"cluster_max_connection_duration": {"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.MaxConnectionDuration = nil })},
-		"cluster_headers_count":           {"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.MaxHeadersCount = nil })},
-		"cluster_connect_timeout":         {"none": cluster(func(c *clusterv3.Cluster) { c.ConnectTimeout = nil })},
-		"cluster_buffer":                  {"none": cluster(func(c *clusterv3.Cluster) { c.PerConnectionBufferLimitBytes = nil })},
+		"cluster_idle_timeout": {"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.IdleTimeout = nil })},
+		"cluster_max_connection_duration": {
+			"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.MaxConnectionDuration = nil }),
+			"6m": protocol(func(o *upstreamsv3.HttpProtocolOptions) {
+				o.CommonHttpProtocolOptions.MaxConnectionDuration = durationpb.New(6 * time.Minute)
+			}),
+		},
+		"cluster_headers_count":   {"none": protocol(func(o *upstreamsv3.HttpProtocolOptions) { o.CommonHttpProtocolOptions.MaxHeadersCount = nil })},
+		"cluster_connect_timeout": {"none": cluster(func(c *clusterv3.Cluster) { c.ConnectTimeout = nil })},
+		"cluster_buffer":          {"none": cluster(func(c *clusterv3.Cluster) { c.PerConnectionBufferLimitBytes = nil })},
 		"cluster_circuit_breakers": {
 			"none":     cluster(func(c *clusterv3.Cluster) { c.CircuitBreakers = nil }),
 			"no bound": app(func(c *clusterv3.Cluster) { c.CircuitBreakers.Thresholds[0].MaxRequests = nil }),

@@ -9,8 +9,8 @@ import (
 
 // The numbers of the generated configuration, all in one place. The linter has its own bounds for them.
 const (
-	// connectionLife ends the reuse of a connection: certificates are looked at when it is made, so it must end within
-	// the life of an SVID. streamLife does the same for streams, which connectionLife lets go on.
+	// connectionLife ends the reuse of a connection by whoever is the server, or speaks to the application: who is the client
+	// of another sidecar ends it much earlier. streamLife does the same for streams, which both let go on.
 	connectionLife = 12 * time.Hour
 	streamLife     = 12 * time.Hour
 	// streamIdle ends a stream on which nothing moves.

@@ -14,20 +14,22 @@ import (
 // The bounds of the linter. The builders have their own numbers, which must lie within.
 const (
 	lintConnectionLife = 12 * time.Hour
-	lintIdle           = time.Hour
-	lintHandshake      = 30 * time.Second
-	lintHeaders        = time.Minute
-	lintConnect        = 10 * time.Second
-	lintCheck          = 2 * time.Second
-	lintHeadersKB      = 60
-	lintHeadersCount   = 200
-	lintStreams        = 1000
-	lintWindow         = 16 << 20
-	lintMinWindow      = 65_535 // of HTTP/2
-	lintBuffer         = 1 << 20
-	lintEarlyData      = 16 << 10
-	lintBreaker        = 100_000
-	lintBody           = 64 << 10
+	// Of a connection to another sidecar: certificates are looked at when it is made, so it must end within the life of an SVID.
+	lintMeshLife     = 5 * time.Minute
+	lintIdle         = time.Hour
+	lintHandshake    = 30 * time.Second
+	lintHeaders      = time.Minute
+	lintConnect      = 10 * time.Second
+	lintCheck        = 2 * time.Second
+	lintHeadersKB    = 60
+	lintHeadersCount = 200
+	lintStreams      = 1000
+	lintWindow       = 16 << 20
+	lintMinWindow    = 65_535 // of HTTP/2
+	lintBuffer       = 1 << 20
+	lintEarlyData    = 16 << 10
+	lintBreaker      = 100_000
+	lintBody         = 64 << 10
 )
 
 // within reports whether a time is set, above zero and at most limit.

@@ -81,7 +81,11 @@ func (l *linter) protocol(m *clusterv3.Cluster, mesh bool) {
 	}
 	common := o.GetCommonHttpProtocolOptions()
 	l.limited(common.GetIdleTimeout(), lintIdle, setClusterIdle, path)
-	l.limited(common.GetMaxConnectionDuration(), lintConnectionLife, setClusterLife, path)
+	longest := lintConnectionLife
+	if mesh {
+		longest = lintMeshLife
+	}
+	l.limited(common.GetMaxConnectionDuration(), longest, setClusterLife, path)
 	l.bounded(common.GetMaxHeadersCount(), 1, lintHeadersCount, setClusterHeaders, path)
 	none := common.GetMaxStreamDuration() == nil && common.GetHeadersWithUnderscoresAction() == corev3.HttpProtocolOptions_ALLOW
 	l.need(none, setClusterProtocol, path, "options that are for requests from outside")

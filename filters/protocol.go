@@ -1,6 +1,8 @@
 package filters
 
 import (
+	"time"
+
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
@@ -28,11 +30,15 @@ func serverProtocol() *corev3.HttpProtocolOptions {
 	}
 }
 
-// MeshProtocol is how a sidecar speaks to another one: HTTP/2.
-func MeshProtocol() (map[string]*anypb.Any, error) { return clientProtocol(true) }
+// MeshProtocol is how a sidecar speaks to another one: HTTP/2, over connections of that life.
+func MeshProtocol(life time.Duration) (map[string]*anypb.Any, error) {
+	return clientProtocol(true, life)
+}
 
 // AppProtocol is how a sidecar speaks to its application: HTTP/1.1, or HTTP/2 to a gRPC server.
-func AppProtocol(grpc bool) (map[string]*anypb.Any, error) { return clientProtocol(grpc) }
+func AppProtocol(grpc bool) (map[string]*anypb.Any, error) {
+	return clientProtocol(grpc, connectionLife)
+}
 
 // TCPProtocol is for clusters of TCP services and their applications: nobody reads what is sent. How long connections live
 // is said where they are taken.
@@ -44,7 +50,7 @@ func TCPProtocol() (map[string]*anypb.Any, error) {
 	return map[string]*anypb.Any{tcpProtocolsName: options}, nil
 }
 
-func clientProtocol(h2 bool) (map[string]*anypb.Any, error) {
+func clientProtocol(h2 bool, life time.Duration) (map[string]*anypb.Any, error) {
 	explicit := &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{}
 	if h2 {
 		explicit.ProtocolConfig = &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: http2()}
@@ -56,7 +62,7 @@ func clientProtocol(h2 bool) (map[string]*anypb.Any, error) {
 	options, err := pack(&upstreamsv3.HttpProtocolOptions{
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 			IdleTimeout:           seconds(clientIdle),
-			MaxConnectionDuration: seconds(connectionLife),
+			MaxConnectionDuration: seconds(life),
 			MaxHeadersCount:       number(maxHeaders),
 		},
 		UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit},

@@ -253,7 +253,7 @@ var settings = []Setting{
 	{setClusterTLS, "calls to services use mutual TLS; calls to the application use none"},
 	{setClusterProtocol, "HTTP/2 between sidecars, one fixed protocol to the application"},
 	{setClusterIdle, "an idle connection ends"},
-	{setClusterLife, "a connection is used for at most 12 hours"},
+	{setClusterLife, "a connection is used for at most 12 hours, one to another sidecar for at most 5 minutes: its SVID must outlive it"},
 	{setClusterHeaders, "at most 200 headers in an answer"},
 	{setConnectTimeout, "connecting has a time limit"},
 	{setClusterBuffer, "the buffer of a connection is bounded"},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/authz"
@@ -55,7 +56,8 @@ func (b build) tables() []*authz.Table {
 // builder makes a mesh out of documents.
 type builder struct {
 	bundles Bundles
-	keySets KeySets // may be nil
+	life    time.Duration // of connections between sidecars
+	keySets KeySets       // may be nil
 	// revocations are those of operators.
 	revocations []*v1alpha1.Revocation
 	// before says who held an address first, keeps roots, and saves compiling again. Zero: there is nothing before.
@@ -76,7 +78,9 @@ func (b *builder) make(s selection) (build, []v1alpha1.Problem) {
 
 func (b *builder) input(s selection) tenancy.Input {
 	docs, files := s.input()
-	in := tenancy.Input{Documents: docs, Files: files, KeySets: b.published(docs), Revocations: b.revocations}
+	in := tenancy.Input{
+		Documents: docs, Files: files, KeySets: b.published(docs), ConnectionLife: b.life, Revocations: b.revocations,
+	}
 	domains := tenancy.TrustDomains(docs)
 	in.Bundles, b.trouble = b.bundles(domains...)
 	if b.before.model != nil {

@@ -76,6 +76,8 @@ type Config struct {
 	Prover Prover
 	// Clock is time.Now where it is nil. It stamps generations and measures; nothing is decided by it.
 	Clock func() time.Time
+	// ConnectionLife is tenancy.Input's.
+	ConnectionLife time.Duration
 }
 
 // Pipeline keeps the current Generation. Its methods are safe for concurrent use.
@@ -170,7 +172,7 @@ func (p *Pipeline) reload(ctx context.Context) Event {
 		newest, revision = p.accepted, previous.revision
 	}
 	forgot := p.remember()
-	b := builder{bundles: p.config.Bundles, keySets: p.config.KeySets, before: p.before()}
+	b := builder{bundles: p.config.Bundles, keySets: p.config.KeySets, life: p.config.ConnectionLife, before: p.before()}
 	if p.config.Revocations != nil {
 		b.revocations = p.config.Revocations()
 	}

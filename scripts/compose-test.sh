@@ -81,6 +81,16 @@ guarded() {
   done
 }
 
+# An application gets its own SVID from its agent, and nobody else's.
+identities() {
+  local service want got
+  for service in acme-web globex-orders; do
+    want="spiffe://${service%-*}.demo.test/ns/${service%-*}/sa/${service#*-}"
+    got=$("${compose[@]}" exec -T "$service" /checker svid /run/spiffe/workload.sock </dev/null) || fail "$service gets no SVID"
+    [[ $got == "$want" ]] || fail "$service is told that it is $got"
+  done
+}
+
 "${compose[@]}" down -v --remove-orphans >/dev/null 2>&1 || true
 "${compose[@]}" version --short
 up "from nothing"
@@ -88,6 +98,7 @@ cat "$log"
 scraped
 dashboard
 guarded
+identities
 up "twice"
 "${compose[@]}" logs --no-color checker >"$log" 2>/dev/null
 grep -q 'ended as expected' "$log" || fail "logs checker"

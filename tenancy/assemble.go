@@ -14,11 +14,15 @@ func (b *builder) assemble() *Model {
 		mapping: b.mapping, tenants: map[identity.TenantID]*tenant{}, claims: b.claims,
 		operators: map[identity.WorkloadID][]identity.TenantID{},
 	}
+	life := b.in.ConnectionLife
+	if life <= 0 || life > MaxConnectionLife {
+		life = MaxConnectionLife
+	}
 	for _, owner := range keys(b.draft) {
 		d := b.draft[owner]
 		t := &tenant{
 			id: d.id, mapping: b.mapping, bundle: d.bundle, rules: d.rules, issuers: d.issuers,
-			callers: map[string][]Caller{}, revocations: d.revocations,
+			callers: map[string][]Caller{}, life: life, revocations: d.revocations,
 		}
 		for _, name := range keys(d.services) {
 			t.services = append(t.services, Service{s: &d.services[name].service})

@@ -122,6 +122,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"rules":     func(x *tenant) { x.rules = map[string][]Rule{"other": x.rules["orders"]} },
 			"issuers":   func(x *tenant) { x.issuers = nil },
 			"askers":    func(x *tenant) { x.askers = nil },
+			"life":      func(x *tenant) { x.life = time.Second },
 			"digest":    nil, // the result
 
 			"revocations": func(x *tenant) { x.revocations = nil },

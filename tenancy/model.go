@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -26,7 +27,13 @@ type Input struct {
 	Bundles identity.Bundles
 	// Previous is the model before, which says who held an address first; nil for the first model.
 	Previous *Model
+	// ConnectionLife is how long a sidecar uses a connection to another one before it makes a new one; see
+	// Tenant.ConnectionLife. Zero, and more than MaxConnectionLife, is MaxConnectionLife.
+	ConnectionLife time.Duration
 }
+
+// MaxConnectionLife is the longest that a sidecar uses a connection to another one.
+const MaxConnectionLife = 5 * time.Minute
 
 // Model is the validated whole: every tenant and what belongs to it. It comes only from Build and never changes.
 type Model struct {

@@ -27,6 +27,7 @@ type tenant struct {
 	rules     map[string][]Rule
 	issuers   []identity.TokenIssuer
 	askers    []Asker
+	life      time.Duration // of connections
 	digest    [32]byte
 
 	revocations []Revocation
@@ -55,6 +56,11 @@ func (t Tenant) Mapping() identity.Mapping { return t.get().mapping }
 
 // Bundle holds the roots that vouch for the tenant's own workloads.
 func (t Tenant) Bundle() identity.Bundle { return t.get().bundle }
+
+// ConnectionLife is how long a sidecar uses a connection to another one. The other side looks at the SVID when the connection
+// is made and refuses calls once that one has expired, however often it has been renewed since: so a connection must end
+// before the SVID that it was made with, which is renewed at half of its life.
+func (t Tenant) ConnectionLife() time.Duration { return t.get().life }
 
 // Services are the tenant's own, by name.
 func (t Tenant) Services() []Service { return slices.Clone(t.get().services) }

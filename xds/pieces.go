@@ -5,6 +5,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/ringfence-mesh/ringfence/filters"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -54,7 +55,8 @@ func (p *pieces) importEndpoints(i tenancy.Import) (Resource, error) {
 func (p *pieces) mesh(
 	name string, td identity.TrustDomain, ids []identity.WorkloadID, sni string, speaks tenancy.Protocol,
 ) (Resource, error) {
-	tcp, protocol := speaks == tenancy.TCP, filters.MeshProtocol
+	tcp := speaks == tenancy.TCP
+	protocol := func() (map[string]*anypb.Any, error) { return filters.MeshProtocol(p.t.ConnectionLife()) }
 	if tcp {
 		protocol = filters.TCPProtocol
 	}

@@ -17,24 +17,28 @@ import (
 
 	"github.com/ringfence-mesh/ringfence/agent"
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
+	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/internal/controlplane"
 )
 
 // agentFlags are the flags of `ringfence agent`.
 type agentFlags struct {
-	id, state, envoyDir, plane, issuer, planeID, root, tokenFile, envoy, http string
-	concurrency                                                               int
+	id, state, envoyDir, plane, issuer, planeID, root, tokenFile, envoy, http, key string
+	workloadSocket                                                                 string
+	workloadUsers                                                                  []int
+	concurrency                                                                    int
 }
 
 func newAgent(p process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Stand beside one Envoy: its identity, its configuration, its decisions",
-		Long: `Gets the workload's SVID against a one-time join token, holds the configuration stream to the control plane, keeps what
-arrives in the state directory, answers Envoy's checks from there, and starts Envoy and keeps it running. With the control
-plane away it goes on with what it has, also after a restart.
+		Long: `Gets the workload's SVID against a one-time join token and renews it at half of its life, with a new key; holds the
+configuration stream to the control plane, keeps what arrives in the state directory, answers Envoy's checks from there, and
+starts Envoy and keeps it running. With the control plane away it goes on with what it has, also after a restart.
 
-The join token is read from a file or from RINGFENCE_JOIN_TOKEN, never from a flag, and is needed only for the first start.`,
+The join token is read from a file or from RINGFENCE_JOIN_TOKEN, never from a flag, and is needed only for the first start,
+and after the SVID has expired.`,
 		Example: `  ringfence token create spiffe://acme.demo.test/ns/acme/sa/web > token
   ringfence agent --id spiffe://acme.demo.test/ns/acme/sa/web --state /var/lib/acme-web \
     --control-plane mesh.example:7443 --issuer mesh.example:7444 \
@@ -48,6 +52,9 @@ The join token is read from a file or from RINGFENCE_JOIN_TOKEN, never from a fl
 	f.StringVar(&o.state, "state", "", "the agent's own state directory, made 0700 where it is missing (required)")
 	f.StringVar(&o.envoyDir, "envoy-dir", "",
 		"directory that Envoy shares, for its bootstrap and the sockets; made and guarded as the state directory (default STATE)")
+	f.StringVar(&o.workloadSocket, "workload-socket", "",
+		"Unix socket where the workload's applications get its SVID (SPIFFE Workload API; default STATE/workload.sock)")
+	f.IntSliceVar(&o.workloadUsers, "workload-user", nil, "uid that is served there, besides the agent's own (repeatable)")
 	f.StringVar(&o.plane, "control-plane", "", "HOST:PORT of the control plane's configuration streams (required)")
 	f.StringVar(&o.issuer, "issuer", "", "HOST:PORT of the control plane's issuer (required)")
 	f.StringVar(&o.planeID, "control-plane-id", "", "SPIFFE ID of the control plane (required)")
@@ -55,6 +62,7 @@ The join token is read from a file or from RINGFENCE_JOIN_TOKEN, never from a fl
 	f.StringVar(&o.tokenFile, "join-token-file", "", "file with the join token")
 	f.StringVar(&o.envoy, "envoy", "", "Envoy to start (default: somebody else starts it, with bootstrap.json in --envoy-dir)")
 	f.IntVar(&o.concurrency, "envoy-concurrency", 2, "worker threads of Envoy")
+	f.StringVar(&o.key, "svid-key", identity.ECDSAP256.String(), "kind of key that the workload gets: ecdsa-p256 or ecdsa-p384")
 	f.StringVar(&o.http, "http-listen", "", "address of /healthz, /readyz and /metrics (default: none)")
 	level := addLogLevel(f)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -95,6 +103,10 @@ func (o agentFlags) config(p process, log *zap.Logger) (agent.Config, error) {
 	if o.concurrency < 1 {
 		return agent.Config{}, usage("--envoy-concurrency is at least 1")
 	}
+	key, err := identity.ParseKeyKind(o.key)
+	if err = errors.Join(err, key.ForSVID()); err != nil {
+		return agent.Config{}, usage("--svid-key: %w", err)
+	}
 	root, err := os.ReadFile(o.root)
 	if err != nil {
 		return agent.Config{}, usage("--platform-root: %w", err)
@@ -105,7 +117,7 @@ func (o agentFlags) config(p process, log *zap.Logger) (agent.Config, error) {
 	}
 	return agent.Config{
 		ID: o.id, StateDir: o.state, EnvoyDir: o.envoyDir, ControlPlane: o.plane, Issuer: o.issuer, ControlPlaneID: o.planeID,
-		PlatformRoot: root, JoinToken: token,
+		PlatformRoot: root, JoinToken: token, Key: key, WorkloadSocket: o.workloadSocket, WorkloadUsers: o.workloadUsers,
 		EnvoyPath: o.envoy, EnvoyArgs: []string{"--concurrency", strconv.Itoa(o.concurrency)},
 		Log: log,
 	}, nil

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
-	"github.com/ringfence-mesh/ringfence/identity/issuer"
 	"github.com/ringfence-mesh/ringfence/internal/controlplane"
 	"github.com/ringfence-mesh/ringfence/source"
 )
@@ -20,6 +19,9 @@ func newServe(p process) *cobra.Command {
 		Long: `Serves each workload's agent its own configuration over mutual TLS, issues SVIDs against join tokens, and follows the
 directory while it runs: a change is validated, built and proved before it is served, and documents with a problem leave
 their owner on the last accepted ones.
+
+Root keys lie in the state directory, encrypted with the key in --key-sealing-file or RINGFENCE_SEALING_KEY if there is one,
+or in a PKCS #11 token (--root-kms; a binary built with cgo).
 
 SIGINT and SIGTERM end it; what the mesh has goes on without it.`,
 		Example: `  ringfence serve --config examples/two-tenants --state /var/lib/ringfence`,
@@ -33,15 +35,15 @@ SIGINT and SIGTERM end it; what the mesh has goes on without it.`,
 	f.StringVar(&c.IssuerListen, "issuer-listen", ":7444", "address for agents that join (TLS and a join token)")
 	f.StringVar(&c.AdminSocket, "admin-socket", "", "Unix socket for operators (default STATE/admin.sock)")
 	f.StringVar(&c.HTTPListen, "http-listen", "127.0.0.1:7480", "address of /healthz, /readyz and /metrics; empty: none")
-	f.DurationVar(&c.SVIDTTL, "svid-ttl", issuer.DefaultTTL, "life of the SVIDs that are issued")
+	keys := addIssuer(f, &c.Issuer)
 	allow := addJWKSAllow(f)
 	level := addLogLevel(f)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *config == "" {
 			return usage("--config is missing: name a configuration directory")
 		}
-		if c.SVIDTTL < issuer.MinTTL || c.SVIDTTL > issuer.MaxTTL {
-			return usage("--svid-ttl is between %s and %s", issuer.MinTTL, issuer.MaxTTL)
+		if err := keys.open(cmd.Context(), p, &c.Issuer); err != nil {
+			return err
 		}
 		var err error
 		if c.JWKS.Allow, err = parsePrefixes("--jwks-allow", *allow); err != nil {

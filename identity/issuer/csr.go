@@ -3,9 +3,6 @@ package issuer
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -13,6 +10,8 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	casn1 "golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/ringfence-mesh/ringfence/identity"
 )
 
 // maxRequest is far above any request of the accepted shape: the longest SPIFFE ID has 2,048 bytes.
@@ -56,15 +55,14 @@ func judgeRequest(der []byte, want string) (crypto.PublicKey, error) {
 }
 
 func judgeKey(public crypto.PublicKey) error {
-	switch key := public.(type) {
-	case *ecdsa.PublicKey:
-		if key.Curve == elliptic.P256() || key.Curve == elliptic.P384() {
-			return nil
-		}
-	case ed25519.PublicKey:
-		return nil
+	kind, ok := identity.KindOf(public)
+	if !ok {
+		return fmt.Errorf("%w: %w: it must be %s or %s", ErrBadRequest, identity.ErrKeyKind, identity.ECDSAP256, identity.ECDSAP384)
 	}
-	return fmt.Errorf("%w: the key must be P-256, P-384 or Ed25519", ErrBadRequest)
+	if err := kind.ForSVID(); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadRequest, err)
+	}
+	return nil
 }
 
 // onlyName reads the request information (RFC 2986, section 4.1) and gives back its one URI SAN.

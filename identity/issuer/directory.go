@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"go.uber.org/zap"
+
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/internal/durable"
 )
@@ -19,20 +21,25 @@ const (
 	fileMode   = 0o600
 	publicMode = 0o644
 
-	rootsDir  = "ca"     // <trust domain>/{root.pem,key.pem}
-	trustDir  = "trust"  // <trust domain>.pem: the roots again, alone, for those who only verify
-	tokensDir = "tokens" // <SHA-256 in hex>: a record
-	tempMark  = ".new-"
+	rootsDir   = "ca" // <trust domain>/{roots.json,key-*.pem}
+	rootsFile  = "roots.json"
+	trustDir   = "trust"  // <trust domain>.pem: the roots again, alone, for those who only verify
+	tokensDir  = "tokens" // <SHA-256 in hex>: a record
+	ledgerFile = "ledger.db"
 )
 
 // directory is the store in a state directory.
 type directory struct {
+	*boltLedger
+
 	path string
 	lock *os.File
+	keys Keys
+	log  *zap.Logger
 }
 
 // openDirectory makes the directory where it is missing and holds it for this process.
-func openDirectory(path string) (*directory, error) {
+func openDirectory(path string, o Options) (_ *directory, err error) {
 	for _, p := range []string{path, filepath.Join(path, rootsDir), filepath.Join(path, trustDir), filepath.Join(path, tokensDir)} {
 		if err := durable.PrivateDir(p); err != nil {
 			return nil, fmt.Errorf("state %w", err)
@@ -42,73 +49,210 @@ func openDirectory(path string) (*directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
+	d := &directory{path: path, lock: lock, keys: o.Keys, log: o.Log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = lock.Close() // nothing was written
 		return nil, fmt.Errorf("%w: %s", ErrLocked, path)
 	}
-	return &directory{path: path, lock: lock}, nil
+	if d.keys.IsZero() {
+		d.keys = fileKeys(files{dir: filepath.Join(path, rootsDir), seal: o.Seal, log: o.Log})
+		if o.Seal.IsZero() {
+			d.log.Warn("root keys lie unsealed in the state directory; name a sealing key to have them encrypted")
+		}
+	}
+	had, err := d.openable()
+	if err != nil {
+		return nil, err
+	}
+	ledger, fresh, err := openLedger(filepath.Join(path, ledgerFile))
+	if err != nil {
+		return nil, err
+	}
+	d.boltLedger = ledger
+	if fresh && had {
+		d.log.Warn("a new ledger begins: what was issued before cannot be renewed, its workloads must join again")
+	}
+	return d, nil
 }
 
-func (d *directory) close() error { return d.lock.Close() }
-
-func (d *directory) root(td identity.TrustDomain) (*root, bool, error) {
-	dir := filepath.Join(d.path, rootsDir, td.String())
-	certPEM, err := os.ReadFile(filepath.Join(dir, "root.pem"))
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, statErr := os.Stat(dir); errors.Is(statErr, fs.ErrNotExist) {
-			return nil, false, nil
+// openable reports whether there are roots already. It fails where their keys cannot be had as this process was started:
+// that is a mistake of the operator's, where damage to one root is not to hold up the others.
+func (d *directory) openable() (had bool, err error) {
+	tds, err := d.all()
+	if err != nil {
+		return false, err
+	}
+	for _, td := range tds {
+		if _, ok, err := d.authority(td); errors.Is(err, ErrSealed) || errors.Is(err, errElsewhere) {
+			return false, err
+		} else if ok {
+			had = true
 		}
+	}
+	return had, nil
+}
+
+func (d *directory) close() error {
+	var err error
+	if d.boltLedger != nil {
+		err = d.db.Close()
+	}
+	return errors.Join(err, d.lock.Close())
+}
+
+// authority reads the roots of a trust domain; false where it has had none.
+func (d *directory) authority(td identity.TrustDomain) (*authority, bool, error) {
+	text, err := os.ReadFile(filepath.Join(d.path, rootsDir, td.String(), rootsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return d.withoutRoots(td)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("roots of %s: %w", td, err)
+	}
+	a, err := parseAuthority(td, text, d.keys)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := d.forgetOldForm(td); err != nil {
+		return nil, false, err
+	}
+	return a, true, d.publish(a)
+}
+
+// withoutRoots is a trust domain without roots.json: a new one, or one whose only root still lies as an earlier version
+// left it. One that has lost its roots is not taken for a new one.
+func (d *directory) withoutRoots(td identity.TrustDomain) (*authority, bool, error) {
+	a, ok, err := d.oldForm(td)
+	if err != nil {
+		return nil, false, err
+	}
+	if ok {
+		if err := d.putAuthority(a); err != nil {
+			return nil, false, err
+		}
+		d.log.Info("the root of a trust domain is kept in its new form now", zap.Stringer("trust_domain", td))
+		return a, true, d.forgetOldForm(td)
+	}
+	published := filepath.Join(d.path, trustDir, td.String()+".pem")
+	switch _, err := os.Stat(published); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, false, nil
+	case err != nil:
+		return nil, false, fmt.Errorf("roots of %s: %w", td, err)
+	}
+	return nil, false, fmt.Errorf("roots of %s: %s is missing, and %s says that there were some: restore it, or remove the latter as well to begin "+
+		"with a new root, after which every workload of the trust domain must join again", td, rootsFile, published)
+}
+
+const (
+	oldRootFile = "root.pem"
+	oldKeyFile  = "key.pem"
+)
+
+// oldForm reads a root as earlier versions kept it, and puts its key where keys are now; false where there is
+// none.
+func (d *directory) oldForm(td identity.TrustDomain) (*authority, bool, error) {
+	dir := filepath.Join(d.path, rootsDir, td.String())
+	certPEM, err := os.ReadFile(filepath.Join(dir, oldRootFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("root of %s: %w", td, err)
 	}
-	keyPEM, err := os.ReadFile(filepath.Join(dir, "key.pem"))
+	f, ok := d.keys.manager.(files)
+	if !ok {
+		return nil, false, fmt.Errorf("%w: the key of the root of %s is a file, and a key cannot be moved: start as before", errElsewhere, td)
+	}
+	certDER, err := onePEM(certPEM, certificateBlock)
+	if err != nil {
+		return nil, false, fmt.Errorf("root of %s: %w", td, err)
+	}
+	keyPEM, err := os.ReadFile(filepath.Join(dir, oldKeyFile))
 	if err != nil {
 		return nil, false, fmt.Errorf("root key of %s: %w", td, err)
 	}
-	r, err := parseRoot(td, certPEM, keyPEM)
+	keyDER, err := onePEM(keyPEM, plainBlock)
+	if err != nil {
+		return nil, false, fmt.Errorf("root key of %s: %w", td, err)
+	}
+	key, err := parseKey(oldKeyFile, keyDER)
+	if err != nil {
+		return nil, false, fmt.Errorf("root key of %s: %w", td, err)
+	}
+	r, err := checkedRoot(td, certDER, key)
 	if err != nil {
 		return nil, false, err
 	}
-	return r, true, d.publish(r)
+	r.generation, r.role = 1, roleCurrent
+	if r.keyName, err = d.keys.name(td); err != nil {
+		return nil, false, err
+	}
+	return &authority{td: td, roots: []*root{r}}, true, f.put(r.keyName, key)
 }
 
-// addRoot writes certificate and key into a new directory and renames it, so that no half root is ever found.
-func (d *directory) addRoot(r *root) error {
-	certPEM, keyPEM, err := r.encode()
-	if err != nil {
-		return err
-	}
-	parent := filepath.Join(d.path, rootsDir)
-	temp, err := os.MkdirTemp(parent, tempMark)
-	if err != nil {
-		return fmt.Errorf("root of %s: %w", r.td, err)
-	}
-	defer func() { _ = os.RemoveAll(temp) }() // gone after the rename
-	for name, data := range map[string][]byte{"root.pem": certPEM, "key.pem": keyPEM} {
-		if err := durable.Write(filepath.Join(temp, name), data, fileMode); err != nil {
-			return fmt.Errorf("root of %s: %w", r.td, err)
+// forgetOldForm removes what oldForm read, once roots.json is in force.
+func (d *directory) forgetOldForm(td identity.TrustDomain) error {
+	dir := filepath.Join(d.path, rootsDir, td.String())
+	for _, name := range []string{oldKeyFile, oldRootFile} { // while the certificate is there the key is missed
+		err := os.Remove(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err = errors.Join(err, durable.SyncDir(dir)); err != nil {
+			return fmt.Errorf("root of %s: %w", td, err)
 		}
 	}
-	if err := durable.SyncDir(temp); err != nil {
+	return nil
+}
+
+// putAuthority puts the roots of a trust domain in force, all at once. Their keys are durable already.
+func (d *directory) putAuthority(a *authority) error {
+	text, err := a.encode()
+	if err != nil {
 		return err
 	}
-	if err := os.Rename(temp, filepath.Join(parent, r.td.String())); err != nil {
-		return fmt.Errorf("root of %s: %w", r.td, err)
-	}
-	if err := durable.SyncDir(parent); err != nil {
+	dir := filepath.Join(d.path, rootsDir, a.td.String())
+	if err := durable.PrivateDir(dir); err != nil {
 		return err
 	}
-	return d.publish(r)
+	if err := durable.Replace(filepath.Join(dir, rootsFile), text, fileMode); err != nil {
+		return fmt.Errorf("roots of %s: %w", a.td, err)
+	}
+	if err := durable.SyncDir(filepath.Join(d.path, rootsDir)); err != nil {
+		return err
+	}
+	return d.publish(a)
+}
+
+func (d *directory) rootKeys() Keys { return d.keys }
+
+// all are the trust domains that have roots.
+func (d *directory) all() ([]identity.TrustDomain, error) {
+	entries, err := os.ReadDir(filepath.Join(d.path, rootsDir))
+	if err != nil {
+		return nil, fmt.Errorf("roots: %w", err)
+	}
+	var tds []identity.TrustDomain
+	for _, e := range entries {
+		if td, err := identity.ParseTrustDomain(e.Name()); err == nil {
+			tds = append(tds, td)
+		}
+	}
+	return tds, nil
 }
 
 // publish keeps the public half where a verifier such as `ringfence authz --trust` takes it from.
-func (d *directory) publish(r *root) error {
-	b, err := r.bundle()
+func (d *directory) publish(a *authority) error {
+	b, err := a.bundle()
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(d.path, trustDir, r.td.String()+".pem")
+	path := filepath.Join(d.path, trustDir, a.td.String()+".pem")
 	if have, err := os.ReadFile(path); err == nil && string(have) == string(b.PEM()) {
 		return nil
 	}

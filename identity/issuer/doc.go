@@ -1,14 +1,18 @@
 // Package issuer is the embedded SPIFFE issuer: one certificate authority for each trust domain, which gives a workload
-// its X.509-SVID against a one-time join token of that workload.
+// its X.509-SVID against a one-time join token of that workload, and the next one against the one before.
 //
 // Each trust domain has its own root, critically name-constrained to that trust domain's host, so a stolen root cannot
-// mint an identity of another one. Roots and tokens lie in a state directory that one process holds at a time; OpenMemory
-// keeps them in memory, for checking a configuration and for tests. Of a token only the SHA-256 is kept.
+// mint an identity of another one. Root keys are used through a key manager: files in the state directory, which a sealing
+// key encrypts, or a PKCS #11 token. Roots, tokens and the ledger of what was issued lie in a state directory that one
+// process holds at a time; OpenMemory keeps them in memory, for checking a configuration and for tests. Of a token only
+// the SHA-256 is kept.
 //
 // It promises that a token gives at most one SVID, also across restarts and concurrent requests: its use is on disk before
-// the answer leaves. It does not rotate roots, revoke, or renew the SVIDs of others; it attests nothing but the token.
+// the answer leaves. And that nothing is given that is not in the ledger, and nothing renewed that is not there: who has
+// stolen a root can mint certificates of that trust domain, and cannot have them renewed. It attests nothing but the token
+// and the certificate, and does not revoke.
 //
-// Sources: SPIFFE X509-SVID standard, RFC 5280 (certificates), RFC 2986 (certificate requests).
+// Sources: SPIFFE X509-SVID standard, RFC 5280 (certificates), RFC 2986 (certificate requests), RFC 7512 (PKCS #11 URIs).
 package issuer
 
 import (
@@ -21,6 +25,9 @@ var (
 	// ErrRefused says that a join token gives nothing: it is unknown, used, expired, or another workload's. Which of
 	// them is not said.
 	ErrRefused = errors.New("join token refused")
+	// ErrNotRenewable says that a certificate is not one that this issuer gave to a workload that the mesh still names, or
+	// that it has expired. Which of them is not said.
+	ErrNotRenewable = errors.New("this SVID cannot be renewed: join again with a new token")
 	// ErrBadRequest says that a certificate request is not of the one accepted shape.
 	ErrBadRequest = errors.New("certificate request refused")
 	// ErrLimited says that SVIDs or tokens are asked for faster, or in greater number, than the limits allow.

@@ -5,50 +5,98 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
 )
 
 const (
 	// DefaultTTL is the life of an SVID if nothing else is said.
-	DefaultTTL = 24 * time.Hour
+	DefaultTTL = time.Hour
 	// MinTTL is the shortest life that may be asked for.
 	MinTTL = 5 * time.Minute
 	// MaxTTL is the longest: an SVID cannot be called back.
 	MaxTTL = 30 * 24 * time.Hour
 )
 
-// What may be issued. Each SVID costs a token that an operator made, so these only bound a runaway.
+// What may be issued by default. The rates bound a runaway; a tenant's leave the others their share of the whole.
 const (
 	perWorkloadEvery = time.Second
 	perWorkloadBurst = 8
+	perTenantPerSec  = 50
+	perTenantBurst   = 200
 	overallPerSecond = 200
 	overallBurst     = 400
+
+	// DefaultMaxOutstanding is how many SVIDs of a tenant may live at a time.
+	DefaultMaxOutstanding = 10_000
 )
 
 // Options are what may be chosen of an Issuer.
 type Options struct {
 	// TTL is the life of an SVID, at least MinTTL; zero is DefaultTTL.
 	TTL time.Duration
+	// ShortLived lets TTL be less than MinTTL. It is for tests: a renewal need not take minutes there.
+	ShortLived bool
+	// RootKey is the kind of key that a new root gets.
+	RootKey identity.KeyKind
+	// Seal encrypts the root keys in the state directory; the zero value leaves them unsealed.
+	Seal SealingKey
+	// Keys is where root keys are; zero: in the state directory. The Issuer closes it.
+	Keys Keys
+	// MaxOutstanding is how many SVIDs of one tenant may live at a time, those that were renewed left out; zero is
+	// DefaultMaxOutstanding. At the bound nobody joins, and everybody renews.
+	MaxOutstanding int
+	// Unlimited leaves the rates out. It is for roots that are thrown away, where nobody's runaway needs a bound.
+	Unlimited bool
+	// Log is told what an operator should know of the state; nil: nobody is.
+	Log *zap.Logger
+}
+
+func (o *Options) complete() error {
+	if o.TTL == 0 {
+		o.TTL = DefaultTTL
+	}
+	if shortest := MinTTL; o.TTL > MaxTTL || (o.TTL < shortest && (!o.ShortLived || o.TTL < time.Second)) {
+		return fmt.Errorf("an SVID lives between %s and %s, not %s", shortest, MaxTTL, o.TTL)
+	}
+	if o.MaxOutstanding == 0 {
+		o.MaxOutstanding = DefaultMaxOutstanding
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	return nil
 }
 
 // Issuer is one certificate authority for each trust domain. It is safe for concurrent use.
 type Issuer struct {
-	ttl    time.Duration
-	store  store
-	tokens *tokens
+	ttl         time.Duration
+	rootKey     identity.KeyKind
+	outstanding int
+	unlimited   bool
+	store       store
+	keys        Keys
+	tokens      *tokens
+	step        func(string) // for tests that end the process between two steps
 
-	mu    sync.Mutex
-	roots map[identity.TrustDomain]*root
+	mu          sync.Mutex
+	authorities map[identity.TrustDomain]*authority
 
+	giving  sync.Mutex // held from the look at what is outstanding until the ledger has the new one
 	overall *rate.Limiter
+	tenants sync.Map // identity.TrustDomain -> *rate.Limiter
 	limits  sync.Map // identity.WorkloadID -> *rate.Limiter; only of workloads that once held a token
 }
 
@@ -61,8 +109,16 @@ type SVID struct {
 }
 
 // Open makes an Issuer over a state directory, which it makes where it is missing (0700) and holds until Close.
-func Open(dir string, o Options) (*Issuer, error) {
-	d, err := openDirectory(dir)
+func Open(dir string, o Options) (_ *Issuer, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, o.Keys.Close())
+		}
+	}()
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	d, err := openDirectory(dir, o)
 	if err != nil {
 		return nil, err
 	}
@@ -73,31 +129,35 @@ func Open(dir string, o Options) (*Issuer, error) {
 	return i, nil
 }
 
-// OpenMemory makes an Issuer whose roots and tokens end with it.
-func OpenMemory(o Options) (*Issuer, error) { return newIssuer(newMemory(), o) }
+// OpenMemory makes an Issuer whose roots, tokens and ledger end with it. Options that say where keys lie are not used.
+func OpenMemory(o Options) (*Issuer, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	return newIssuer(newMemory(), o)
+}
 
 func newIssuer(s store, o Options) (*Issuer, error) {
-	if o.TTL == 0 {
-		o.TTL = DefaultTTL
-	}
-	if o.TTL < MinTTL || o.TTL > MaxTTL {
-		return nil, fmt.Errorf("an SVID lives between %s and %s, not %s", MinTTL, MaxTTL, o.TTL)
-	}
 	t, err := loadTokens(s)
 	if err != nil {
 		return nil, err
 	}
 	return &Issuer{
-		ttl:     o.TTL,
-		store:   s,
-		tokens:  t,
-		roots:   map[identity.TrustDomain]*root{},
-		overall: rate.NewLimiter(overallPerSecond, overallBurst),
+		ttl:         o.TTL,
+		rootKey:     o.RootKey,
+		outstanding: o.MaxOutstanding,
+		unlimited:   o.Unlimited,
+		store:       s,
+		keys:        o.Keys,
+		tokens:      t,
+		step:        func(string) {},
+		authorities: map[identity.TrustDomain]*authority{},
+		overall:     rate.NewLimiter(overallPerSecond, overallBurst),
 	}, nil
 }
 
-// Close lets go of the state directory.
-func (i *Issuer) Close() error { return i.store.close() }
+// Close lets go of the state directory and of the root keys.
+func (i *Issuer) Close() error { return errors.Join(i.store.close(), i.keys.Close()) }
 
 // TTL is the life of the SVIDs it gives.
 func (i *Issuer) TTL() time.Duration { return i.ttl }
@@ -115,12 +175,12 @@ func (i *Issuer) Bundles(now time.Time, domains ...identity.TrustDomain) (identi
 			continue
 		}
 		seen[td] = true
-		r, err := i.root(td, now)
+		a, err := i.authority(td, now)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		b, err := r.bundle()
+		b, err := a.bundle()
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -134,34 +194,36 @@ func (i *Issuer) Bundles(now time.Time, domains ...identity.TrustDomain) (identi
 	return all, errors.Join(errs...)
 }
 
-func (i *Issuer) root(td identity.TrustDomain, now time.Time) (*root, error) {
+func (i *Issuer) authority(td identity.TrustDomain, now time.Time) (*authority, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if r, ok := i.roots[td]; ok {
-		return r, nil
+	if a, ok := i.authorities[td]; ok {
+		return a, nil
 	}
-	r, ok, err := i.store.root(td)
+	a, ok, err := i.store.authority(td)
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
-		if r, err = newRoot(td, now); err != nil {
+		r, err := newRoot(td, i.store.rootKeys(), i.rootKey, now)
+		if err != nil {
 			return nil, err
 		}
-		if err := i.store.addRoot(r); err != nil {
+		a = &authority{td: td, roots: []*root{r}}
+		if err := i.store.putAuthority(a); err != nil {
 			return nil, err
 		}
 	}
-	i.roots[td] = r
-	return r, nil
+	i.authorities[td] = a
+	return a, nil
 }
 
-// existing is the root of a trust domain that Bundles was asked for before.
-func (i *Issuer) existing(td identity.TrustDomain) (*root, error) {
+// existing is the authority of a trust domain that Bundles was asked for before.
+func (i *Issuer) existing(td identity.TrustDomain) (*authority, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if r, ok := i.roots[td]; ok {
-		return r, nil
+	if a, ok := i.authorities[td]; ok {
+		return a, nil
 	}
 	return nil, fmt.Errorf("trust domain %s has no root", td)
 }
@@ -201,34 +263,142 @@ func (i *Issuer) Issue(csrDER []byte, joinToken string, named Named, now time.Ti
 	if err != nil {
 		return SVID{}, err
 	}
-	r, err := i.existing(id.Tenant().TrustDomain())
+	a, err := i.existing(id.Tenant().TrustDomain())
 	if err != nil {
 		return SVID{}, err
+	}
+	i.step("found")
+	i.giving.Lock()
+	defer i.giving.Unlock()
+	count, err := i.store.outstanding(a.td, now)
+	if err != nil {
+		return SVID{}, err
+	}
+	if count >= i.outstanding {
+		return SVID{}, errOutstanding // before the token is spent for nothing
 	}
 	if err := i.tokens.use(hash); err != nil {
 		return SVID{}, err
 	}
-	return i.sign(r, id, public, now)
+	i.step("spent")
+	return i.give(a, id, public, grounds{how: agentv1alpha1.Attestation_ATTESTATION_JOIN_TOKEN, limit: i.outstanding}, now)
 }
 
-func (i *Issuer) sign(r *root, id identity.WorkloadID, public crypto.PublicKey, now time.Time) (SVID, error) {
-	leaf, err := r.sign(id, public, i.ttl, now)
+// Renew gives the next SVID of the workload whose certificate the caller has proved to hold the key of, for the key of the
+// certificate request, which may be a new one. The certificate must be one that this Issuer gave to that workload and that
+// has not expired: one that was signed with a stolen root is not in the ledger. mapping reads SPIFFE IDs as of now.
+//
+// The errors are ErrNotRenewable, ErrBadRequest, ErrLimited, or what the disk says.
+func (i *Issuer) Renew(csrDER, leafDER []byte, mapping identity.Mapping, named Named, now time.Time) (SVID, error) {
+	leaf, err := x509.ParseCertificate(leafDER)
+	if err != nil {
+		return SVID{}, ErrNotRenewable
+	}
+	id, a, err := i.proved(leaf, mapping, now)
 	if err != nil {
 		return SVID{}, err
 	}
-	b, err := r.bundle()
+	if again, ok := named(id.String()); !ok || !again.Same(id) || reserved(id) {
+		return SVID{}, ErrNotRenewable
+	}
+	if !i.allow(id, now) {
+		return SVID{}, ErrLimited
+	}
+	s, ok := serialOf(leaf.SerialNumber)
+	if !ok {
+		return SVID{}, ErrNotRenewable
+	}
+	e, ok, err := i.store.find(a.td, s)
 	if err != nil {
 		return SVID{}, err
 	}
+	if !ok || e.expired(now) || e.workload != id.String() || e.key != sha256.Sum256(leaf.RawSubjectPublicKeyInfo) {
+		return SVID{}, ErrNotRenewable
+	}
+	public, err := judgeRequest(csrDER, e.workload)
+	if errors.Is(err, errOtherName) {
+		return SVID{}, ErrNotRenewable
+	}
+	if err != nil {
+		return SVID{}, err
+	}
+	i.giving.Lock()
+	defer i.giving.Unlock()
+	return i.give(a, id, public, grounds{how: agentv1alpha1.Attestation_ATTESTATION_RENEWAL, renews: s, limit: i.outstanding}, now)
+}
+
+// proved is whose certificate it is, by this Issuer's own roots of that trust domain.
+func (i *Issuer) proved(leaf *x509.Certificate, mapping identity.Mapping, now time.Time) (identity.WorkloadID, *authority, error) {
+	uri, err := identity.URISAN(leaf)
+	if err != nil {
+		return identity.WorkloadID{}, nil, ErrNotRenewable
+	}
+	id, err := mapping.Parse(uri)
+	if err != nil {
+		return identity.WorkloadID{}, nil, ErrNotRenewable
+	}
+	a, err := i.existing(id.Tenant().TrustDomain())
+	if err != nil {
+		return identity.WorkloadID{}, nil, ErrNotRenewable
+	}
+	b, err := a.bundle()
+	if err != nil {
+		return identity.WorkloadID{}, nil, err
+	}
+	bundles, err := identity.NewBundles(b)
+	if err != nil {
+		return identity.WorkloadID{}, nil, err
+	}
+	peer, err := identity.NewVerifier(mapping, bundles).VerifyLeaf(leaf.Raw, nil, now)
+	if err != nil {
+		return identity.WorkloadID{}, nil, ErrNotRenewable
+	}
+	return peer.ID(), a, nil
+}
+
+// grounds are what an SVID is given on.
+type grounds struct {
+	how    agentv1alpha1.Attestation
+	renews serial // zero: none
+	limit  int    // of what may be outstanding
+}
+
+// give signs, and has the SVID in the ledger before anybody gets it.
+func (i *Issuer) give(a *authority, id identity.WorkloadID, public crypto.PublicKey, on grounds, now time.Time) (SVID, error) {
+	leaf, err := a.current().sign(id, public, i.ttl, now)
+	if err != nil {
+		return SVID{}, err
+	}
+	b, err := a.bundle()
+	if err != nil {
+		return SVID{}, err
+	}
+	e, err := newEntry(id, leaf, a.current(), on)
+	if err != nil {
+		return SVID{}, err
+	}
+	i.step("signed")
+	if err := i.store.add(a.td, e, on.limit, now); err != nil {
+		return SVID{}, err
+	}
+	i.step("recorded")
 	return SVID{ID: id, Chain: [][]byte{leaf.Raw}, Bundle: b, NotAfter: leaf.NotAfter}, nil
 }
 
-// allow counts an attempt with a good token against the limits.
+// allow counts an attempt with a good token or certificate against the limits.
 func (i *Issuer) allow(id identity.WorkloadID, now time.Time) bool {
-	fresh := rate.NewLimiter(rate.Every(perWorkloadEvery), perWorkloadBurst)
-	kept, _ := i.limits.LoadOrStore(id, fresh)
-	own, ok := kept.(*rate.Limiter)
-	return ok && own.AllowN(now, 1) && i.overall.AllowN(now, 1)
+	return i.unlimited || limiter(&i.limits, id, rate.Every(perWorkloadEvery), perWorkloadBurst).AllowN(now, 1) &&
+		limiter(&i.tenants, id.Tenant().TrustDomain(), perTenantPerSec, perTenantBurst).AllowN(now, 1) &&
+		i.overall.AllowN(now, 1)
+}
+
+// limiter is the one that is kept under a key.
+func limiter(kept *sync.Map, key any, every rate.Limit, burst int) *rate.Limiter {
+	if l, ok := kept.Load(key); ok {
+		return l.(*rate.Limiter) //nolint:forcetypeassert // nothing else is put in
+	}
+	l, _ := kept.LoadOrStore(key, rate.NewLimiter(every, burst))
+	return l.(*rate.Limiter) //nolint:forcetypeassert // nothing else is put in
 }
 
 // ControlPlane gives the control plane its own SVID, with a new key, by the root of the platform.
@@ -236,7 +406,7 @@ func (i *Issuer) ControlPlane(id identity.WorkloadID, now time.Time) (tls.Certif
 	if !reserved(id) {
 		return tls.Certificate{}, ErrNoWorkload
 	}
-	r, err := i.root(id.Tenant().TrustDomain(), now)
+	a, err := i.authority(id.Tenant().TrustDomain(), now)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
@@ -244,11 +414,15 @@ func (i *Issuer) ControlPlane(id identity.WorkloadID, now time.Time) (tls.Certif
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("key of %s: %w", id, err)
 	}
-	leaf, err := r.sign(id, key.Public(), i.ttl, now)
+	own, err := i.give(a, id, key.Public(), grounds{how: agentv1alpha1.Attestation_ATTESTATION_CONTROL_PLANE, limit: math.MaxInt}, now)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}, nil
+	leaf, err := x509.ParseCertificate(own.Chain[0])
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("SVID of %s: %w", id, err)
+	}
+	return tls.Certificate{Certificate: own.Chain, PrivateKey: key, Leaf: leaf}, nil
 }
 
 // reserved reports whether an ID belongs to Ringfence's own processes.

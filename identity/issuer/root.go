@@ -1,19 +1,17 @@
 package issuer
 
 import (
-	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"math/big"
 	"net/url"
 	"time"
+
+	"go.step.sm/crypto/kms/apiv1"
 
 	"github.com/ringfence-mesh/ringfence/identity"
 )
@@ -22,20 +20,38 @@ const (
 	rootLife = 10 * 365 * 24 * time.Hour
 	// backdate lets a host whose clock is a little behind take a certificate at once.
 	backdate = time.Minute
+	// A short-lived SVID is backdated by less: who renews looks at the whole life.
+	backdateShare = 5
 	// maxCommonName is the upper bound of RFC 5280, appendix A.1.
 	maxCommonName = 64
+
+	certificateBlock = "CERTIFICATE"
 )
 
-// root is the certificate authority of one trust domain.
+// root is one root of a trust domain. It never changes.
 type root struct {
-	td   identity.TrustDomain
-	cert *x509.Certificate
-	key  crypto.Signer
+	td         identity.TrustDomain
+	generation int
+	role       role
+	cert       *x509.Certificate
+	key        crypto.Signer
+	keyName    string
 }
 
-// newRoot makes a self-signed root that can vouch for identities of td and of no other trust domain.
-func newRoot(td identity.TrustDomain, now time.Time) (*root, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// fingerprint names the root in the ledger.
+func (r *root) fingerprint() [sha256.Size]byte { return sha256.Sum256(r.cert.Raw) }
+
+// newRoot makes a self-signed root that can vouch for identities of td and of no other trust domain, with a new key.
+func newRoot(td identity.TrustDomain, keys Keys, kind identity.KeyKind, now time.Time) (*root, error) {
+	keyName, err := keys.name(td)
+	if err != nil {
+		return nil, err
+	}
+	made, err := keys.manager.CreateKey(&apiv1.CreateKeyRequest{Name: keyName, SignatureAlgorithm: signature(kind)})
+	if err != nil {
+		return nil, fmt.Errorf("root key of %s: %w", td, err)
+	}
+	key, err := keys.manager.CreateSigner(&made.CreateSignerRequest)
 	if err != nil {
 		return nil, fmt.Errorf("root key of %s: %w", td, err)
 	}
@@ -63,61 +79,47 @@ func newRoot(td identity.TrustDomain, now time.Time) (*root, error) {
 	if err != nil {
 		return nil, fmt.Errorf("root of %s: %w", td, err)
 	}
+	r, err := checkedRoot(td, der, key)
+	if err != nil {
+		return nil, err
+	}
+	r.generation, r.role, r.keyName = 1, roleCurrent, keyName
+	return r, nil
+}
+
+// signature is what a root of that kind signs with.
+func signature(kind identity.KeyKind) apiv1.SignatureAlgorithm {
+	switch kind {
+	case identity.ECDSAP384:
+		return apiv1.ECDSAWithSHA384
+	case identity.Ed25519:
+		return apiv1.PureEd25519
+	case identity.ECDSAP256:
+	}
+	return apiv1.ECDSAWithSHA256
+}
+
+// checkedRoot puts a certificate and its key together. It refuses a root that could vouch for another trust domain, and a
+// key that is not the certificate's.
+func checkedRoot(td identity.TrustDomain, der []byte, key crypto.Signer) (*root, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("root of %s: %w", td, err)
 	}
-	return &root{td: td, cert: cert, key: key}, nil
-}
-
-// bundle is what others trust of the root.
-func (r *root) bundle() (identity.Bundle, error) { return identity.NewBundle(r.td, r.cert.Raw) }
-
-// encode is the root as it is kept: certificate and key in PEM.
-func (r *root) encode() (certPEM, keyPEM []byte, err error) {
-	der, err := x509.MarshalPKCS8PrivateKey(r.key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("root key of %s: %w", r.td, err)
-	}
-	certPEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.cert.Raw})
-	return certPEM, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
-}
-
-// parseRoot reads what encode wrote. It refuses a root that could vouch for another trust domain, and a key that is not
-// the certificate's.
-func parseRoot(td identity.TrustDomain, certPEM, keyPEM []byte) (*root, error) {
-	certDER, err := onePEM(certPEM, "CERTIFICATE")
-	if err != nil {
-		return nil, fmt.Errorf("root of %s: %w", td, err)
-	}
-	keyDER, err := onePEM(keyPEM, "PRIVATE KEY")
-	if err != nil {
-		return nil, fmt.Errorf("root key of %s: %w", td, err)
-	}
-	cert, err := x509.ParseCertificate(certDER)
-	if err != nil {
-		return nil, fmt.Errorf("root of %s: %w", td, err)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(keyDER)
-	if err != nil {
-		return nil, fmt.Errorf("root key of %s: %w", td, err)
-	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("root key of %s: not an ECDSA key", td)
-	}
-	if !key.PublicKey.Equal(cert.PublicKey) {
+	public, ok := key.Public().(interface {
+		Equal(other crypto.PublicKey) bool
+	})
+	if _, known := identity.KindOf(key.Public()); !ok || !known || !public.Equal(cert.PublicKey) {
 		return nil, fmt.Errorf("root of %s: certificate and key do not belong together", td)
 	}
-	r := &root{td: td, cert: cert, key: key}
-	b, err := r.bundle()
+	b, err := identity.NewBundle(td, der)
 	if err != nil {
 		return nil, err
 	}
 	if !b.Constrained() {
 		return nil, fmt.Errorf("root of %s: its name constraints do not confine it to its trust domain", td)
 	}
-	return r, nil
+	return &root{td: td, cert: cert, key: key}, nil
 }
 
 // sign makes the SVID of that identity for a public key. The life is ttl, or less where the root ends before.
@@ -140,7 +142,7 @@ func (r *root) sign(id identity.WorkloadID, public crypto.PublicKey, ttl time.Du
 		SerialNumber: serial,
 		// The subject stays empty, so there is no second name that a verifier could fall back to; RFC 5280 then wants
 		// the SAN critical, which x509.CreateCertificate sees to.
-		NotBefore:             latest(now.Add(-backdate), r.cert.NotBefore),
+		NotBefore:             latest(now.Add(-min(backdate, ttl/backdateShare)), r.cert.NotBefore),
 		NotAfter:              earliest(now.Add(ttl), r.cert.NotAfter),
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
@@ -170,14 +172,6 @@ func newSerial() (*big.Int, error) {
 			return n, nil
 		}
 	}
-}
-
-func onePEM(data []byte, kind string) ([]byte, error) {
-	block, rest := pem.Decode(data)
-	if block == nil || block.Type != kind || len(bytes.TrimSpace(rest)) > 0 {
-		return nil, errors.New("expected exactly one PEM block of type " + kind)
-	}
-	return block.Bytes, nil
 }
 
 func latest(a, b time.Time) time.Time {

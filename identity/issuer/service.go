@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
@@ -69,6 +70,62 @@ func (s *Service) Issue(ctx context.Context, req *agentv1alpha1.IssueRequest) (*
 		resp.Mapping = append(resp.Mapping, &agentv1alpha1.MappingRule{TrustDomain: r.TrustDomain, Path: r.Path})
 	}
 	return resp, nil
+}
+
+// Renewals answers agents that have an SVID: a certificate request for the next one. It is for a listener with mutual TLS.
+type Renewals struct {
+	agentv1alpha1.UnimplementedRenewalServer
+
+	issuer    *Issuer
+	workloads Workloads
+	clock     func() time.Time
+	log       *zap.Logger
+}
+
+var _ agentv1alpha1.RenewalServer = (*Renewals)(nil)
+
+// NewRenewals makes the gRPC service over an Issuer.
+func NewRenewals(i *Issuer, w Workloads, clock func() time.Time, log *zap.Logger) *Renewals {
+	return &Renewals{issuer: i, workloads: w, clock: clock, log: log}
+}
+
+// Renew gives the next SVID to the holder of the certificate that the connection shows. What that certificate is, is read
+// from the connection and from nothing that the request says.
+func (s *Renewals) Renew(ctx context.Context, req *agentv1alpha1.RenewRequest) (*agentv1alpha1.RenewResponse, error) {
+	mapping := s.workloads.Mapping()
+	if mapping.IsZero() {
+		return nil, status.Error(codes.FailedPrecondition, "no configuration is published yet")
+	}
+	svid, err := s.issuer.Renew(req.GetCsr(), certificate(ctx), mapping, s.workloads.Workload, s.clock())
+	switch {
+	case errors.Is(err, ErrNotRenewable):
+		s.log.Warn("renewal refused", from(ctx))
+		return nil, status.Error(codes.PermissionDenied, ErrNotRenewable.Error())
+	case errors.Is(err, ErrBadRequest):
+		s.log.Info("renewal refused", from(ctx), zap.Error(err))
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	case errors.Is(err, ErrLimited):
+		s.log.Warn("renewal refused", from(ctx), zap.Error(err))
+		return nil, status.Error(codes.ResourceExhausted, ErrLimited.Error())
+	case err != nil:
+		s.log.Error("cannot renew", zap.Error(err))
+		return nil, status.Error(codes.Internal, "cannot renew")
+	}
+	s.log.Info("SVID renewed", from(ctx), zap.Stringer("workload", svid.ID), zap.Time("not_after", svid.NotAfter))
+	return &agentv1alpha1.RenewResponse{Chain: svid.Chain}, nil
+}
+
+// certificate is the leaf that the other end of a mutual TLS connection has proved to hold the key of; nil for none.
+func certificate(ctx context.Context) []byte {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.PeerCertificates) == 0 {
+		return nil
+	}
+	return info.State.PeerCertificates[0].Raw
 }
 
 // from is the address that a request comes from, for the log.

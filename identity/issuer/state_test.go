@@ -2,6 +2,8 @@ package issuer_test
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
@@ -246,15 +248,7 @@ func TestAStolenRootVouchesForItsOwnTrustDomainOnly(t *testing.T) {
 		t.Errorf("published root: %q, %v", published, err)
 	}
 
-	stolen, err := os.ReadFile(filepath.Join(dir, "ca", "acme.demo.test", "key.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, _ := pem.Decode(stolen)
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := stolenKey(t, dir)
 	pool := x509.NewCertPool()
 	pool.AddCert(root)
 	// Hosts below the trust domain are left out: RFC 5280 and Envoy refuse them, Go takes them, and identity.Verifier never
@@ -290,15 +284,23 @@ func TestOneBrokenRootDoesNotHoldUpTheOthers(t *testing.T) {
 	}
 	otherKey := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
 	for name, damage := range map[string]func(t *testing.T, dir string){
-		"no certificate": func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "ca", "acme.demo.test", "root.pem")) },
-		"no key":         func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "ca", "acme.demo.test", "key.pem")) },
-		"empty key":      func(t *testing.T, dir string) { write(t, filepath.Join(dir, "ca", "acme.demo.test", "key.pem"), nil) },
-		"another key": func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "ca", "acme.demo.test", "key.pem"), otherKey)
-		},
+		"no roots":       func(t *testing.T, dir string) { remove(t, rootsFile(dir)) },
+		"no key":         func(t *testing.T, dir string) { remove(t, keyFile(t, dir)) },
+		"empty key":      func(t *testing.T, dir string) { write(t, keyFile(t, dir), nil) },
+		"another key":    func(t *testing.T, dir string) { write(t, keyFile(t, dir), otherKey) },
 		"another's root": swapRoots,
-		"certificate junk": func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "ca", "acme.demo.test", "root.pem"), []byte("junk"))
+		"roots junk":     func(t *testing.T, dir string) { write(t, rootsFile(dir), []byte("junk")) },
+		"empty roots":    func(t *testing.T, dir string) { write(t, rootsFile(dir), nil) },
+		"newer version":  func(t *testing.T, dir string) { edit(t, rootsFile(dir), `"version": 1`, `"version": 2`) },
+		"unknown field":  func(t *testing.T, dir string) { edit(t, rootsFile(dir), `"version"`, `"x": 1, "version"`) },
+		"unknown role":   func(t *testing.T, dir string) { edit(t, rootsFile(dir), `"current"`, `"retired"`) },
+		"none current":   func(t *testing.T, dir string) { edit(t, rootsFile(dir), `"current"`, `"next"`) },
+		"no roots in it": func(t *testing.T, dir string) { write(t, rootsFile(dir), []byte(`{"version": 1}`)) },
+		"a key outside": func(t *testing.T, dir string) {
+			edit(t, rootsFile(dir), `"file:acme.demo.test/`, `"file:../acme.demo.test/`)
+		},
+		"junk behind the certificate": func(t *testing.T, dir string) {
+			edit(t, rootsFile(dir), `-----END CERTIFICATE-----\n`, `-----END CERTIFICATE-----\njunk`)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -327,15 +329,49 @@ func TestOneBrokenRootDoesNotHoldUpTheOthers(t *testing.T) {
 	}
 }
 
+func rootsFile(dir string) string { return filepath.Join(dir, "ca", "acme.demo.test", "roots.json") }
+
+// keyFile is where acme's root key lies.
+func keyFile(t *testing.T, dir string) string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "ca", "acme.demo.test", "key-*.pem"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("keys: %v, %v", found, err)
+	}
+	return found[0]
+}
+
+// stolenKey is acme's root key, as whoever took over the control plane would find it.
+func stolenKey(t *testing.T, dir string) crypto.Signer {
+	t.Helper()
+	text, err := os.ReadFile(keyFile(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(text)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key.(*ecdsa.PrivateKey)
+}
+
+func edit(t *testing.T, path, old, now string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(text), old) {
+		t.Fatalf("%s has no %q, %v", path, old, err)
+	}
+	write(t, path, []byte(strings.Replace(string(text), old, now, 1)))
+}
+
 func swapRoots(t *testing.T, dir string) {
 	t.Helper()
-	remove(t, filepath.Join(dir, "ca", "acme.demo.test", "root.pem"))
-	remove(t, filepath.Join(dir, "ca", "acme.demo.test", "key.pem"))
-	for _, f := range []string{"root.pem", "key.pem"} {
-		if err := os.Rename(filepath.Join(dir, "ca", "globex.demo.test", f), filepath.Join(dir, "ca", "acme.demo.test", f)); err != nil {
-			t.Fatal(err)
-		}
+	acme := filepath.Join(dir, "ca", "acme.demo.test")
+	if err := errors.Join(os.RemoveAll(acme), os.Rename(filepath.Join(dir, "ca", "globex.demo.test"), acme)); err != nil {
+		t.Fatal(err)
 	}
+	edit(t, rootsFile(dir), "file:globex", "file:acme")
 }
 
 func remove(t *testing.T, path string) {

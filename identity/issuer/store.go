@@ -17,11 +17,14 @@ type record struct {
 	Expires  time.Time `json:"expires"`
 }
 
-// store keeps roots and unused tokens. Every change is durable when the method returns.
+// store keeps roots, unused tokens and the ledger. Every change is durable when the method returns.
 type store interface {
-	// root is the kept root of a trust domain; false where there is none.
-	root(td identity.TrustDomain) (*root, bool, error)
-	addRoot(r *root) error
+	ledger
+
+	// authority is the kept roots of a trust domain; false where there are none.
+	authority(td identity.TrustDomain) (*authority, bool, error)
+	putAuthority(a *authority) error
+	rootKeys() Keys
 	tokens() (map[tokenHash]record, error)
 	addToken(h tokenHash, r record) error
 	// dropToken reports false where the token was not there any more.
@@ -36,28 +39,36 @@ var (
 
 // memory is the store that ends with the process.
 type memory struct {
+	*memoryLedger
+
+	keys   Keys
 	mu     sync.Mutex
-	byName map[identity.TrustDomain]*root
+	byName map[identity.TrustDomain]*authority
 	byHash map[tokenHash]record
 }
 
 func newMemory() *memory {
-	return &memory{byName: map[identity.TrustDomain]*root{}, byHash: map[tokenHash]record{}}
+	return &memory{
+		memoryLedger: newMemoryLedger(), keys: looseKeys(),
+		byName: map[identity.TrustDomain]*authority{}, byHash: map[tokenHash]record{},
+	}
 }
 
-func (m *memory) root(td identity.TrustDomain) (*root, bool, error) {
+func (m *memory) authority(td identity.TrustDomain) (*authority, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r, ok := m.byName[td]
-	return r, ok, nil
+	a, ok := m.byName[td]
+	return a, ok, nil
 }
 
-func (m *memory) addRoot(r *root) error {
+func (m *memory) putAuthority(a *authority) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.byName[r.td] = r
+	m.byName[a.td] = a
 	return nil
 }
+
+func (m *memory) rootKeys() Keys { return m.keys }
 
 func (*memory) tokens() (map[tokenHash]record, error) { return map[tokenHash]record{}, nil }
 

@@ -24,6 +24,9 @@ import (
 	"github.com/ringfence-mesh/ringfence/xds/server"
 )
 
+// connectionShare is how many connections of sidecars fit into the life of an SVID, one after the other.
+const connectionShare = 4
+
 // Config is what a ControlPlane is made of.
 type Config struct {
 	Source pipeline.Source
@@ -35,9 +38,9 @@ type Config struct {
 	AdminSocket, HTTPListen string
 	// JWKS says how key sets that token issuers publish are fetched; State, Log and Clock of it are the control plane's own.
 	JWKS jwks.Config
-	// SVIDTTL is the life of the SVIDs that are issued; zero is issuer.DefaultTTL.
-	SVIDTTL time.Duration
-	Log     *zap.Logger
+	// Issuer is what may be chosen of the issuer; its Log is this one.
+	Issuer issuer.Options
+	Log    *zap.Logger
 	// Registry takes the metrics; nil makes a new one.
 	Registry *prometheus.Registry
 	// Clock is time.Now where it is nil.
@@ -76,11 +79,11 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 			err = errors.Join(err, cp.Close())
 		}
 	}()
-	options := issuer.Options{TTL: c.SVIDTTL}
+	c.Issuer.Log = c.Log
 	if c.State == "" {
-		cp.issuer, err = issuer.OpenMemory(options)
+		cp.issuer, err = issuer.OpenMemory(c.Issuer)
 	} else {
-		cp.issuer, err = issuer.Open(c.State, options)
+		cp.issuer, err = issuer.Open(c.State, c.Issuer)
 	}
 	if err != nil {
 		return nil, err
@@ -103,6 +106,8 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 		},
 		Recorder: pipeline.Recorders{pipeline.NewLog(c.Log), pipeline.NewMetrics(c.Registry)},
 		Clock:    c.Clock,
+		// A connection that was made just before the SVID is renewed, at half of its life, ends at three quarters of it.
+		ConnectionLife: cp.issuer.TTL() / connectionShare,
 	})
 	cp.self = &self{issuer: cp.issuer, mapping: cp.pipeline.Mapping, clock: c.Clock}
 	c.Registry.MustRegister(cp.self.expiry(), cp.keySets)
@@ -123,6 +128,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 		return nil, err
 	}
 	agentv1alpha1.RegisterProxiesServer(cp.ads, cp.remoteProxies())
+	agentv1alpha1.RegisterRenewalServer(cp.ads, issuer.NewRenewals(cp.issuer, cp.pipeline, c.Clock, c.Log))
 	return cp, cp.listen(ctx, c)
 }
 

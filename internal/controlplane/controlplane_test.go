@@ -33,6 +33,7 @@ import (
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/examples"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/identity/issuer"
 	"github.com/ringfence-mesh/ringfence/internal/controlplane"
 	"github.com/ringfence-mesh/ringfence/pipeline"
 	"github.com/ringfence-mesh/ringfence/source"
@@ -446,7 +447,7 @@ func TestTheControlPlaneRenewsItself(t *testing.T) {
 		now = time.Now()
 	)
 	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
-	p := start(t, controlplane.Config{SVIDTTL: time.Hour, Clock: clock}, example(t))
+	p := start(t, controlplane.Config{Issuer: issuer.Options{TTL: time.Hour}, Clock: clock}, example(t))
 	if _, err := p.WaitGeneration(within(t), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -549,7 +550,7 @@ func TestNewLetsGoOfEverythingWhenItFails(t *testing.T) {
 		"issuer": func(c *controlplane.Config) { c.IssuerListen = "nowhere" },
 		"admin":  func(c *controlplane.Config) { c.AdminSocket = filepath.Join(t.TempDir(), "no", "where") },
 		"http":   func(c *controlplane.Config) { c.HTTPListen = "nowhere" },
-		"ttl":    func(c *controlplane.Config) { c.SVIDTTL = time.Second },
+		"ttl":    func(c *controlplane.Config) { c.Issuer.TTL = time.Second },
 	} {
 		bad := c
 		spoil(&bad)

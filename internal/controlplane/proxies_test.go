@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/identity/issuer"
 	"github.com/ringfence-mesh/ringfence/internal/controlplane"
 	"github.com/ringfence-mesh/ringfence/pipeline"
 )
@@ -37,7 +38,7 @@ func watched(t *testing.T, clock func() time.Time) plane {
   operators:
     - {name: acme, spiffeIDs: ["`+acmeWeb+`"], tenants: [acme]}
     - {name: platform, spiffeIDs: ["`+billing+`"], tenants: ["*"]}`)
-	p = start(t, controlplane.Config{State: filepath.Join(t.TempDir(), "state"), Clock: clock, SVIDTTL: time.Hour, Log: zap.NewNop()}, config)
+	p = start(t, controlplane.Config{State: filepath.Join(t.TempDir(), "state"), Clock: clock, Issuer: issuer.Options{TTL: time.Hour}, Log: zap.NewNop()}, config)
 	if _, err := p.WaitGeneration(within(t), nil); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
+	"github.com/ringfence-mesh/ringfence/identity/issuer"
 	"github.com/ringfence-mesh/ringfence/internal/controlplane"
 	"github.com/ringfence-mesh/ringfence/source"
 	"github.com/ringfence-mesh/ringfence/tenancy"
@@ -30,6 +31,8 @@ type Config struct {
 	State string
 	// Envoy is the path of the binary.
 	Envoy string
+	// Issuer is what may be chosen of the issuer.
+	Issuer issuer.Options
 	// KeepPorts uses the ports that the documents name where they are free; otherwise every port is any free one.
 	KeepPorts bool
 	// Foreign are the services, "tenant/service", whose applications somebody else runs.
@@ -76,7 +79,7 @@ func (m *Mesh) start(ctx context.Context) error {
 		return err
 	}
 	m.plane, err = controlplane.New(ctx, controlplane.Config{
-		Source: m.source, State: m.PlaneDir(), XDSListen: "127.0.0.1:0", IssuerListen: "127.0.0.1:0",
+		Source: m.source, State: m.PlaneDir(), XDSListen: "127.0.0.1:0", IssuerListen: "127.0.0.1:0", Issuer: m.config.Issuer,
 		Log: m.config.Log.Named("control-plane"),
 	})
 	if err != nil {

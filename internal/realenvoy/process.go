@@ -1,7 +1,6 @@
 package realenvoy
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,12 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ringfence-mesh/ringfence/internal/child"
 )
 
 const (
@@ -59,11 +57,10 @@ func Validation(tb testing.TB, bootstrap []byte) error {
 
 // Process is a running Envoy.
 type Process struct {
-	pid    int
+	*child.Process
+
 	admin  string
 	client *http.Client
-	log    *logBuffer
-	done   chan struct{} // closed when the process is gone
 }
 
 // Start runs Envoy with a bootstrap (JSON) and waits until it is live. Where the bootstrap has no admin socket, one is
@@ -79,11 +76,11 @@ func Start(tb testing.TB, bootstrap []byte, args ...string) *Process {
 	if err := os.WriteFile(path, bootstrap, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	p := &Process{admin: admin, log: &logBuffer{}, done: make(chan struct{}), client: unixClient(admin)}
-	args = append(append(Flags(), "--log-level", "warning", "-c", path), args...)
-	if err := p.start(Path(tb), args); err != nil {
+	running, err := child.Start(Path(tb), append(append(Flags(), "--log-level", "warning", "-c", path), args...)...)
+	if err != nil {
 		tb.Fatalf("starting Envoy: %v", err)
 	}
+	p := &Process{Process: running, admin: admin, client: unixClient(admin)}
 	tb.Cleanup(func() {
 		p.Stop()
 		if tb.Failed() {
@@ -94,28 +91,6 @@ func Start(tb testing.TB, bootstrap []byte, args ...string) *Process {
 		tb.Fatalf("%v\n%s", err, p.Log())
 	}
 	return p
-}
-
-// start keeps the starting OS thread alive until Envoy is gone: the kernel sends Pdeathsig when the thread that forked
-// ends, not when the process does.
-func (p *Process) start(binary string, args []string) error {
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(p.done)
-		cmd := exec.Command(binary, args...) //nolint:noctx // ended by Stop, which waits for the exit
-		cmd.Stdout, cmd.Stderr = p.log, p.log
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Start(); err != nil {
-			started <- err
-			return
-		}
-		p.pid = cmd.Process.Pid
-		started <- nil
-		_ = cmd.Wait() // killed on purpose; an early end shows in waitReady and in the log
-	}()
-	return <-started
 }
 
 func (p *Process) waitReady(ctx context.Context) error {
@@ -129,7 +104,7 @@ func (p *Process) waitReady(ctx context.Context) error {
 		}
 		select {
 		case <-tick.C:
-		case <-p.done:
+		case <-p.Done():
 			return errors.New("envoy ended while starting")
 		case <-ctx.Done():
 			return errors.New("envoy is not live in time")
@@ -174,23 +149,6 @@ func (p *Process) ask(ctx context.Context, method, path string) (string, error) 
 
 // AdminSocket is the path of the admin interface's Unix socket.
 func (p *Process) AdminSocket() string { return p.admin }
-
-// Pid is the process id.
-func (p *Process) Pid() int { return p.pid }
-
-// Log is what Envoy has written so far.
-func (p *Process) Log() string { return p.log.String() }
-
-// Stop kills Envoy, by its process id, and waits until it is gone. It may be called more than once.
-func (p *Process) Stop() {
-	select {
-	case <-p.done:
-		return
-	default:
-	}
-	_ = syscall.Kill(p.pid, syscall.SIGKILL) // it may have ended by itself in between
-	<-p.done
-}
 
 // withAdmin adds an admin socket where the bootstrap has none, and says where it is.
 func withAdmin(bootstrap []byte, path string) ([]byte, string, error) {
@@ -245,21 +203,4 @@ func shortDir(tb testing.TB) string {
 func Dir(tb testing.TB) string {
 	tb.Helper()
 	return shortDir(tb)
-}
-
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

@@ -56,7 +56,7 @@ func Open(ctx context.Context, s pipeline.Source, at time.Time) (*World, pipelin
 		chains: map[identity.WorkloadID][][]byte{},
 	}
 	var err error
-	if w.roots, err = issuer.OpenMemory(issuer.Options{}); err != nil {
+	if w.roots, err = issuer.OpenMemory(issuer.Options{Unlimited: true}); err != nil {
 		return nil, pipeline.Report{}, fmt.Errorf("throw-away roots: %w", err)
 	}
 	over := &overlay{Source: s, world: w}

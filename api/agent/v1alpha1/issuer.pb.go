@@ -146,6 +146,96 @@ func (x *IssueResponse) GetMapping() []*MappingRule {
 	return nil
 }
 
+type RenewRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// PKCS #10, DER: exactly one URI SAN, the workload of the client's certificate, and nothing else. The key may be a new one.
+	Csr           []byte `protobuf:"bytes,1,opt,name=csr,proto3" json:"csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_issuer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RenewRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+type RenewResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// DER certificates, leaf first. They lead to a root that the client has already: what it trusts does not change here.
+	Chain         [][]byte `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewResponse) Reset() {
+	*x = RenewResponse{}
+	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewResponse) ProtoMessage() {}
+
+func (x *RenewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
+func (*RenewResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_issuer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RenewResponse) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
 var File_api_agent_v1alpha1_issuer_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1alpha1_issuer_proto_rawDesc = "" +
@@ -159,9 +249,15 @@ const file_api_agent_v1alpha1_issuer_proto_rawDesc = "" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x16\n" +
 	"\x06bundle\x18\x02 \x03(\fR\x06bundle\x122\n" +
 	"\x15platform_trust_domain\x18\x03 \x01(\tR\x13platformTrustDomain\x12?\n" +
-	"\amapping\x18\x04 \x03(\v2%.ringfence.agent.v1alpha1.MappingRuleR\amapping2b\n" +
+	"\amapping\x18\x04 \x03(\v2%.ringfence.agent.v1alpha1.MappingRuleR\amapping\" \n" +
+	"\fRenewRequest\x12\x10\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"%\n" +
+	"\rRenewResponse\x12\x14\n" +
+	"\x05chain\x18\x01 \x03(\fR\x05chain2b\n" +
 	"\x06Issuer\x12X\n" +
-	"\x05Issue\x12&.ringfence.agent.v1alpha1.IssueRequest\x1a'.ringfence.agent.v1alpha1.IssueResponseBFZDgithub.com/ringfence-mesh/ringfence/api/agent/v1alpha1;agentv1alpha1b\x06proto3"
+	"\x05Issue\x12&.ringfence.agent.v1alpha1.IssueRequest\x1a'.ringfence.agent.v1alpha1.IssueResponse2c\n" +
+	"\aRenewal\x12X\n" +
+	"\x05Renew\x12&.ringfence.agent.v1alpha1.RenewRequest\x1a'.ringfence.agent.v1alpha1.RenewResponseBFZDgithub.com/ringfence-mesh/ringfence/api/agent/v1alpha1;agentv1alpha1b\x06proto3"
 
 var (
 	file_api_agent_v1alpha1_issuer_proto_rawDescOnce sync.Once
@@ -175,18 +271,22 @@ func file_api_agent_v1alpha1_issuer_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1alpha1_issuer_proto_rawDescData
 }
 
-var file_api_agent_v1alpha1_issuer_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_api_agent_v1alpha1_issuer_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_api_agent_v1alpha1_issuer_proto_goTypes = []any{
 	(*IssueRequest)(nil),  // 0: ringfence.agent.v1alpha1.IssueRequest
 	(*IssueResponse)(nil), // 1: ringfence.agent.v1alpha1.IssueResponse
-	(*MappingRule)(nil),   // 2: ringfence.agent.v1alpha1.MappingRule
+	(*RenewRequest)(nil),  // 2: ringfence.agent.v1alpha1.RenewRequest
+	(*RenewResponse)(nil), // 3: ringfence.agent.v1alpha1.RenewResponse
+	(*MappingRule)(nil),   // 4: ringfence.agent.v1alpha1.MappingRule
 }
 var file_api_agent_v1alpha1_issuer_proto_depIdxs = []int32{
-	2, // 0: ringfence.agent.v1alpha1.IssueResponse.mapping:type_name -> ringfence.agent.v1alpha1.MappingRule
+	4, // 0: ringfence.agent.v1alpha1.IssueResponse.mapping:type_name -> ringfence.agent.v1alpha1.MappingRule
 	0, // 1: ringfence.agent.v1alpha1.Issuer.Issue:input_type -> ringfence.agent.v1alpha1.IssueRequest
-	1, // 2: ringfence.agent.v1alpha1.Issuer.Issue:output_type -> ringfence.agent.v1alpha1.IssueResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
+	2, // 2: ringfence.agent.v1alpha1.Renewal.Renew:input_type -> ringfence.agent.v1alpha1.RenewRequest
+	1, // 3: ringfence.agent.v1alpha1.Issuer.Issue:output_type -> ringfence.agent.v1alpha1.IssueResponse
+	3, // 4: ringfence.agent.v1alpha1.Renewal.Renew:output_type -> ringfence.agent.v1alpha1.RenewResponse
+	3, // [3:5] is the sub-list for method output_type
+	1, // [1:3] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
 	1, // [1:1] is the sub-list for extension extendee
 	0, // [0:1] is the sub-list for field type_name
@@ -204,9 +304,9 @@ func file_api_agent_v1alpha1_issuer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1alpha1_issuer_proto_rawDesc), len(file_api_agent_v1alpha1_issuer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_api_agent_v1alpha1_issuer_proto_goTypes,
 		DependencyIndexes: file_api_agent_v1alpha1_issuer_proto_depIdxs,

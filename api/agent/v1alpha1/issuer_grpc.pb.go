@@ -123,3 +123,111 @@ var Issuer_ServiceDesc = grpc.ServiceDesc{
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "api/agent/v1alpha1/issuer.proto",
 }
+
+const (
+	Renewal_Renew_FullMethodName = "/ringfence.agent.v1alpha1.Renewal/Renew"
+)
+
+// RenewalClient is the client API for Renewal service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Renewal gives a workload its next X.509-SVID. It is served over mutual TLS alone, and the certificate that the client shows
+// there is the one that is renewed: it must be one that this issuer gave and has in its ledger.
+type RenewalClient interface {
+	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
+}
+
+type renewalClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewRenewalClient(cc grpc.ClientConnInterface) RenewalClient {
+	return &renewalClient{cc}
+}
+
+func (c *renewalClient) Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewResponse)
+	err := c.cc.Invoke(ctx, Renewal_Renew_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// RenewalServer is the server API for Renewal service.
+// All implementations must embed UnimplementedRenewalServer
+// for forward compatibility.
+//
+// Renewal gives a workload its next X.509-SVID. It is served over mutual TLS alone, and the certificate that the client shows
+// there is the one that is renewed: it must be one that this issuer gave and has in its ledger.
+type RenewalServer interface {
+	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
+	mustEmbedUnimplementedRenewalServer()
+}
+
+// UnimplementedRenewalServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedRenewalServer struct{}
+
+func (UnimplementedRenewalServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
+}
+func (UnimplementedRenewalServer) mustEmbedUnimplementedRenewalServer() {}
+func (UnimplementedRenewalServer) testEmbeddedByValue()                 {}
+
+// UnsafeRenewalServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to RenewalServer will
+// result in compilation errors.
+type UnsafeRenewalServer interface {
+	mustEmbedUnimplementedRenewalServer()
+}
+
+func RegisterRenewalServer(s grpc.ServiceRegistrar, srv RenewalServer) {
+	// If the following call panics, it indicates UnimplementedRenewalServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Renewal_ServiceDesc, srv)
+}
+
+func _Renewal_Renew_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RenewalServer).Renew(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Renewal_Renew_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RenewalServer).Renew(ctx, req.(*RenewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Renewal_ServiceDesc is the grpc.ServiceDesc for Renewal service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Renewal_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "ringfence.agent.v1alpha1.Renewal",
+	HandlerType: (*RenewalServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Renew",
+			Handler:    _Renewal_Renew_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "api/agent/v1alpha1/issuer.proto",
+}

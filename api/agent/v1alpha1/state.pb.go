@@ -21,6 +21,62 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Attestation says on what proof an SVID was given.
+type Attestation int32
+
+const (
+	Attestation_ATTESTATION_UNSPECIFIED Attestation = 0
+	// A one-time join token of the workload.
+	Attestation_ATTESTATION_JOIN_TOKEN Attestation = 1
+	// The workload's SVID before, and the possession of its key.
+	Attestation_ATTESTATION_RENEWAL Attestation = 2
+	// None: it is the control plane's own.
+	Attestation_ATTESTATION_CONTROL_PLANE Attestation = 3
+)
+
+// Enum value maps for Attestation.
+var (
+	Attestation_name = map[int32]string{
+		0: "ATTESTATION_UNSPECIFIED",
+		1: "ATTESTATION_JOIN_TOKEN",
+		2: "ATTESTATION_RENEWAL",
+		3: "ATTESTATION_CONTROL_PLANE",
+	}
+	Attestation_value = map[string]int32{
+		"ATTESTATION_UNSPECIFIED":   0,
+		"ATTESTATION_JOIN_TOKEN":    1,
+		"ATTESTATION_RENEWAL":       2,
+		"ATTESTATION_CONTROL_PLANE": 3,
+	}
+)
+
+func (x Attestation) Enum() *Attestation {
+	p := new(Attestation)
+	*p = x
+	return p
+}
+
+func (x Attestation) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Attestation) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_agent_v1alpha1_state_proto_enumTypes[0].Descriptor()
+}
+
+func (Attestation) Type() protoreflect.EnumType {
+	return &file_api_agent_v1alpha1_state_proto_enumTypes[0]
+}
+
+func (x Attestation) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Attestation.Descriptor instead.
+func (Attestation) EnumDescriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_state_proto_rawDescGZIP(), []int{0}
+}
+
 // State is what an agent keeps on disk of the last coherent configuration, so that it can start while the control plane
 // is away. The file is a header, the SHA-256 of these bytes, and these bytes.
 type State struct {
@@ -163,6 +219,111 @@ func (x *StateResource) GetVersion() string {
 	return ""
 }
 
+// LedgerEntry is what the issuer keeps of one SVID, by its serial number.
+type LedgerEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SPIFFE ID.
+	Workload string `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
+	// SHA-256 of the public key (SubjectPublicKeyInfo, DER) and of the root that signed (certificate, DER).
+	Key           []byte      `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Root          []byte      `protobuf:"bytes,3,opt,name=root,proto3" json:"root,omitempty"`
+	NotBeforeUnix int64       `protobuf:"varint,4,opt,name=not_before_unix,json=notBeforeUnix,proto3" json:"not_before_unix,omitempty"`
+	NotAfterUnix  int64       `protobuf:"varint,5,opt,name=not_after_unix,json=notAfterUnix,proto3" json:"not_after_unix,omitempty"`
+	Attestation   Attestation `protobuf:"varint,6,opt,name=attestation,proto3,enum=ringfence.agent.v1alpha1.Attestation" json:"attestation,omitempty"`
+	// Of the SVID that this one was got with.
+	Renews []byte `protobuf:"bytes,7,opt,name=renews,proto3" json:"renews,omitempty"`
+	// Another one was got with this one.
+	Superseded    bool `protobuf:"varint,8,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LedgerEntry) Reset() {
+	*x = LedgerEntry{}
+	mi := &file_api_agent_v1alpha1_state_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LedgerEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LedgerEntry) ProtoMessage() {}
+
+func (x *LedgerEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_state_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LedgerEntry.ProtoReflect.Descriptor instead.
+func (*LedgerEntry) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_state_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *LedgerEntry) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *LedgerEntry) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *LedgerEntry) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *LedgerEntry) GetNotBeforeUnix() int64 {
+	if x != nil {
+		return x.NotBeforeUnix
+	}
+	return 0
+}
+
+func (x *LedgerEntry) GetNotAfterUnix() int64 {
+	if x != nil {
+		return x.NotAfterUnix
+	}
+	return 0
+}
+
+func (x *LedgerEntry) GetAttestation() Attestation {
+	if x != nil {
+		return x.Attestation
+	}
+	return Attestation_ATTESTATION_UNSPECIFIED
+}
+
+func (x *LedgerEntry) GetRenews() []byte {
+	if x != nil {
+		return x.Renews
+	}
+	return nil
+}
+
+func (x *LedgerEntry) GetSuperseded() bool {
+	if x != nil {
+		return x.Superseded
+	}
+	return false
+}
+
 var File_api_agent_v1alpha1_state_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1alpha1_state_proto_rawDesc = "" +
@@ -177,7 +338,23 @@ const file_api_agent_v1alpha1_state_proto_rawDesc = "" +
 	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversionBFZDgithub.com/ringfence-mesh/ringfence/api/agent/v1alpha1;agentv1alpha1b\x06proto3"
+	"\aversion\x18\x04 \x01(\tR\aversion\"\x9e\x02\n" +
+	"\vLedgerEntry\x12\x1a\n" +
+	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +
+	"\x04root\x18\x03 \x01(\fR\x04root\x12&\n" +
+	"\x0fnot_before_unix\x18\x04 \x01(\x03R\rnotBeforeUnix\x12$\n" +
+	"\x0enot_after_unix\x18\x05 \x01(\x03R\fnotAfterUnix\x12G\n" +
+	"\vattestation\x18\x06 \x01(\x0e2%.ringfence.agent.v1alpha1.AttestationR\vattestation\x12\x16\n" +
+	"\x06renews\x18\a \x01(\fR\x06renews\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\b \x01(\bR\n" +
+	"superseded*~\n" +
+	"\vAttestation\x12\x1b\n" +
+	"\x17ATTESTATION_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16ATTESTATION_JOIN_TOKEN\x10\x01\x12\x17\n" +
+	"\x13ATTESTATION_RENEWAL\x10\x02\x12\x1d\n" +
+	"\x19ATTESTATION_CONTROL_PLANE\x10\x03BFZDgithub.com/ringfence-mesh/ringfence/api/agent/v1alpha1;agentv1alpha1b\x06proto3"
 
 var (
 	file_api_agent_v1alpha1_state_proto_rawDescOnce sync.Once
@@ -191,18 +368,22 @@ func file_api_agent_v1alpha1_state_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1alpha1_state_proto_rawDescData
 }
 
-var file_api_agent_v1alpha1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_api_agent_v1alpha1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_api_agent_v1alpha1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_api_agent_v1alpha1_state_proto_goTypes = []any{
-	(*State)(nil),         // 0: ringfence.agent.v1alpha1.State
-	(*StateResource)(nil), // 1: ringfence.agent.v1alpha1.StateResource
+	(Attestation)(0),      // 0: ringfence.agent.v1alpha1.Attestation
+	(*State)(nil),         // 1: ringfence.agent.v1alpha1.State
+	(*StateResource)(nil), // 2: ringfence.agent.v1alpha1.StateResource
+	(*LedgerEntry)(nil),   // 3: ringfence.agent.v1alpha1.LedgerEntry
 }
 var file_api_agent_v1alpha1_state_proto_depIdxs = []int32{
-	1, // 0: ringfence.agent.v1alpha1.State.resources:type_name -> ringfence.agent.v1alpha1.StateResource
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2, // 0: ringfence.agent.v1alpha1.State.resources:type_name -> ringfence.agent.v1alpha1.StateResource
+	0, // 1: ringfence.agent.v1alpha1.LedgerEntry.attestation:type_name -> ringfence.agent.v1alpha1.Attestation
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1alpha1_state_proto_init() }
@@ -215,13 +396,14 @@ func file_api_agent_v1alpha1_state_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1alpha1_state_proto_rawDesc), len(file_api_agent_v1alpha1_state_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   2,
+			NumEnums:      1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_api_agent_v1alpha1_state_proto_goTypes,
 		DependencyIndexes: file_api_agent_v1alpha1_state_proto_depIdxs,
+		EnumInfos:         file_api_agent_v1alpha1_state_proto_enumTypes,
 		MessageInfos:      file_api_agent_v1alpha1_state_proto_msgTypes,
 	}.Build()
 	File_api_agent_v1alpha1_state_proto = out.File

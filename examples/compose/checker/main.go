@@ -5,6 +5,7 @@
 //	checker app TENANT/SERVICE RELAY [HOST:PORT]    a sample application, and the socket by which the checker acts from it
 //	checker keys CONFIG PUBLIC PRIVATE              keys of the token issuers, made once
 //	checker probe ADDRESS...                        exit 0 if somebody listens on every HOST:PORT and unix:PATH
+//	checker svid SOCKET                             who this process is, by the Workload API of its agent
 //	checker run CONFIG PRIVATE ROOT                 the matrix and the attacks
 package main
 
@@ -21,11 +22,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"github.com/spiffe/go-spiffe/v2/workloadapi"
+
 	"github.com/ringfence-mesh/ringfence/internal/demo"
 )
 
 var (
-	errUsage  = errors.New("usage: checker app|keys|probe|run ARGUMENTS; see the package's text")
+	errUsage  = errors.New("usage: checker app|keys|probe|svid|run ARGUMENTS; see the package's text")
 	errFailed = errors.New("not all ended as expected")
 )
 
@@ -52,6 +56,8 @@ func command(ctx context.Context, args []string) error {
 		return demo.WriteKeys(ctx, args[0], args[1], args[2])
 	case name == "probe" && len(args) > 0:
 		return probe(ctx, args)
+	case name == "svid" && len(args) == 1:
+		return whoAmI(ctx, args[0], os.Stdout)
 	case name == "run" && len(args) == 3:
 		return judge(ctx, demo.RemoteConfig{Dir: args[0], Keys: args[1], Root: args[2], Metrics: "http://%s-agent:7480/metrics"}, os.Stdout)
 	default:
@@ -75,6 +81,22 @@ func probe(ctx context.Context, addresses []string) error {
 		}
 	}
 	return nil
+}
+
+// whoAmI does what an application with a SPIFFE library does: it gets its SVID and verifies it by the bundle that came along.
+func whoAmI(ctx context.Context, socket string, out io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	x, err := workloadapi.FetchX509Context(ctx, workloadapi.WithAddr("unix://"+socket))
+	if err != nil {
+		return err
+	}
+	id, _, err := x509svid.Verify(x.DefaultSVID().Certificates, x.Bundles)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out, id)
+	return err
 }
 
 // judge prints the matrix and the attacks.

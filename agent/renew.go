@@ -1,0 +1,95 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+
+	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
+)
+
+// An SVID is renewed between these shares of its life, so that agents which joined together do not come together again.
+const (
+	renewFrom = 0.4
+	renewTo   = 0.5
+)
+
+// renewalTime is when an SVID is to be renewed.
+func renewalTime(s svid) time.Time {
+	share := renewFrom + (renewTo-renewFrom)*rand.Float64() //nolint:gosec // spreads load, guards nothing
+	return s.notBefore.Add(time.Duration(share * float64(s.notAfter.Sub(s.notBefore))))
+}
+
+// keepRenewed gets the next SVID whenever the present one is about half over, and tells it, until ctx ends. While the control
+// plane is away or refuses it asks again; once the SVID has expired there is nothing left to ask with.
+func (a *Agent) keepRenewed(ctx context.Context, own svid, tell func(svid)) {
+	wait, due := newBackoff(renewalMost), renewalTime(own)
+	for a.waitUntil(ctx, due) {
+		if !a.config.Clock().Before(own.notAfter) {
+			return
+		}
+		next, err := a.renew(ctx, own)
+		if err != nil {
+			if ctx.Err() == nil {
+				a.log.Warn("cannot renew the SVID yet", zap.Error(err), zap.Time("not_after", own.notAfter))
+			}
+			if wait.sleep(ctx) != nil {
+				return
+			}
+			continue
+		}
+		a.log.Info("SVID renewed", zap.Time("not_after", next.notAfter))
+		wait.reset()
+		own, due = next, renewalTime(next)
+		tell(next)
+	}
+}
+
+// waitUntil is false where ctx ends before that time. The clock is asked again and again, as for the expiry.
+func (a *Agent) waitUntil(ctx context.Context, at time.Time) bool {
+	for {
+		left := at.Sub(a.config.Clock())
+		if left <= 0 {
+			return ctx.Err() == nil
+		}
+		t := time.NewTimer(min(left, expiryCheck))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return false
+		}
+	}
+}
+
+// renew asks once, for a new key, with the present SVID as the proof of who asks. What comes must hold under the root that is
+// trusted already. It is on the disk when it is returned.
+func (a *Agent) renew(ctx context.Context, own svid) (svid, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	key, err := newKey(a.config.Key)
+	if err != nil {
+		return svid{}, err
+	}
+	csr, err := a.request(key)
+	if err != nil {
+		return svid{}, err
+	}
+	conn, err := a.ask(a.config.ControlPlane, &own.cert)
+	if err != nil {
+		return svid{}, err
+	}
+	defer func() { _ = conn.Close() }() // nothing is under way any more
+	resp, err := agentv1alpha1.NewRenewalClient(conn).Renew(ctx, &agentv1alpha1.RenewRequest{Csr: csr})
+	if err != nil {
+		return svid{}, err
+	}
+	next, err := newSVID(a.config.ID, key, resp.GetChain(), own.bundle.DER(), own.stored(), a.config.Clock())
+	if err != nil {
+		return svid{}, fmt.Errorf("renewed %w", err)
+	}
+	return next, next.replace(a.dir)
+}

@@ -1,0 +1,138 @@
+package issuer
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"go.step.sm/crypto/kms/apiv1"
+
+	"github.com/ringfence-mesh/ringfence/identity"
+)
+
+// role is what a root is there for. All of an authority's roots are trusted; the current one signs.
+type role string
+
+const (
+	roleCurrent  role = "current"
+	roleNext     role = "next"     // will sign once everybody trusts it
+	rolePrevious role = "previous" // has signed what still lives
+)
+
+// authority is the roots of one trust domain: a current one, and at most one next and one previous. It never changes.
+type authority struct {
+	td    identity.TrustDomain
+	roots []*root // the current one first
+}
+
+func (a *authority) current() *root { return a.roots[0] }
+
+// bundle is what others trust.
+func (a *authority) bundle() (identity.Bundle, error) {
+	var ders [][]byte
+	for _, r := range a.roots {
+		ders = append(ders, r.cert.Raw)
+	}
+	return identity.NewBundle(a.td, ders...)
+}
+
+const (
+	rootsVersion = 1
+	maxRoots     = 1 << 20
+)
+
+// storedRoots is roots.json: one file, replaced as a whole, says which root signs, so that a change of it happens at once
+// or not at all. Generations count up and are never used again.
+type storedRoots struct {
+	Version int          `json:"version"`
+	Roots   []storedRoot `json:"roots"`
+}
+
+type storedRoot struct {
+	Generation  int    `json:"generation"`
+	Role        role   `json:"role"`
+	Key         string `json:"key"`         // what the key is called where root keys are
+	Certificate string `json:"certificate"` // PEM
+}
+
+func (a *authority) encode() ([]byte, error) {
+	s := storedRoots{Version: rootsVersion}
+	for _, r := range a.roots {
+		text := pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: r.cert.Raw})
+		s.Roots = append(s.Roots, storedRoot{Generation: r.generation, Role: r.role, Key: r.keyName, Certificate: string(text)})
+	}
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("roots of %s: %w", a.td, err)
+	}
+	return append(text, '\n'), nil
+}
+
+// parseAuthority reads what encode wrote, and gets the keys. It refuses a root that could vouch for another trust domain,
+// and a key that is not its certificate's.
+func parseAuthority(td identity.TrustDomain, text []byte, keys Keys) (*authority, error) {
+	var s storedRoots
+	d := json.NewDecoder(io.LimitReader(bytes.NewReader(text), maxRoots))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil {
+		return nil, fmt.Errorf("roots of %s: %w", td, err)
+	}
+	if s.Version != rootsVersion {
+		return nil, fmt.Errorf("roots of %s: version %d, this program reads version %d", td, s.Version, rootsVersion)
+	}
+	a := &authority{td: td}
+	seen := map[role]bool{}
+	for _, kept := range s.Roots {
+		known := kept.Role == roleCurrent || kept.Role == roleNext || kept.Role == rolePrevious
+		if !known || seen[kept.Role] || kept.Generation < 1 {
+			return nil, fmt.Errorf("roots of %s: root %d has the role %q, which is unknown or taken", td, kept.Generation, kept.Role)
+		}
+		seen[kept.Role] = true
+		r, err := kept.open(td, keys)
+		if err != nil {
+			return nil, err
+		}
+		if r.role == roleCurrent {
+			a.roots = append([]*root{r}, a.roots...)
+		} else {
+			a.roots = append(a.roots, r)
+		}
+	}
+	if !seen[roleCurrent] {
+		return nil, fmt.Errorf("roots of %s: none is current", td)
+	}
+	return a, nil
+}
+
+func (s storedRoot) open(td identity.TrustDomain, keys Keys) (*root, error) {
+	if !strings.HasPrefix(s.Key, keys.scheme) {
+		return nil, fmt.Errorf("%w: the key of a root of %s is %q, and keys are looked for in %s: a key cannot be moved, start as before",
+			errElsewhere, td, s.Key, strings.TrimSuffix(keys.scheme, ":"))
+	}
+	der, err := onePEM([]byte(s.Certificate), certificateBlock)
+	if err != nil {
+		return nil, fmt.Errorf("root of %s: %w", td, err)
+	}
+	signer, err := keys.manager.CreateSigner(&apiv1.CreateSignerRequest{SigningKey: s.Key})
+	if err != nil {
+		return nil, fmt.Errorf("root of %s: %w", td, err)
+	}
+	r, err := checkedRoot(td, der, signer)
+	if err != nil {
+		return nil, err
+	}
+	r.generation, r.role, r.keyName = s.Generation, s.Role, s.Key
+	return r, nil
+}
+
+func onePEM(data []byte, kind string) ([]byte, error) {
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != kind || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("expected exactly one PEM block of type " + kind)
+	}
+	return block.Bytes, nil
+}

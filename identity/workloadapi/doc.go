@@ -1,0 +1,8 @@
+// Package workloadapi serves the SPIFFE Workload API (X.509 profile) to the applications of one workload.
+//
+// Every caller that reaches the socket is that workload: the operating system decides who may connect, by the socket's mode
+// and the caller's user. What is served comes from a Source and follows it: a renewed SVID or a changed bundle is sent on
+// the open streams. The JWT profile is answered with Unimplemented, as the standard allows.
+//
+// Source: the SPIFFE Workload API standard, sections 3 to 5 (SPIFFE_Workload_API.md of the SPIFFE project).
+package workloadapi
