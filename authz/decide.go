@@ -120,7 +120,10 @@ func (d Decision) Rule() string { return d.rule }
 
 func allow(r *rule) Decision { return Decision{allowed: true, reason: Allowed, rule: r.name} }
 
-func deny(r Reason) Decision { return Decision{reason: r} }
+// deny is the refusal for that reason; ofToken says that a revoked one is the token, not the caller.
+func deny(r Reason, ofToken bool) Decision {
+	return Decision{reason: r, token: ofToken && r == Revoked}
+}
 
 // Decide answers a call. It is a function of its arguments alone, and allocates nothing.
 func Decide(t *Table, in Input) Decision {
@@ -128,18 +131,18 @@ func Decide(t *Table, in Input) Decision {
 		return Decision{}
 	}
 	if reason, ok := guard(t, &in); !ok {
-		return Decision{reason: reason, token: reason == Revoked && in.Caller.bearer != ""}
+		return deny(reason, in.Caller.bearer != "")
 	}
 	if reason, ok := checkToken(t, &in); !ok {
-		return Decision{reason: reason, token: reason == Revoked}
+		return deny(reason, true)
 	}
 	if in.Service.s.unmet(in.Token.claims, in.Now) != demandNone {
-		return deny(StepUpRequired)
+		return deny(StepUpRequired, false)
 	}
 	if r := in.Service.s.find(&in); r != nil {
 		return allow(r)
 	}
-	return deny(NoRule)
+	return deny(NoRule, false)
 }
 
 // guard is the tenant test. It looks at no rule, and nothing that a tenant writes changes it.

@@ -3,6 +3,7 @@ package authz
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -26,6 +27,9 @@ const (
 	bySubject
 	bySession
 )
+
+// byOperators stands in names for an owner of documents.
+const byOperators = "revoke"
 
 // revocation is the one of its key that holds longest.
 type revocation struct {
@@ -77,9 +81,12 @@ func (t *Table) revokedKey(m *agentv1alpha1.Revocation) (k revokedKey, err error
 		}
 	}
 	k.issuer = m.GetIssuer()
+	owner, _, _ := strings.Cut(m.GetName(), "/")
 	switch {
 	case !printable(m.GetName()):
 		return k, errors.New("it has no readable name")
+	case owner != m.GetTenant() && owner != identity.PlatformName && owner != byOperators:
+		return k, errors.New("nobody but its tenant and the platform revokes")
 	case kinds != 1:
 		return k, errors.New("it is about one thing")
 	case ofToken(m) && (!identity.ValidClaim(k.value) || k.issuer != "" && !identity.ValidClaim(k.issuer)):
@@ -145,12 +152,11 @@ func (t *Table) revokedToken(in *Input) (revocation, bool) {
 
 // revokedText says in words who is refused, and by what.
 func revokedText(t *Table, d Decision, in *Input) string {
-	r, of := revocation{}, "the caller"
+	r, _ := t.revokedCaller(in)
+	of := "the caller"
 	if d.token {
 		r, _ = t.revokedToken(in)
 		of = "the token, its subject or its session"
-	} else {
-		r, _ = t.revokedCaller(in)
 	}
 	return fmt.Sprintf("%s is revoked by %s until %s", of, r.name, rfc3339(r.until))
 }

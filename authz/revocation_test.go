@@ -9,7 +9,7 @@ import (
 	"github.com/ringfence-mesh/ringfence/authz"
 )
 
-const acmeIdP = "https://idp.acme.example.com"
+const acmeIDP = "https://idp.acme.example.com"
 
 // The serial number of a certificate, a workload, and each claim of a token; for one tenant, until a time.
 //
@@ -32,11 +32,11 @@ func TestRevoked(t *testing.T) {
 		"certificate":                    {&revocationMsg{Serial: serial}, true, false, 0, "the caller is revoked"},
 		"another certificate":            {&revocationMsg{Serial: "1"}, false, false, 0, ""},
 		"token":                          {&revocationMsg{Jti: "t-1"}, true, true, 3, "the token, its subject or its session is revoked by acme/lost"},
-		"token of its issuer":            {&revocationMsg{Jti: "t-1", Issuer: acmeIdP}, true, true, 3, "the token"},
+		"token of its issuer":            {&revocationMsg{Jti: "t-1", Issuer: acmeIDP}, true, true, 3, "the token"},
 		"token of another issuer":        {&revocationMsg{Jti: "t-1", Issuer: "https://other"}, false, false, 0, ""},
 		"another token":                  {&revocationMsg{Jti: "s-1"}, false, false, 0, ""},
 		"subject":                        {&revocationMsg{Subject: "alice"}, true, true, 3, "the token"},
-		"session":                        {&revocationMsg{Session: "s-1", Issuer: acmeIdP}, true, true, 3, "the token"},
+		"session":                        {&revocationMsg{Session: "s-1", Issuer: acmeIDP}, true, true, 3, "the token"},
 		"another session":                {&revocationMsg{Session: "alice"}, false, false, 0, ""},
 		"the workload a token speaks of": {&revocationMsg{Workload: acmeOrders}, false, false, 0, ""},
 	} {
@@ -46,7 +46,7 @@ func TestRevoked(t *testing.T) {
 			m.Revocations = []*revocationMsg{tc.revoked}
 			table := decode(t, m)
 			in := authz.Input{
-				Caller: table.Caller(svid.Cert.Raw, nil, w.now), Token: table.Token(w.tokenWith(t, acmeIdP, "acme", w.now.Add(5*time.Minute), claims), w.now),
+				Caller: table.Caller(svid.Cert.Raw, nil, w.now), Token: table.Token(w.tokenWith(t, acmeIDP, "acme", w.now.Add(5*time.Minute), claims), w.now),
 				Service: service(t, table, "acme", "orders"), Method: "GET", Path: "/", Now: time.Unix(until.Unix(), 0).Add(-1),
 			}
 			d := authz.Decide(table, in)
@@ -77,9 +77,9 @@ func TestRevokedAtASharedService(t *testing.T) {
 	)
 	acme, globex := w.acme.SVID(acmeWeb), w.globex.SVID(globexWeb)
 	m.Revocations = []*revocationMsg{
-		{Name: "x/1", Tenant: "acme", Subject: "alice", NotAfter: w.now.Unix() + 60},
-		{Name: "x/1", Tenant: "acme", Subject: "alice", NotAfter: w.now.Unix() - 60}, // the longest counts
-		{Name: "x/2", Tenant: "globex", Serial: fmt.Sprintf("%x", acme.Cert.SerialNumber), NotAfter: w.now.Unix() + 60},
+		{Name: "revoke/1", Tenant: "acme", Subject: "alice", NotAfter: w.now.Unix() + 60},
+		{Name: "revoke/1", Tenant: "acme", Subject: "alice", NotAfter: w.now.Unix() - 60}, // the longest counts
+		{Name: "platform/2", Tenant: "globex", Serial: fmt.Sprintf("%x", acme.Cert.SerialNumber), NotAfter: w.now.Unix() + 60},
 	}
 	table := decode(t, m)
 	ask := func(leaf []byte, issuer, tenant string) authz.Reason {
@@ -88,7 +88,7 @@ func TestRevokedAtASharedService(t *testing.T) {
 			Service: service(t, table, "platform", "billing"), Method: "GET", Path: "/", Now: w.now,
 		}).Reason()
 	}
-	if got := ask(acme.Cert.Raw, acmeIdP, "acme"); got != authz.Revoked {
+	if got := ask(acme.Cert.Raw, acmeIDP, "acme"); got != authz.Revoked {
 		t.Errorf("acme: %s", got)
 	}
 	if got := ask(globex.Cert.Raw, "https://idp.globex.example.com", "globex"); got != authz.Allowed {
@@ -105,19 +105,20 @@ func TestDecodeTableRefusesRevocations(t *testing.T) {
 	}{
 		"no name":                   {func(m *revocationMsg) { m.Name = "" }, "readable name"},
 		"a name with a line break":  {func(m *revocationMsg) { m.Name = "a\nb" }, "readable name"},
+		"another tenant's name":     {func(m *revocationMsg) { m.Name = "globex/x" }, "nobody but"},
 		"no tenant":                 {func(m *revocationMsg) { m.Tenant = "" }, "revocation"},
-		"another tenant":            {func(m *revocationMsg) { m.Tenant, m.Workload = "globex", globexWeb }, "does not speak"},
+		"another tenant":            {func(m *revocationMsg) { m.Name, m.Tenant, m.Workload = "globex/y", "globex", globexWeb }, "does not speak"},
 		"another tenant's workload": {func(m *revocationMsg) { m.Workload = globexWeb }, "no workload of acme"},
 		"nothing":                   {func(m *revocationMsg) { m.Workload = "" }, "one thing"},
 		"two things":                {func(m *revocationMsg) { m.Serial = "1" }, "one thing"},
-		"an issuer of a workload":   {func(m *revocationMsg) { m.Issuer = acmeIdP }, "only tokens"},
+		"an issuer of a workload":   {func(m *revocationMsg) { m.Issuer = acmeIDP }, "only tokens"},
 		"a serial in upper case":    {func(m *revocationMsg) { m.Workload, m.Serial = "", "1F" }, "no serial"},
 		"a serial with zeros":       {func(m *revocationMsg) { m.Workload, m.Serial = "", "01" }, "no serial"},
 		"a claim with a space":      {func(m *revocationMsg) { m.Workload, m.Jti = "", "a b" }, "no claim"},
 		"an issuer with a space":    {func(m *revocationMsg) { m.Workload, m.Jti, m.Issuer = "", "a", "a b" }, "no claim"},
 	} {
 		m := w.orders(tokenNone)
-		m.Revocations = []*revocationMsg{{Name: "x/y", Tenant: "acme", Workload: acmeWeb, NotAfter: 1}}
+		m.Revocations = []*revocationMsg{{Name: "acme/y", Tenant: "acme", Workload: acmeWeb, NotAfter: 1}}
 		if _, err := authz.DecodeTable(encode(t, m)); err != nil {
 			t.Fatal(err)
 		}

@@ -455,7 +455,7 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 			m.Services = append(m.Services, s)
 		}
 		for i := range rapid.IntRange(0, 3).Draw(r, "revocations") {
-			one := &revocationMsg{Name: fmt.Sprintf("x/%d", i), Tenant: "acme", NotAfter: until.Draw(r, "revoked until")}
+			one := &revocationMsg{Name: fmt.Sprintf("platform/%d", i), Tenant: "acme", NotAfter: until.Draw(r, "revoked until")}
 			if rapid.Bool().Draw(r, "of an issuer") {
 				one.Issuer = rapid.SampledFrom([]string{"https://idp.acme.example.com", "https://other.example.com"}).Draw(r, "issuer")
 			}

@@ -37,7 +37,6 @@ func TestRevocationDocuments(t *testing.T) {
 			t.Fatalf("before: %d by %s", r.Status, r.Layer)
 		}
 	}
-	chains := chainBytes(t, m, "acme/orders", "inbound/acme/orders")
 
 	bystanders := keepCalling(t, m, demo.Call{From: "globex/web", To: "orders", Method: http.MethodGet, Path: "/orders/7"},
 		demo.Call{From: "acme/orders", To: "billing", Method: http.MethodGet, Path: "/invoices/1"})
@@ -52,8 +51,48 @@ func TestRevocationDocuments(t *testing.T) {
 	write(t, m.ConfigDir()+"/tenants/acme/revoked.yaml", "")
 	expectWithin(t, atOrders, own, allowed)
 	expectWithin(t, atBilling, shared, allowed)
-	sameChains(t, chains, chainBytes(t, m, "acme/orders", "inbound/acme/orders"))
 	bystanders(t)
+}
+
+// TestRevocationEndsWhatIsOpen: streams of a revoked workload are cut within 5 seconds, as is an open TCP connection, and
+// what others have open through other chains goes on.
+func TestRevocationEndsWhatIsOpen(t *testing.T) {
+	const within = 5 * time.Second
+	t.Run("stream", func(t *testing.T) {
+		m := startMesh(t)
+		own := openStream(t, m, demo.Call{From: "acme/orders", To: "billing", Method: http.MethodGet, Path: "/invoices/stream"})
+		other := chainBytes(t, m, "globex/orders", "inbound/globex/orders")
+		start := time.Now()
+		write(t, m.ConfigDir()+"/tenants/acme/revoked.yaml", revocationHead+"workload: spiffe://acme.demo.test/ns/acme/sa/orders\n")
+		eventually(t, 4*within, "the stream is cut", func(context.Context) bool { return own.ended.Load() })
+		if took := time.Since(start); took > within {
+			t.Errorf("it took %v", took)
+		} else {
+			t.Logf("cut after %v", took)
+		}
+		// Nothing of another tenant is drained.
+		sameChains(t, other, chainBytes(t, m, "globex/orders", "inbound/globex/orders"))
+	})
+	t.Run("TCP connection", func(t *testing.T) {
+		dir := tcpDir(t)
+		m := startMeshOf(t, dir)
+		port, err := m.OutboundTCP("acme/reports", "db")
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn := connect(t, port)
+		if !echoes(conn) {
+			t.Fatal("the connection does not work before")
+		}
+		start := time.Now()
+		write(t, m.ConfigDir()+"/tenants/acme/revoked.yaml", revocationHead+"workload: "+acmeReports+"\n")
+		eventually(t, 4*within, "the connection is closed", func(context.Context) bool { return !echoes(conn) })
+		if took := time.Since(start); took > within {
+			t.Errorf("it took %v", took)
+		} else {
+			t.Logf("closed after %v", took)
+		}
+	})
 }
 
 // keepCalling makes calls over and over that must all pass, until the function is called.

@@ -68,7 +68,7 @@ type Config struct {
 	// KeySets fetches published keys of token issuers; nil: such issuers have no keys.
 	KeySets KeySets
 	// Revocations are those that operators have made beside the documents; nil: none. They count whatever is wrong with the
-	// documents, and also while the source cannot be read.
+	// documents.
 	Revocations func() []*v1alpha1.Revocation
 	// Memory keeps the accepted documents for the next process; nil: they end with this one.
 	Memory Memory
@@ -164,13 +164,10 @@ func (p *Pipeline) Reload(ctx context.Context) Event {
 func (p *Pipeline) reload(ctx context.Context) Event {
 	files, problems, revision, err := p.config.Source.Load(ctx)
 	previous := p.current.Load()
-	if err != nil && previous == nil {
+	if err != nil {
 		return Event{Err: err}
 	}
 	newest, stray := decode(files, problems)
-	if err != nil {
-		newest, revision = p.accepted, previous.revision
-	}
 	forgot := p.remember()
 	b := builder{bundles: p.config.Bundles, keySets: p.config.KeySets, life: p.config.ConnectionLife, before: p.before()}
 	if p.config.Revocations != nil {
@@ -182,7 +179,7 @@ func (p *Pipeline) reload(ctx context.Context) Event {
 		p.config.KeySets.Follow(tenancy.KeySetURIs(docs))
 	}
 	e := Event{
-		Revision: revision, Err: errors.Join(err, b.trouble), Forgot: forgot, Stale: s.stale, Dropped: s.dropped, Compiled: s.build.compiledNow,
+		Revision: revision, Err: b.trouble, Forgot: forgot, Stale: s.stale, Dropped: s.dropped, Compiled: s.build.compiledNow,
 		Problems: v1alpha1.SortProblems(append(stray, s.problems...)),
 	}
 	if !ok {

@@ -206,13 +206,16 @@ func (w *world) tableRevocations(m *agentv1alpha1.Table, tenants map[identity.Te
 	for id := range tenants {
 		for _, r := range w.tenants[id].Revocations() {
 			if tokens || !r.Workload.IsZero() || r.Serial != "" {
-				want[revocation{r.Name, id.Name(), r.Workload.String(), r.Serial, r.Issuer, r.JTI, r.Subject, r.Session, r.NotAfter.Unix()}]++
+				want[revocation{
+					r.Name, id.Name(), r.Workload.String(), r.Serial, r.Issuer, r.JTI, r.Subject, r.Session, r.NotAfter.Unix(),
+				}]++
 			}
 		}
 	}
 	for _, e := range m.GetRevocations() {
 		k := revocation{
-			e.GetName(), e.GetTenant(), e.GetWorkload(), e.GetSerial(), e.GetIssuer(), e.GetJti(), e.GetSubject(), e.GetSession(), e.GetNotAfter(),
+			e.GetName(), e.GetTenant(), e.GetWorkload(), e.GetSerial(), e.GetIssuer(), e.GetJti(),
+			e.GetSubject(), e.GetSession(), e.GetNotAfter(),
 		}
 		if want[k] == 0 {
 			return at("revocations", "nobody wrote revocation %s as it is here", clip(e.GetName()))

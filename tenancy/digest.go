@@ -142,6 +142,7 @@ func (d digester) caller(c Caller) {
 	})
 	list(d, c.c.issuers, d.issuer)
 	list(d, c.c.revocations, d.revocation)
+	d.text(c.c.epoch)
 }
 
 func (d digester) revocation(r Revocation) {

@@ -180,6 +180,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"issuers": func(x *tenant) { x.callers["orders"][0].c.issuers = nil },
 
 			"revocations": func(x *tenant) { x.callers["orders"][0].c.revocations = nil },
+			"epoch":       func(x *tenant) { x.callers["orders"][0].c.epoch = "x" },
 		},
 		"Revocation": {
 			"Name":     func(x *tenant) { x.revocations[0].Name = "x" },

@@ -1,6 +1,8 @@
 package tenancy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +40,32 @@ func (t Tenant) Revocations() []Revocation { return slices.Clone(t.get().revocat
 // Revocations are those of the caller's identities, by name; none for the own tenant, whose handle has them.
 func (c Caller) Revocations() []Revocation { return slices.Clone(c.get().revocations) }
 
+// Epoch differs wherever other workloads or certificates of the tenant are revoked, so that what they have open can be ended by
+// it; empty where none is. Who may call is no part of it: a rule that changes ends nothing. It does not tell whether a revocation still holds, nor does it change when one ends.
+func (c Caller) Epoch() string { return c.get().epoch }
+
+// epoch is the Epoch of callers of whose tenant these are. Tokens are no part of it: there are many, and each would end the open
+// streams of everybody.
+func epoch(list []Revocation) string {
+	var revoked []string
+	for _, r := range list {
+		switch {
+		case r.Serial != "":
+			revoked = append(revoked, r.Serial)
+		case !r.Workload.IsZero():
+			revoked = append(revoked, r.Workload.String())
+		}
+	}
+	if len(revoked) == 0 {
+		return ""
+	}
+	slices.Sort(revoked)
+	d := digester{sha256.New()}
+	d.texts(slices.Compact(revoked))
+	const short = 8
+	return hex.EncodeToString(d.h.Sum(nil)[:short])
+}
+
 // CheckRevocation says what keeps an operator's revocation from having an effect in this mesh; none: nothing.
 func (m *Model) CheckRevocation(doc *v1alpha1.Revocation) []v1alpha1.Problem {
 	i := slices.IndexFunc(m.ids, identity.TenantID.IsPlatform)
@@ -65,7 +93,8 @@ func (b *builder) readRevocations() {
 		owner := doc.Head().Owner()
 		r.owner = b.draft[owner].id
 		if count[owner]++; count[owner] == maxRevocations+1 {
-			b.reportAt(doc.Head().Pos, v1alpha1.CodeTooMuch, "remove those whose notAfter is over", "these are more than %d revocations", maxRevocations)
+			b.reportAt(doc.Head().Pos, v1alpha1.CodeTooMuch, "remove those whose notAfter is over",
+				"these are more than %d revocations", maxRevocations)
 		}
 		if broken(doc) || r.owner.IsZero() {
 			continue
@@ -122,7 +151,8 @@ func (r revocations) read(doc *v1alpha1.Revocation) (out Revocation, of []identi
 	}
 	switch {
 	case kinds != 1:
-		report(spec.Pos, v1alpha1.CodeRevocation, "write one of workload, certificate and token", "a revocation is about one thing, not %d", kinds)
+		report(spec.Pos, v1alpha1.CodeRevocation, "write one of workload, certificate and token",
+			"a revocation is about one thing, not %d", kinds)
 	case spec.Workload.IsSet():
 		of = r.readWorkload(spec.Workload, &out, report)
 	case spec.Certificate != nil:
@@ -142,7 +172,8 @@ func (r revocations) readWorkload(id v1alpha1.String, out *Revocation, report re
 	w, err := r.mapping.Parse(id.Value)
 	switch {
 	case err != nil:
-		report(id.Pos, v1alpha1.CodeRevocation, "write its whole SPIFFE ID", "%s is no workload of this mesh: %v", v1alpha1.Quote(id.Value), err)
+		report(id.Pos, v1alpha1.CodeRevocation, "write its whole SPIFFE ID",
+			"%s is no workload of this mesh: %v", v1alpha1.Quote(id.Value), err)
 		return nil
 	case !r.owner.IsPlatform() && !w.Tenant().Same(r.owner):
 		report(id.Pos, v1alpha1.CodeNotYours, "", "a revocation can only name identities of its own owner, not %s", v1alpha1.Quote(id.Value))
@@ -169,7 +200,8 @@ func (r revocations) readCertificate(c *v1alpha1.RevokedCertificate, out *Revoca
 	switch {
 	case len(of) > 0:
 	case r.owner.IsPlatform():
-		report(c.TrustDomain.Pos, v1alpha1.CodeUnknownReference, "", "there is no tenant with the trust domain %s", v1alpha1.Quote(c.TrustDomain.Value))
+		report(c.TrustDomain.Pos, v1alpha1.CodeUnknownReference, "",
+			"there is no tenant with the trust domain %s", v1alpha1.Quote(c.TrustDomain.Value))
 	default:
 		report(c.TrustDomain.Pos, v1alpha1.CodeNotYours, "", "a revocation can only name identities of its own owner, not of %s", v1alpha1.Quote(c.TrustDomain.Value))
 	}
@@ -185,7 +217,8 @@ func (r revocations) readToken(t *v1alpha1.RevokedToken, tenant v1alpha1.String,
 		}
 	}
 	if kinds != 1 {
-		report(t.Pos, v1alpha1.CodeRevocation, "write one of jti, subject and session", "a revocation is about one claim of tokens, not %d", kinds)
+		report(t.Pos, v1alpha1.CodeRevocation, "write one of jti, subject and session",
+			"a revocation is about one claim of tokens, not %d", kinds)
 	}
 	for _, text := range []v1alpha1.String{t.Issuer, t.JTI, t.Subject, t.Session} {
 		if text.IsSet() && !identity.ValidClaim(text.Value) {

@@ -81,7 +81,7 @@ func sameWorkload(x, y identity.WorkloadID) bool { return x.String() == y.String
 func TestRevocationIsNoOthersBusiness(t *testing.T) {
 	t.Parallel()
 	before := tenancytest.TwoTenants(t)
-	for file, spec := range map[string]string{
+	for file, spec := range map[string]string{ //nolint:gosec // no credentials
 		"tenants/acme/revoked.yaml": "token: {subject: bob}",
 		"platform/revoked.yaml":     "workload: \"" + webID + "\"",
 		"platform/token.yaml":       "tenant: acme, token: {subject: bob}",

@@ -299,6 +299,7 @@ type caller struct {
 	issuers []identity.TokenIssuer
 
 	revocations []Revocation
+	epoch       string
 }
 
 func (c Caller) get() *caller {

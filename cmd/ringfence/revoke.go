@@ -155,7 +155,9 @@ func (r *revokeFlags) revoke(ctx context.Context, p process, id *agentv1alpha1.R
 	if err != nil {
 		return err
 	}
-	row := newRevocationRow(&agentv1alpha1.ListedRevocation{Name: answer.GetName(), Identity: id, Reason: r.reason, NotAfterUnix: until.Unix()})
+	row := newRevocationRow(&agentv1alpha1.ListedRevocation{
+		Name: answer.GetName(), Identity: id, Reason: r.reason, NotAfterUnix: until.Unix(),
+	})
 	if *r.format == outputJSON {
 		row.APIVersion, row.Kind = v1alpha1.APIVersion, "RevocationStatus"
 		err = printJSON(p.out, row)

@@ -144,7 +144,7 @@ func quote(text string) string {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	_ = e.Encode(text) // a text can always be written
+	_ = e.Encode(text) //nolint:errchkjson // a text can always be written
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
@@ -200,7 +200,7 @@ func (s revoker) Revoke(ctx context.Context, req *agentv1alpha1.RevokeRequest) (
 	s.cp.log.Info("revoked", zap.String("name", name), zap.Time("until", notAfter))
 	number, err := s.reload(ctx)
 	if err != nil {
-		return nil, status.Errorf(codes.Unavailable, "revocation %s is kept and will take effect, but is not served yet: %v", name, err)
+		return nil, status.Errorf(codes.Aborted, "revocation %s is kept, but not served before the next change or start: %v", name, err)
 	}
 	return &agentv1alpha1.RevokeResponse{Name: name, Generation: number}, nil
 }
@@ -221,7 +221,7 @@ func (s revoker) Undo(ctx context.Context, req *agentv1alpha1.UndoRevocationRequ
 	s.cp.log.Info("revocation undone", zap.String("name", req.GetName()))
 	number, err := s.reload(ctx)
 	if err != nil {
-		return nil, status.Errorf(codes.Unavailable, "undone, but that is not served yet: %v", err)
+		return nil, status.Errorf(codes.Aborted, "undone, but that is not served before the next change or start: %v", err)
 	}
 	return &agentv1alpha1.UndoRevocationResponse{Generation: number}, nil
 }
@@ -268,11 +268,14 @@ func (s revoker) List(_ context.Context, req *agentv1alpha1.ListRevocationsReque
 	for _, doc := range s.cp.revocations.list() {
 		if now.Before(doc.Spec.NotAfter.Value) && (req.GetTenant() == "" || model != nil && model.Revokes(doc, req.GetTenant())) {
 			answer.Revocations = append(answer.Revocations, &agentv1alpha1.ListedRevocation{
-				Name: doc.Metadata.Name.Value, Identity: identityOf(doc), Reason: doc.Spec.Reason.Value, NotAfterUnix: doc.Spec.NotAfter.Value.Unix(),
+				Name: doc.Metadata.Name.Value, Identity: identityOf(doc), Reason: doc.Spec.Reason.Value,
+				NotAfterUnix: doc.Spec.NotAfter.Value.Unix(),
 			})
 		}
 	}
-	slices.SortStableFunc(answer.GetRevocations(), func(x, y *agentv1alpha1.ListedRevocation) int { return strings.Compare(x.GetName(), y.GetName()) })
+	slices.SortStableFunc(answer.GetRevocations(), func(x, y *agentv1alpha1.ListedRevocation) int {
+		return strings.Compare(x.GetName(), y.GetName())
+	})
 	return answer, nil
 }
 
