@@ -87,6 +87,11 @@ test-tcp: ## A real PostgreSQL as a TCP service of a tenant, and as a shared one
 	@$(call say,a real PostgreSQL behind real Envoys)
 	@$(envoy); scripts/tcp-test.sh
 
+.PHONY: test-browser
+test-browser: ## A real browser's pages at the example ingress (installs Debian's Chromium where this is root)
+	@$(call say,pages of a real browser at an ingress)
+	@$(envoy); scripts/browser-test.sh
+
 .PHONY: test-compose
 test-compose: ## The compose stack on a Docker engine, started where none runs (COMPOSE="docker compose": with that one)
 	@$(call say,the compose stack$(,) its checker$(,) and attacks from within)

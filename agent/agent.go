@@ -117,13 +117,13 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	decide := extauthz.New(
 		ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock, extauthz.WithUnknownKeys(unknown.add),
 	)
-	down := newDownstream(to, reports, decide, a.log)
+	down := newDownstream(to, reports, a.setEnvoyVersion, decide, a.log)
 	var present atomic.Pointer[tls.Certificate]
 	present.Store(&own.cert)
 	up := &upstream{
 		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, unknown: unknown,
-		renewed: make(chan struct{}, 1),
-		creds:   credentials.NewTLS(a.anchor.tls(present.Load)),
+		envoy: a.envoyVersion, clock: a.config.Clock, renewed: make(chan struct{}, 1),
+		creds: credentials.NewTLS(a.anchor.tls(present.Load)),
 	}
 	a.setIdentity(own)
 	renewals := make(chan svid)
@@ -233,6 +233,10 @@ type Status struct {
 	Current bool
 	// Refused are the resources that Envoy refused and has not got over.
 	Refused map[delta.Key]delta.Refusal
+	// Missing are the names of secrets that Envoy asked for, or will have to, and does not hold as they are now.
+	Missing []string
+	// EnvoyVersion is the version that Envoy says it has; empty: it has not connected.
+	EnvoyVersion string
 	// EnvoyPID is the Envoy that runs now, 0 for none; Restarts is how often one ended by itself.
 	EnvoyPID, Restarts int
 }
@@ -277,6 +281,18 @@ func (a *Agent) setIdentity(own svid) {
 	a.status.Workload, a.status.NotAfter = own.id, own.notAfter
 }
 
+func (a *Agent) setEnvoyVersion(version string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.status.EnvoyVersion = version
+}
+
+func (a *Agent) envoyVersion() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.status.EnvoyVersion
+}
+
 // publish copies the relay's state for Status; the relay's own goroutine calls it.
 func (a *Agent) publish(r *relay) {
 	a.mu.Lock()
@@ -284,5 +300,6 @@ func (a *Agent) publish(r *relay) {
 	a.status.ControlPlane = r.send != nil
 	a.status.Snapshot = r.committed.snapshot.Version()
 	a.status.Current = r.current()
+	a.status.Missing = r.missingSecrets()
 	a.status.Refused = r.envoy.Refused // never changed once reported
 }

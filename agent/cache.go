@@ -51,7 +51,7 @@ type judge struct {
 	pinned   identity.Bundles
 }
 
-// newJudge trusts the workload's own root, got when it joined, and the platform's, got at the start.
+// newJudge trusts the workload's own roots, got when it joined or renewed, and the platform's, got at the start.
 func newJudge(own svid, platform identity.Bundle) (judge, error) {
 	pinned := []identity.Bundle{own.bundle}
 	if platform.TrustDomain() != own.bundle.TrustDomain() {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
+	"github.com/ringfence-mesh/ringfence/xds"
 	"github.com/ringfence-mesh/ringfence/xds/delta"
 )
 
@@ -32,6 +33,7 @@ type downstream struct {
 
 	target  *target
 	reports *latest[delta.Report]
+	version func(string) // hears the version that Envoy says it has
 	log     *zap.Logger
 	grpc    *grpc.Server
 
@@ -40,8 +42,8 @@ type downstream struct {
 	own *envoyStream
 }
 
-func newDownstream(to *target, reports *latest[delta.Report], authz *extauthz.Server, log *zap.Logger) *downstream {
-	d := &downstream{target: to, reports: reports, log: log}
+func newDownstream(to *target, reports *latest[delta.Report], version func(string), authz *extauthz.Server, log *zap.Logger) *downstream {
+	d := &downstream{target: to, reports: reports, version: version, log: log}
 	d.grpc = grpc.NewServer(
 		grpc.MaxRecvMsgSize(delta.DefaultLimits().RequestBytes),
 		grpc.ForceServerCodecV2(extauthz.Codec()), grpc.NumStreamWorkers(extauthz.Workers()),
@@ -138,7 +140,11 @@ type envoyStream struct{ downstream *downstream }
 var _ delta.Observer[*discovery.DeltaDiscoveryRequest, *discovery.DeltaDiscoveryResponse, *delta.Conversation] = (*envoyStream)(nil)
 
 // Requested implements delta.Observer.
-func (*envoyStream) Requested(*delta.Conversation, *discovery.DeltaDiscoveryRequest) {}
+func (s *envoyStream) Requested(_ *delta.Conversation, req *discovery.DeltaDiscoveryRequest) {
+	if node := req.GetNode(); node != nil {
+		s.downstream.version(xds.ReadHint(node).EnvoyVersion)
+	}
+}
 
 // Sent implements delta.Observer.
 func (*envoyStream) Sent(*discovery.DeltaDiscoveryResponse) {}

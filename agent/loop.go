@@ -32,6 +32,7 @@ func (a *Agent) own(
 	defer expiry.Stop()
 	quiet := time.NewTimer(quietAfter)
 	defer quiet.Stop()
+	told := "" // the version of Envoy
 	for {
 		if r.listening() {
 			quiet.Reset(quietAfter)
@@ -46,11 +47,18 @@ func (a *Agent) own(
 			r.commit()
 		case <-reports.wake:
 			r.report(reports.get())
+			if version := a.envoyVersion(); version != told {
+				told = version
+				r.hint()
+			}
 		case <-quiet.C:
 			r.quiet = true
 		case next := <-renewals:
 			notAfter = next.notAfter
 			expiry.Reset(min(left(), expiryCheck))
+			if j, err := newJudge(next, a.anchor.bundle); err == nil { // there is none for roots that newSVID took
+				r.judge = j
+			}
 			r.renewed(next.secret)
 		case <-expiry.C:
 			if left() > 0 {

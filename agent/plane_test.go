@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,6 +54,9 @@ type plane struct {
 	changed chan struct{}
 	unknown chan string // of whom a key is unknown, and to whom
 	hostile func(w identity.WorkloadID, s xds.Snapshot) xds.Snapshot
+
+	moreRoots atomic.Pointer[[][]byte] // what the hostile variant adds to each renewal
+	refused   atomic.Int64             // how often it did
 }
 
 func newPlane(t *testing.T) *plane { return newPlaneWith(t, issuer.Options{}) }
@@ -144,7 +148,7 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	agentv1alpha1.RegisterRenewalServer(s, issuer.NewRenewals(p.issuer, p, time.Now, zap.NewNop()))
+	agentv1alpha1.RegisterRenewalServer(s, renewals{issuer.NewRenewals(p.issuer, p, time.Now, zap.NewNop()), p})
 	p.server = s
 	join := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate})))
 	agentv1alpha1.RegisterIssuerServer(join, issuer.NewService(p.issuer, p, time.Now, zap.NewNop()))
@@ -162,6 +166,23 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 		wg.Wait()
 	})
 	p.t.Cleanup(p.stop)
+}
+
+// renewals are the issuer's, with roots beside that it does not have where the hostile variant says so.
+type renewals struct {
+	*issuer.Renewals
+
+	p *plane
+}
+
+// Renew implements agentv1alpha1.RenewalServer.
+func (r renewals) Renew(ctx context.Context, req *agentv1alpha1.RenewRequest) (*agentv1alpha1.RenewResponse, error) {
+	answer, err := r.Renewals.Renew(ctx, req)
+	if more := r.p.moreRoots.Load(); err == nil && more != nil {
+		answer.Bundle = append(answer.GetBundle(), *more...)
+		r.p.refused.Add(1)
+	}
+	return answer, err
 }
 
 // restart brings a stopped control plane back at its addresses.

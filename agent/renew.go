@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -16,6 +17,8 @@ const (
 	renewFrom = 0.4
 	renewTo   = 0.5
 )
+
+var errOtherRoots = errors.New("the control plane renews with roots that those trusted so far do not vouch for: the SVID is not taken")
 
 // renewalTime is when an SVID is to be renewed.
 func renewalTime(s svid) time.Time {
@@ -65,8 +68,8 @@ func (a *Agent) waitUntil(ctx context.Context, at time.Time) bool {
 	}
 }
 
-// renew asks once, for a new key, with the present SVID as the proof of who asks. What comes must hold under the root that is
-// trusted already. It is on the disk when it is returned.
+// renew asks once, for a new key, with the present SVID as the proof of who asks. Roots that come with it must be those that are
+// trusted already, or bear the signature of one of them. It is on the disk when it is returned.
 func (a *Agent) renew(ctx context.Context, own svid) (svid, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
@@ -87,9 +90,16 @@ func (a *Agent) renew(ctx context.Context, own svid) (svid, error) {
 	if err != nil {
 		return svid{}, err
 	}
-	next, err := newSVID(a.config.ID, key, resp.GetChain(), own.bundle.DER(), own.stored(), a.config.Clock())
+	roots := resp.GetBundle()
+	if len(roots) == 0 { // an older control plane
+		roots = own.bundle.DER()
+	}
+	next, err := newSVID(a.config.ID, key, resp.GetChain(), roots, own.stored(), a.config.Clock())
 	if err != nil {
 		return svid{}, fmt.Errorf("renewed %w", err)
+	}
+	if !next.bundle.Continues(own.bundle) {
+		return svid{}, errOtherRoots
 	}
 	return next, next.replace(a.dir)
 }

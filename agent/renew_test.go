@@ -2,6 +2,8 @@ package agent_test
 
 import (
 	"bytes"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
@@ -135,6 +137,75 @@ func TestARenewalThatWasInterruptedIsFinished(t *testing.T) {
 			t.Errorf("%s: the third file stays", name)
 		}
 	}
+}
+
+// While a root is rotated the agent trusts the new one because the old one vouches for it, and goes on with an SVID of the new
+// one. Roots that nobody vouches for it takes neither with its configuration nor with a renewal.
+func TestAgentFollowsItsTenantsRoots(t *testing.T) {
+	t.Parallel()
+	p := newPlaneWith(t, issuer.Options{TTL: 8 * time.Second, ShortLived: true})
+	stranger, err := issuer.OpenMemory(issuer.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme := identity.MustTrustDomain("acme.demo.test")
+	strange, err := stranger.Bundles(time.Now(), acme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, _ := strange.Get(acme)
+	more := foreign.DER()
+	p.moreRoots.Store(&more)
+
+	dir := filepath.Join(realenvoy.Dir(t), "a")
+	a := start(t, p.config(dir, true))
+	a.ready()
+	first, one := a.Status().NotAfter, file(t, dir, "bundle.pem")
+	eventually(t, "renewals with a stranger's root", func() bool { return p.refused.Load() > 1 })
+	if now := file(t, dir, "bundle.pem"); !a.Status().NotAfter.Equal(first) || !bytes.Equal(now, one) {
+		t.Fatal("a root that nobody vouches for was taken")
+	}
+	p.moreRoots.Store(nil)
+
+	at, err := p.issuer.Rotate(acme, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.publish()
+	both, err := p.issuer.Bundles(time.Now(), acme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle, _ := both.Get(acme)
+	eventually(t, "Envoy has both roots", func() bool {
+		all := p.server.Status()
+		return len(all) == 1 && all[0].Acked == all[0].Target && strings.Contains(string(file(t, dir, "state")), string(bundle.PEM()))
+	})
+	if _, err := p.issuer.Advance(at, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an SVID of the new root", func() bool {
+		leaf, err := x509.ParseCertificate(decoded(t, file(t, dir, "svid.pem")))
+		root, rootErr := x509.ParseCertificate(bundle.DER()[1])
+		return err == nil && rootErr == nil && leaf.CheckSignatureFrom(root) == nil
+	})
+	if now := file(t, dir, "bundle.pem"); !bytes.Equal(now, bundle.PEM()) {
+		t.Error("the agent has not kept the roots that it trusts now")
+	}
+	if err := a.stop(); err != nil {
+		t.Fatal(err)
+	}
+	a = start(t, p.config(dir, false)) // from the disk, with what it had
+	a.ready()
+}
+
+func decoded(t *testing.T, text []byte) []byte {
+	t.Helper()
+	block, _ := pem.Decode(text)
+	if block == nil {
+		t.Fatal("no PEM")
+	}
+	return block.Bytes
 }
 
 func TestAgentTakesNoKeyThatEnvoyCannotUse(t *testing.T) {

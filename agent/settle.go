@@ -2,7 +2,9 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.uber.org/zap"
 
 	"github.com/ringfence-mesh/ringfence/xds"
@@ -133,4 +135,25 @@ func (r *relay) current() bool {
 		}
 	}
 	return true
+}
+
+// missingSecrets are the names of the secrets that Envoy shall have and does not, the workload's own SVID among them.
+func (r *relay) missingSecrets() []string {
+	var names []string
+	for _, res := range append(slices.Clone(r.committed.snapshot.All()), r.own) {
+		k := keyOf(res)
+		_, asked := r.envoy.Asked[k]
+		if k.TypeURL == xds.SecretType && r.envoy.Acked[k] != res.Version() && (asked || !r.quiet) {
+			names = append(names, k.Name)
+		}
+	}
+	return names
+}
+
+// hint tells the control plane the version of an Envoy that connected after the stream's first request. Nothing is asked for
+// by it: the sender adds the node where the node says something new.
+func (r *relay) hint() {
+	if r.send != nil {
+		r.send(&discovery.DeltaDiscoveryRequest{TypeUrl: xds.TableType})
+	}
 }

@@ -189,6 +189,10 @@ func (s svid) replace(d *stateDir) error {
 	if err != nil {
 		return err
 	}
+	// The roots first: those that come with a renewal also vouch for the SVID before it, for as long as that holds.
+	if err := d.write(bundleFile, s.bundle.PEM()); err != nil {
+		return err
+	}
 	if err := d.write(nextFile, append(keyPEM, encodePEM(s.cert.Certificate)...)); err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -16,6 +15,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/xds"
 )
 
 const (
@@ -33,6 +33,8 @@ type upstream struct {
 	log     *zap.Logger
 	events  chan<- event
 	unknown *unknownKeys
+	envoy   func() string // its version, empty while it has not said it
+	clock   func() time.Time
 	renewed chan struct{} // holds a notice when the stream is to be opened again with a new SVID
 }
 
@@ -101,10 +103,11 @@ func (u *upstream) once(agent context.Context) (heard bool, err error) {
 	})
 	defer sender.Wait()
 	defer cancel()
-	first := true
-	send := func(req *discovery.DeltaDiscoveryRequest) {
-		if first { // a hint for people
-			req.Node, first = &corev3.Node{Id: u.node}, false
+	first, said := true, ""
+	send := func(req *discovery.DeltaDiscoveryRequest) { // the relay alone calls it
+		if envoy := u.envoy(); first || envoy != said {
+			req.Node = xds.Hint{EnvoyVersion: envoy, Clock: u.clock()}.Node(u.node)
+			first, said = false, envoy
 		}
 		out.push(req)
 	}

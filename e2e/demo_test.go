@@ -142,6 +142,13 @@ func TestDemoSuggestions(t *testing.T) {
 	if !seen[http.StatusOK] || !seen[http.StatusForbidden] || len(seen) != 2 {
 		t.Errorf("the suggestions show %v", seen)
 	}
+	well := regexp.MustCompile(`ringfence (check --state \S+)`).FindStringSubmatch(p.output.String())
+	if well == nil {
+		t.Fatal("no way to ask whether it is well")
+	}
+	if out, err := exec.CommandContext(t.Context(), binary, strings.Fields(well[1])...).CombinedOutput(); err != nil {
+		t.Errorf("check: %v\n%s", err, out)
+	}
 	why := regexp.MustCompile(`ringfence why X-RINGFENCE-DECISION (--log \S+)`).FindStringSubmatch(p.output.String())
 	decision := regexp.MustCompile(`"msg":"call refused","decision":"([0-9a-f]{32})"`).FindSubmatch(readFile(t, filepath.Join(p.state(t), "log")))
 	if why == nil || decision == nil {

@@ -39,6 +39,9 @@ type ingress struct {
 	acme, globex       *ecdsa.PrivateKey // of the token issuers
 	port               int
 	authz              *process
+	envoy              *realenvoy.Process
+	public             *testca.CA          // of the hosts' certificates
+	certs              []*x509.Certificate // these
 	acmeHits, globexes atomic.Int64
 }
 
@@ -63,9 +66,10 @@ func startIngress(t *testing.T) *ingress {
 	for _, td := range []string{"acme.demo.test", "globex.demo.test", "platform.demo.test"} {
 		write(t, filepath.Join(trust, td+".pem"), string(testca.Constrained(t, td).Bundle(td).PEM()))
 	}
-	public := testca.Unconstrained(t, "public.test")
+	i.public = testca.Unconstrained(t, "public.test")
 	for _, host := range []string{acmeHost, globexHost} {
-		leaf := public.SVID("spiffe://public.test/"+host, testca.Template(func(c *x509.Certificate) { c.URIs, c.DNSNames = nil, []string{host} }))
+		leaf := i.public.SVID("", testca.Hosts(host))
+		i.certs = append(i.certs, leaf.Cert)
 		write(t, filepath.Join(certs, host+".pem"), string(leaf.CertPEM()))
 		write(t, filepath.Join(certs, host+"-key.pem"), string(leaf.KeyPEM()))
 	}
@@ -81,7 +85,7 @@ func startIngress(t *testing.T) *ingress {
 	if err != nil {
 		t.Fatal(err)
 	}
-	realenvoy.Start(t, bootstrap)
+	i.envoy = realenvoy.Start(t, bootstrap)
 	return i
 }
 

@@ -122,12 +122,13 @@ type apart struct {
 	listen map[string]string // of the control plane
 	serve  *process
 	agents map[string]*process
+	status map[string]string // where agents serve /status
 	hits   atomic.Int64
 }
 
 func startApart(t testing.TB) *apart {
 	t.Helper()
-	a := &apart{t: t, dir: t.TempDir(), state: shortDir(t), ports: map[string]int{}, listen: map[string]string{}, agents: map[string]*process{}}
+	a := &apart{t: t, dir: t.TempDir(), state: shortDir(t), ports: map[string]int{}, listen: map[string]string{}, agents: map[string]*process{}, status: map[string]string{}}
 	if err := os.CopyFS(a.dir, examples.TwoTenants()); err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +233,7 @@ func (a *apart) startAgent(name string, first bool) {
 		write(a.t, token, string(out))
 		args = append(args, "--join-token-file", token)
 	}
-	a.agents[name] = startProcess(a.t, nil, args...)
+	a.agents[name], a.status[name] = startProcess(a.t, nil, args...), http
 	eventually(a.t, 15*time.Second, name+"'s agent is ready", func(ctx context.Context) bool { return ready(ctx, http) })
 }
 

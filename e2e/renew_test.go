@@ -102,6 +102,7 @@ func serialOf(t testing.TB, m *demo.Mesh, name string) string {
 
 // load calls until it is stopped.
 type load struct {
+	ctx    context.Context //nolint:containedctx // the load's own, until it is stopped
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
 	calls  atomic.Int64
@@ -113,7 +114,7 @@ type load struct {
 func startLoad(t testing.TB, m *demo.Mesh) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &load{cancel: cancel}
+	l := &load{ctx: ctx, cancel: cancel}
 	t.Cleanup(func() { l.stop() })
 	for _, c := range []struct{ from, target string }{
 		{"acme/orders", "http://billing/invoices/7"}, {"globex/web", "http://orders/orders/7"},
@@ -125,10 +126,15 @@ func startLoad(t testing.TB, m *demo.Mesh) *load {
 		for _, anew := range []bool{false, true} {
 			through := http.ProxyURL(&url.URL{Scheme: "http", Host: proxy.String()})
 			client := &http.Client{Transport: &http.Transport{Proxy: through, DisableKeepAlives: anew}, Timeout: 5 * time.Second}
-			l.wait.Go(func() { l.run(ctx, client, c.target) })
+			l.start(client, c.target)
 		}
 	}
 	return l
+}
+
+// start calls the target with a client, beside what there is already.
+func (l *load) start(client *http.Client, target string) {
+	l.wait.Go(func() { l.run(l.ctx, client, target) })
 }
 
 func (l *load) run(ctx context.Context, client *http.Client, target string) {

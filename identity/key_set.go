@@ -19,6 +19,8 @@ const (
 	maxJWKS    = 64 << 10
 	maxKeys    = 32
 	minRSABits = 2048
+	// maxRSAExponent is the one that everybody uses.
+	maxRSAExponent = 65537
 	// maxPublished bounds the usable keys of a published set, so that one issuer cannot fill a Table that holds many.
 	maxPublished = 8 << 10
 )
@@ -224,6 +226,10 @@ func algorithms(jwk jose.JSONWebKey) ([]jose.SignatureAlgorithm, error) {
 		// The library bounds it above (jose.MaxRSAModulusBits), and with it what one verification costs.
 		if n := key.N.BitLen(); n < minRSABits {
 			return nil, fmt.Errorf("an RSA key has at least %d bits, this one has %d", minRSABits, n)
+		}
+		// Who chooses the key chooses what others pay for each signature: a large exponent makes that many times as much.
+		if key.E > maxRSAExponent {
+			return nil, fmt.Errorf("the public exponent of an RSA key is at most %d, this one is %d", maxRSAExponent, key.E)
 		}
 		fit = []jose.SignatureAlgorithm{jose.RS256, jose.PS256}
 	case ed25519.PublicKey:

@@ -78,6 +78,7 @@ func TestParseKeySetRefuses(t *testing.T) {
 	a, b := ecKey(t, elliptic.P256()), ecKey(t, elliptic.P256())
 	type members = map[string]any
 	good := jwk(t, a, members{"kid": "a"})
+	costly := jwk(t, rsaKey(t, 2048), members{"e": "f____w"}) // 1<<31 - 1
 	large := jwk(t, rsaKey(t, 4096), members{"kid": "k"})
 	var many []string
 	for n := range 16 {
@@ -87,19 +88,20 @@ func TestParseKeySetRefuses(t *testing.T) {
 		text []byte
 		says string
 	}{
-		"nothing":             {nil, ""},
-		"HTML":                {[]byte("<html>"), ""},
-		"no set":              {[]byte("[]"), ""},
-		"no keys":             {[]byte("{}"), "no key"},
-		"empty":               {jwks(), "no key"},
-		"only unusable":       {jwks(`{"kty":"none"}`), "no key"},
-		"only for encryption": {jwks(jwk(t, a, members{"use": "enc"})), "no key"},
-		"private":             {jwks(good, jwk(t, b, members{"kid": "b", "d": "AA"})), "no secret any more"},
-		"private, for enc":    {jwks(good, jwk(t, b, members{"kid": "b", "use": "enc", "d": "AA"})), "no secret any more"},
-		"symmetric":           {jwks(good, `{"kty":"oct","k":"AA","kid":"b"}`), "no secret any more"},
-		"hidden in a double":  {jwks(good, `{"kty":"oct","k":"AA","k":"AA"}`), "unique"},
-		"two of one kid":      {jwks(good, jwk(t, b, members{"kid": "a"})), "kid"},
-		"two without kid":     {jwks(jwk(t, a, nil), jwk(t, b, nil)), "kid"},
+		"nothing":                {nil, ""},
+		"an exponent that costs": {jwks(costly), "no key"},
+		"HTML":                   {[]byte("<html>"), ""},
+		"no set":                 {[]byte("[]"), ""},
+		"no keys":                {[]byte("{}"), "no key"},
+		"empty":                  {jwks(), "no key"},
+		"only unusable":          {jwks(`{"kty":"none"}`), "no key"},
+		"only for encryption":    {jwks(jwk(t, a, members{"use": "enc"})), "no key"},
+		"private":                {jwks(good, jwk(t, b, members{"kid": "b", "d": "AA"})), "no secret any more"},
+		"private, for enc":       {jwks(good, jwk(t, b, members{"kid": "b", "use": "enc", "d": "AA"})), "no secret any more"},
+		"symmetric":              {jwks(good, `{"kty":"oct","k":"AA","kid":"b"}`), "no secret any more"},
+		"hidden in a double":     {jwks(good, `{"kty":"oct","k":"AA","k":"AA"}`), "unique"},
+		"two of one kid":         {jwks(good, jwk(t, b, members{"kid": "a"})), "kid"},
+		"two without kid":        {jwks(jwk(t, a, nil), jwk(t, b, nil)), "kid"},
 		"SVIDs of one kid": {
 			jwks(good, jwk(t, a, members{"kid": "s", "use": "jwt-svid"}), jwk(t, b, members{"kid": "s", "use": "jwt-svid"})), "kid",
 		},

@@ -235,14 +235,15 @@ func (v relay) domains() []identity.TrustDomain {
 	return []identity.TrustDomain{v.own.TrustDomain(), v.mapping.Platform()}
 }
 
-// roots refuses roots that are others than those the agent has pinned, and roots that are made for another trust domain.
+// roots refuses roots that are neither pinned by the agent nor successors of those, and roots that are made for another trust
+// domain.
 func (v relay) roots(td identity.TrustDomain, parse func() (identity.Bundle, error)) error {
 	b, err := parse()
 	if err != nil {
 		return err
 	}
-	if pin, ok := v.pinned.Get(td); ok && pin.Digest() != b.Digest() {
-		return fmt.Errorf("the roots of %s are not those that this agent knows", td)
+	if pin, ok := v.pinned.Get(td); ok && !b.Continues(pin) {
+		return fmt.Errorf("the roots of %s are not those that this agent knows, nor signed by them as their successors", td)
 	}
 	return ofDomain(b)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -17,6 +18,7 @@ import (
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/identity/issuer"
 	"github.com/ringfence-mesh/ringfence/internal/testca"
 	"github.com/ringfence-mesh/ringfence/prove"
 	"github.com/ringfence-mesh/ringfence/tenancy/tenancytest"
@@ -211,6 +213,53 @@ func TestRelayedRefusesOtherRoots(t *testing.T) {
 				t.Errorf("relayed: %v, want %v", err, tt.relayed)
 			}
 		})
+	}
+}
+
+// A pinned root's successor is relayed, beside it and alone, as it is while a root is rotated; a root that was withdrawn is not.
+func TestRelayedFollowsTheRoots(t *testing.T) {
+	t.Parallel()
+	const acme = "spiffe://acme.demo.test"
+	td, now := identity.MustTrustDomain("acme.demo.test"), time.Now()
+	i, err := issuer.OpenMemory(issuer.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundles := func() (identity.Bundles, identity.Bundle) {
+		all, err := i.Bundles(now, td)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := all.Get(td)
+		return all, b
+	}
+	first, one := bundles()
+	at, err := i.Rotate(td, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, both := bundles()
+	for range 2 {
+		if at, err = i.Advance(at, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last, two := bundles()
+	s := sidecars(t)[xdstest.AcmeOrders]
+	for name, tt := range map[string]struct {
+		pinned  identity.Bundles
+		sent    identity.Bundle
+		relayed bool
+	}{
+		"both":                   {first, both, true},
+		"the new alone":          {first, two, true},
+		"the withdrawn":          {last, one, false},
+		"the withdrawn, with it": {last, both, false},
+	} {
+		err := prove.Relayed(s.w, s.mapping, tt.pinned, xds.NewResource(xds.SecretType, acme, marshal(t, bundleSecret(acme, tt.sent.PEM()))))
+		if (err == nil) != tt.relayed {
+			t.Errorf("%s: %v, want %v", name, err, tt.relayed)
+		}
 	}
 }
 

@@ -41,7 +41,8 @@ func (t Tenant) Revocations() []Revocation { return slices.Clone(t.get().revocat
 func (c Caller) Revocations() []Revocation { return slices.Clone(c.get().revocations) }
 
 // Epoch differs wherever other workloads or certificates of the tenant are revoked, so that what they have open can be ended by
-// it; empty where none is. Who may call is no part of it: a rule that changes ends nothing. It does not tell whether a revocation still holds, nor does it change when one ends.
+// it; empty where none is. Who may call is no part of it: a rule that changes ends nothing. It does not tell
+// whether a revocation still holds, nor does it change when one ends.
 func (c Caller) Epoch() string { return c.get().epoch }
 
 // epoch is the Epoch of callers of whose tenant these are. Tokens are no part of it: there are many, and each would end the open

@@ -3,6 +3,7 @@ package tenancy
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -21,7 +22,7 @@ const (
 func (m *Model) CheckTests(tests []*v1alpha1.AccessTest) (good []*v1alpha1.AccessTest, problems, warnings []v1alpha1.Problem) {
 	tests = slices.Clone(tests)
 	slices.SortStableFunc(tests, func(x, y *v1alpha1.AccessTest) int { return x.Pos.Compare(y.Pos) })
-	c := testCheck{model: m, first: map[[2]string]v1alpha1.Pos{}}
+	c := testCheck{model: m, first: map[[2]string]v1alpha1.Pos{}, times: map[string]map[time.Time]bool{}}
 	for _, t := range tests {
 		before := len(c.problems)
 		c.test(t)
@@ -38,7 +39,17 @@ type testCheck struct {
 
 	model *Model
 	first map[[2]string]v1alpha1.Pos // by owner and name
+	times map[string]map[time.Time]bool
 }
+
+// Between these times there are certificates of every life, so that the mesh can be built as of them.
+var (
+	firstTestTime = time.Date(1970, time.January, 2, 0, 0, 0, 0, time.UTC)
+	lastTestTime  = time.Date(3000, time.January, 1, 0, 0, 0, 0, time.UTC)
+)
+
+// maxTestTimes is at how many times an owner's tests may be: the whole mesh is built for each.
+const maxTestTimes = 100
 
 func (c *testCheck) test(t *v1alpha1.AccessTest) {
 	owner, name := t.Owner(), t.Metadata.Name
@@ -58,12 +69,14 @@ func (c *testCheck) test(t *v1alpha1.AccessTest) {
 		tokens = append(tokens, token.Name)
 	}
 	c.unique(tokens, "token")
+	c.at(owner, t.Spec.At)
 	var cases []v1alpha1.String
 	for _, tc := range t.Spec.Cases {
 		cases = append(cases, tc.Name)
 		if tc.Name.Value == "" {
 			c.reportAt(tc.Name.Pos, v1alpha1.CodeBadName, "say what the case shows", "a case has a name")
 		}
+		c.at(owner, tc.At)
 		c.caller(owner, tc)
 		c.destination(owner, tc)
 		c.method(tc.Request.Method)
@@ -76,6 +89,25 @@ func (c *testCheck) test(t *v1alpha1.AccessTest) {
 		}
 	}
 	c.unique(cases, "case")
+}
+
+// at judges the time of calls, where one is given.
+func (c *testCheck) at(owner string, at v1alpha1.Time) {
+	if !at.IsSet() {
+		return
+	}
+	if at.Value.Before(firstTestTime) || !at.Value.Before(lastTestTime) {
+		c.reportAt(at.Pos, v1alpha1.CodeBadValue, "", "the time of a call is between %d and %d", firstTestTime.Year(), lastTestTime.Year())
+		return
+	}
+	seen := c.times[owner]
+	if seen == nil {
+		seen = map[time.Time]bool{}
+		c.times[owner] = seen
+	}
+	if seen[at.Value.UTC()] = true; len(seen) == maxTestTimes+1 {
+		c.reportAt(at.Pos, v1alpha1.CodeTooMuch, "let cases share their times", "the tests are at more than %d times", maxTestTimes)
+	}
 }
 
 func (c *testCheck) tenantNamed(name string) (Tenant, bool) {
@@ -133,8 +165,12 @@ func (c *testCheck) destination(owner string, tc v1alpha1.TestCase) {
 	}
 	var known []string
 	for _, s := range t.Services() {
-		if _, called := s.Port(); called {
+		port, called := s.Port()
+		if called {
 			known = append(known, s.Name())
+		}
+		if s.Name() == service && port.Protocol == TCP {
+			c.reportAt(tc.To.Pos, v1alpha1.CodeNotOfTCP, "ask ringfence explain", "service %s speaks TCP: a test is about a request, and a connection is none", v1alpha1.Quote(service))
 		}
 	}
 	if !slices.Contains(known, service) && tc.Expect.Deny.Value != expectsNoService {

@@ -1,6 +1,7 @@
 package tenancy_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -52,36 +53,39 @@ func TestCheckTests(t *testing.T) {
 		warnings []string
 		says     string
 	}{
-		"as it is":                   {path: "tests/t.yaml"},
-		"a tenant's own":             {path: "tenants/acme/tests/t.yaml"},
-		"no tenant's":                {path: "tenants/initech/tests/t.yaml", problems: []string{"initech RF2006 tenants/initech/tests/t.yaml:1:1"}},
-		"a directory's name":         {path: "tenants/Acme_/tests/t.yaml", problems: []string{"Acme_ RF2006 tenants/Acme_/tests/t.yaml:1:1"}},
-		"another tenant's service":   {path: "tenants/globex/tests/t.yaml", problems: []string{"globex RF2005 tenants/globex/tests/t.yaml:7:11"}, says: "its own services"},
-		"a shared service":           {"tenants/acme/tests/t.yaml", to, "to: platform/billing", []string{"acme RF2005 tenants/acme/tests/t.yaml:7:11"}, nil, "platform's"},
-		"a shared, by the platform":  {"tests/t.yaml", to, "to: platform/billing", nil, nil, ""},
-		"a stranger calls":           {"tenants/acme/tests/t.yaml", from, "spiffe://globex.demo.test/ns/globex/sa/nobody", nil, nil, ""},
-		"a stranger, by platform":    {"tests/t.yaml", from, "spiffe://globex.demo.test/ns/globex/sa/wbe", nil, []string{"platform RF2503 tests/t.yaml:6:13"}, `did you mean "spiffe://globex.demo.test/ns/globex/sa/web"`},
-		"an account of nobody":       {"tenants/acme/tests/t.yaml", from, "spiffe://acme.demo.test/ns/acme/sa/wbe", nil, []string{"acme RF2503 tenants/acme/tests/t.yaml:6:13"}, `sa/web"`},
-		"a tenant of nobody":         {"tests/t.yaml", from, "spiffe://initech.demo.test/ns/x/sa/web", nil, []string{"platform RF2503 tests/t.yaml:6:13"}, ""},
-		"an ID of no tenant":         {"tests/t.yaml", from, "spiffe://elsewhere.test/web", nil, nil, ""},
-		"no ID":                      {"tests/t.yaml", from, "acme/web", []string{"platform RF1010 tests/t.yaml:6:13"}, nil, "write for example"},
-		"no ID, on purpose":          {"tests/t.yaml", from + "\n      to: acme/orders\n      request: {method: GET, path: /orders/7}\n      expect: {deny: no_rule}", "acme/web\n      to: acme/orders\n      request: {method: GET, path: /orders/7}\n      expect: {deny: invalid_identity}", nil, nil, ""},
-		"no service's name":          {"tests/t.yaml", to, "to: orders", []string{"platform RF2003 tests/t.yaml:7:11"}, nil, "tenant/service"},
-		"mistyped tenant":            {"tests/t.yaml", to, "to: acne/orders", []string{"platform RF2007 tests/t.yaml:7:11"}, nil, `did you mean "acme"`},
-		"mistyped service":           {"tests/t.yaml", to, "to: acme/odrers", []string{"platform RF2007 tests/t.yaml:7:11"}, nil, `did you mean "orders"`},
-		"a service without ports":    {"tests/t.yaml", to, "to: acme/web", []string{"platform RF2007 tests/t.yaml:7:11"}, nil, "takes calls"},
-		"no service, on purpose":     {"tests/t.yaml", to + "\n      request: {method: GET, path: /orders/7}\n      expect: {deny: no_rule}", "to: acme/web\n      request: {method: GET, path: /orders/7}\n      expect: {deny: unknown_destination}", nil, nil, ""},
-		"method":                     {"tests/t.yaml", "GET", "get", []string{"platform RF2019 tests/t.yaml:8:25"}, nil, `did you mean "GET"`},
-		"path":                       {"tests/t.yaml", "path: /", "path: ", []string{"platform RF2020 tests/t.yaml:8:36"}, nil, "slash"},
-		"mistyped token":             {"tests/t.yaml", "  cases:\n    - name: a\n", "  tokens: [{name: clerk, claims: {iss: x}}]\n  cases:\n    - name: a\n      token: clrek\n", []string{"platform RF2007 tests/t.yaml:7:14"}, nil, `did you mean "clerk"`},
-		"a token":                    {"tests/t.yaml", "  cases:\n    - name: a\n", "  tokens: [{name: clerk, claims: {iss: x}}]\n  cases:\n    - name: a\n      token: clerk\n", nil, nil, ""},
-		"claims":                     {"tests/t.yaml", "    - name: a\n", "    - name: a\n      token: {iss: x}\n", nil, nil, ""},
-		"tokens of one name":         {"tests/t.yaml", "  cases:", "  tokens: [{name: b, claims: {iss: x}}, {name: b, claims: {iss: z}}]\n  cases:", []string{"platform RF2018 tests/t.yaml:4:48"}, nil, "twice"},
-		"a token's name":             {"tests/t.yaml", "  cases:", "  tokens: [{name: B, claims: {iss: x}}]\n  cases:", []string{"platform RF2003 tests/t.yaml:4:19"}, nil, ""},
-		"a document's name":          {"tests/t.yaml", "{name: t}", "{name: T}", []string{"platform RF2003 tests/t.yaml:2:18"}, nil, ""},
-		"a case without a name":      {"tests/t.yaml", "name: a", `name: ""`, []string{"platform RF2003 tests/t.yaml:5:13"}, nil, ""},
-		"two cases of one name":      {"tests/t.yaml", "  cases:\n", "  cases:\n    - {name: a, from: " + `"` + from + `"` + ", to: acme/orders, request: {method: GET, path: /}, expect: allow}\n", []string{"platform RF2018 tests/t.yaml:6:13"}, nil, "case"},
-		"several problems at a time": {"tests/t.yaml", "acme/orders\n      request: {method: GET", "acme/x\n      request: {method: get", []string{"platform RF2007 tests/t.yaml:7:11", "platform RF2019 tests/t.yaml:8:25"}, nil, ""},
+		"as it is":                     {path: "tests/t.yaml"},
+		"a tenant's own":               {path: "tenants/acme/tests/t.yaml"},
+		"no tenant's":                  {path: "tenants/initech/tests/t.yaml", problems: []string{"initech RF2006 tenants/initech/tests/t.yaml:1:1"}},
+		"a directory's name":           {path: "tenants/Acme_/tests/t.yaml", problems: []string{"Acme_ RF2006 tenants/Acme_/tests/t.yaml:1:1"}},
+		"another tenant's service":     {path: "tenants/globex/tests/t.yaml", problems: []string{"globex RF2005 tenants/globex/tests/t.yaml:7:11"}, says: "its own services"},
+		"a shared service":             {"tenants/acme/tests/t.yaml", to, "to: platform/billing", []string{"acme RF2005 tenants/acme/tests/t.yaml:7:11"}, nil, "platform's"},
+		"a shared, by the platform":    {"tests/t.yaml", to, "to: platform/billing", nil, nil, ""},
+		"a stranger calls":             {"tenants/acme/tests/t.yaml", from, "spiffe://globex.demo.test/ns/globex/sa/nobody", nil, nil, ""},
+		"a stranger, by platform":      {"tests/t.yaml", from, "spiffe://globex.demo.test/ns/globex/sa/wbe", nil, []string{"platform RF2503 tests/t.yaml:6:13"}, `did you mean "spiffe://globex.demo.test/ns/globex/sa/web"`},
+		"an account of nobody":         {"tenants/acme/tests/t.yaml", from, "spiffe://acme.demo.test/ns/acme/sa/wbe", nil, []string{"acme RF2503 tenants/acme/tests/t.yaml:6:13"}, `sa/web"`},
+		"a tenant of nobody":           {"tests/t.yaml", from, "spiffe://initech.demo.test/ns/x/sa/web", nil, []string{"platform RF2503 tests/t.yaml:6:13"}, ""},
+		"an ID of no tenant":           {"tests/t.yaml", from, "spiffe://elsewhere.test/web", nil, nil, ""},
+		"no ID":                        {"tests/t.yaml", from, "acme/web", []string{"platform RF1010 tests/t.yaml:6:13"}, nil, "write for example"},
+		"no ID, on purpose":            {"tests/t.yaml", from + "\n      to: acme/orders\n      request: {method: GET, path: /orders/7}\n      expect: {deny: no_rule}", "acme/web\n      to: acme/orders\n      request: {method: GET, path: /orders/7}\n      expect: {deny: invalid_identity}", nil, nil, ""},
+		"no service's name":            {"tests/t.yaml", to, "to: orders", []string{"platform RF2003 tests/t.yaml:7:11"}, nil, "tenant/service"},
+		"mistyped tenant":              {"tests/t.yaml", to, "to: acne/orders", []string{"platform RF2007 tests/t.yaml:7:11"}, nil, `did you mean "acme"`},
+		"mistyped service":             {"tests/t.yaml", to, "to: acme/odrers", []string{"platform RF2007 tests/t.yaml:7:11"}, nil, `did you mean "orders"`},
+		"a service without ports":      {"tests/t.yaml", to, "to: acme/web", []string{"platform RF2007 tests/t.yaml:7:11"}, nil, "takes calls"},
+		"no service, on purpose":       {"tests/t.yaml", to + "\n      request: {method: GET, path: /orders/7}\n      expect: {deny: no_rule}", "to: acme/web\n      request: {method: GET, path: /orders/7}\n      expect: {deny: unknown_destination}", nil, nil, ""},
+		"method":                       {"tests/t.yaml", "GET", "get", []string{"platform RF2019 tests/t.yaml:8:25"}, nil, `did you mean "GET"`},
+		"path":                         {"tests/t.yaml", "path: /", "path: ", []string{"platform RF2020 tests/t.yaml:8:36"}, nil, "slash"},
+		"mistyped token":               {"tests/t.yaml", "  cases:\n    - name: a\n", "  tokens: [{name: clerk, claims: {iss: x}}]\n  cases:\n    - name: a\n      token: clrek\n", []string{"platform RF2007 tests/t.yaml:7:14"}, nil, `did you mean "clerk"`},
+		"a token":                      {"tests/t.yaml", "  cases:\n    - name: a\n", "  tokens: [{name: clerk, claims: {iss: x}}]\n  cases:\n    - name: a\n      token: clerk\n", nil, nil, ""},
+		"claims":                       {"tests/t.yaml", "    - name: a\n", "    - name: a\n      token: {iss: x}\n", nil, nil, ""},
+		"tokens of one name":           {"tests/t.yaml", "  cases:", "  tokens: [{name: b, claims: {iss: x}}, {name: b, claims: {iss: z}}]\n  cases:", []string{"platform RF2018 tests/t.yaml:4:48"}, nil, "twice"},
+		"a token's name":               {"tests/t.yaml", "  cases:", "  tokens: [{name: B, claims: {iss: x}}]\n  cases:", []string{"platform RF2003 tests/t.yaml:4:19"}, nil, ""},
+		"a document's name":            {"tests/t.yaml", "{name: t}", "{name: T}", []string{"platform RF2003 tests/t.yaml:2:18"}, nil, ""},
+		"a case without a name":        {"tests/t.yaml", "name: a", `name: ""`, []string{"platform RF2003 tests/t.yaml:5:13"}, nil, ""},
+		"two cases of one name":        {"tests/t.yaml", "  cases:\n", "  cases:\n    - {name: a, from: " + `"` + from + `"` + ", to: acme/orders, request: {method: GET, path: /}, expect: allow}\n", []string{"platform RF2018 tests/t.yaml:6:13"}, nil, "case"},
+		"a time before there were any": {"tests/t.yaml", "spec:", "spec:\n  at: \"0001-01-01T00:00:00Z\"", []string{"platform RF1010 tests/t.yaml:4:7"}, nil, "between"},
+		"a time without certificates":  {"tests/t.yaml", "- name: a", "- name: a\n      at: \"9999-12-31T23:59:59Z\"", []string{"platform RF1010 tests/t.yaml:6:11"}, nil, "between"},
+		"the last time":                {"tests/t.yaml", "spec:", "spec:\n  at: \"2999-12-31T23:59:59Z\"", nil, nil, ""},
+		"several problems at a time":   {"tests/t.yaml", "acme/orders\n      request: {method: GET", "acme/x\n      request: {method: get", []string{"platform RF2007 tests/t.yaml:7:11", "platform RF2019 tests/t.yaml:8:25"}, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -107,6 +111,37 @@ func TestCheckTests(t *testing.T) {
 				t.Errorf("it does not say %q:\n%s", c.says, said)
 			}
 		})
+	}
+}
+
+// TestTestsOfConnections refuses what a test cannot ask: a request is no connection, so it would always be refused.
+func TestTestsOfConnections(t *testing.T) {
+	t.Parallel()
+	m := tenancytest.Model(t, tenancytest.TCPFiles(t))
+	text := strings.Replace(policyTest, "to: acme/orders", "to: acme/db", 1)
+	_, problems, _ := m.CheckTests(accessTests(t, map[string]string{"tenants/acme/tests/t.yaml": text}))
+	if diff := cmp.Diff([]string{"acme RF2030 tenants/acme/tests/t.yaml:7:11"}, kept(problems)); diff != "" {
+		t.Errorf("problems (-want +got):\n%s%v", diff, problems)
+	}
+}
+
+// TestTestsOfManyTimes holds each owner to so many times as one run can build the mesh for, and not the others.
+func TestTestsOfManyTimes(t *testing.T) {
+	t.Parallel()
+	m := tenancytest.TwoTenants(t)
+	many := func(times int) string {
+		var b strings.Builder
+		b.WriteString("kind: AccessTest\nmetadata: {name: t}\nspec:\n  cases:\n")
+		for n := range times {
+			fmt.Fprintf(&b, "    - {name: \"%d\", from: \"spiffe://acme.demo.test/ns/acme/sa/web\", to: acme/orders, request: {method: GET, path: /}, at: \"2030-01-01T00:%02d:%02dZ\", expect: allow}\n", n, n/60, n%60)
+		}
+		return b.String()
+	}
+	for times, want := range map[int][]string{100: nil, 102: {"acme RF2029 tenants/acme/tests/t.yaml:105:123"}} {
+		good, problems, _ := m.CheckTests(accessTests(t, map[string]string{"tenants/acme/tests/t.yaml": many(times), "tests/t.yaml": policyTest}))
+		if diff := cmp.Diff(want, kept(problems)); diff != "" || len(good) != 2-len(want) {
+			t.Errorf("%d times: %d tests can be run, problems (-want +got):\n%s", times, len(good), diff)
+		}
 	}
 }
 

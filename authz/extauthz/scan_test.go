@@ -298,3 +298,28 @@ func FuzzScan(f *testing.F) {
 	shape := narrow(f)
 	f.Fuzz(func(t *testing.T, wire []byte) { compare(t, shape, wire) })
 }
+
+// TestAPortThatIsSaidTwice: where Envoy took the connection is the destination, so what can be read in two ways is none.
+func TestAPortThatIsSaidTwice(t *testing.T) {
+	t.Parallel()
+	at := func(port uint32) []byte {
+		wire, err := proto.Marshal(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{Destination: &authv3.AttributeContext_Peer{
+			Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+				Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+			}}},
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wire
+	}
+	for name, tc := range map[string]struct {
+		wire []byte
+		want uint16
+	}{"once": {at(5432), 5432}, "twice": {append(at(5432), at(25)...), 0}, "twice the same": {append(at(5432), at(5432)...), 0}} {
+		req, ok := scan(tc.wire)
+		if port, known := req.servedAt.tcpPort(); !ok || port != tc.want || known != (tc.want != 0) {
+			t.Errorf("%s: %d, %v", name, port, known)
+		}
+	}
+}

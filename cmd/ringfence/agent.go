@@ -63,7 +63,7 @@ and after the SVID has expired.`,
 	f.StringVar(&o.envoy, "envoy", "", "Envoy to start (default: somebody else starts it, with bootstrap.json in --envoy-dir)")
 	f.IntVar(&o.concurrency, "envoy-concurrency", 2, "worker threads of Envoy")
 	f.StringVar(&o.key, "svid-key", identity.ECDSAP256.String(), "kind of key that the workload gets: ecdsa-p256 or ecdsa-p384")
-	f.StringVar(&o.http, "http-listen", "", "address of /healthz, /readyz and /metrics (default: none)")
+	f.StringVar(&o.http, "http-listen", "", "address of /healthz, /readyz, /status and /metrics (default: none)")
 	level := addLogLevel(f)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		log := newLog(p.err, *level)
@@ -169,7 +169,9 @@ func runAgent(ctx context.Context, c agent.Config, http string) error {
 	}
 	registry.MustRegister(agentMetrics(a)...)
 	if listener != nil {
-		tasks.ServeHTTP(controlplane.HealthServer(a.Ready, registry), listener)
+		server := controlplane.HealthServer(a.Ready, registry)
+		server.Handler = withStatus(server.Handler, a)
+		tasks.ServeHTTP(server, listener)
 		c.Log.Info("listening", zap.Stringer("http", listener.Addr()))
 	}
 	tasks.Add(func(ctx context.Context) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,7 +20,7 @@ import (
 
 func newExplain(p process) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "explain DIR --from SPIFFE-ID --to TENANT/SERVICE",
+		Use:   "explain DIR (--from SPIFFE-ID | --asker NAME) --to TENANT/SERVICE",
 		Short: "Say whether a call would be allowed, and every step that leads there",
 		Long: `Decides a call by the documents of a configuration directory, with the code that decides real calls, and shows every step
 and every rule with its position and the first condition that fails. Nothing is sent, and nothing needs to run.
@@ -28,14 +29,20 @@ The caller is believed to hold a valid certificate of that ID, and the token to 
 are signed inside with keys that are thrown away. --token takes the claims as a JSON object, or a file that holds them; aud,
 iat and exp are filled in where they are absent. Whoever can read the directory can ask: the answer is for them alone.
 
+--asker asks about a call through a proxy that the Mesh names, such as an ingress. Where the Mesh says identityFrom: token of
+it, the token alone names the caller, by its tenant and sub, and --from is left out.
+
 Exit code 0: allowed. 1: denied, or the directory has problems. 2: wrong usage.`,
 		Example: `  ringfence explain DIR --from spiffe://acme.demo.test/ns/acme/sa/web --to acme/orders --method GET --path /orders/7 \
-    --token '{"iss": "https://idp.acme.example.com", "tenant": "acme", "roles": ["clerk"]}'`,
+    --token '{"iss": "https://idp.acme.example.com", "tenant": "acme", "roles": ["clerk"]}'
+  ringfence explain DIR --asker edge --to acme/orders --path /orders/7 \
+    --token '{"iss": "https://idp.acme.example.com", "tenant": "acme", "sub": "alice", "roles": ["clerk"]}'`,
 		Args: cobra.ExactArgs(1),
 	}
 	f := cmd.Flags()
 	var call whatif.Call
-	f.StringVar(&call.From, "from", "", "the caller's SPIFFE ID (required)")
+	f.StringVar(&call.From, "from", "", "the caller's SPIFFE ID (required, unless an asker's callers have none)")
+	f.StringVar(&call.Asker, "asker", "", "name of the Mesh's asker through which the call comes (default: the service's own proxy)")
 	f.StringVar(&call.To, "to", "", "the destination, TENANT/SERVICE (required)")
 	f.StringVar(&call.Method, "method", "", "HTTP method (default GET; a TCP connection has none)")
 	f.StringVar(&call.Path, "path", "", "path (default /; a TCP connection has none)")
@@ -62,7 +69,10 @@ Exit code 0: allowed. 1: denied, or the directory has problems. 2: wrong usage.`
 			return found()
 		}
 		e, err := world.Explain(call)
-		if err != nil {
+		switch {
+		case errors.Is(err, whatif.ErrAsker):
+			return usage("--asker, --from: %w", err)
+		case err != nil:
 			return usage("%w", err)
 		}
 		if *format == outputJSON {
@@ -92,8 +102,8 @@ func askedTime(text string) (time.Time, error) {
 // checkCall demands what a question needs, and reads the token's claims.
 func checkCall(call *whatif.Call, token string) error {
 	switch owner, name, ok := strings.Cut(call.To, "/"); {
-	case call.From == "":
-		return usage("--from is missing: the caller's SPIFFE ID")
+	case call.From == "" && call.Asker == "":
+		return usage("--from is missing: the caller's SPIFFE ID; or --asker, where a token alone says who calls")
 	case call.To == "":
 		return usage("--to is missing: the destination, TENANT/SERVICE")
 	case !ok || owner == "" || name == "":

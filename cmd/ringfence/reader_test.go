@@ -20,6 +20,8 @@ type reader struct {
 	t     *testing.T
 	dir   string
 	ports map[string]string // of the page, to those that are used
+	// coverage is where the commands write theirs, where it is measured: else each would say that it has no place for it.
+	coverage string
 }
 
 var (
@@ -29,7 +31,12 @@ var (
 
 func newReader(t *testing.T, page string) *reader {
 	t.Helper()
-	r := &reader{t: t, dir: copyOf(t), ports: map[string]string{}}
+	coverage, err := os.MkdirTemp("", "rfcover") //nolint:usetesting // removed as far as it can be: commands that end late write into it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(coverage) })
+	r := &reader{t: t, dir: copyOf(t), ports: map[string]string{}, coverage: coverage}
 	for _, m := range portText.FindAllStringSubmatch(prelude+page, -1) {
 		if r.ports[m[1]] == "" {
 			_, r.ports[m[1]], _ = strings.Cut(freePort(t), ":")
@@ -78,7 +85,7 @@ func (r *reader) script(text string) (out string, code int) {
 	defer func() { _ = ended.Close() }() // only read
 	// Bash stays until what it started has ended, which it is told by a signal to the whole group.
 	cmd := exec.Command("bash", "-c", `trap 'printf "%d." $? >&3; trap "" TERM; wait' EXIT`+"\n"+text)
-	cmd.Dir, cmd.Env = r.dir, []string{"PATH=" + r.path(), "HOME=" + r.dir, "LANG=C.UTF-8"}
+	cmd.Dir, cmd.Env = r.dir, []string{"PATH=" + r.path(), "HOME=" + r.dir, "LANG=C.UTF-8", "GOCOVERDIR=" + r.coverage}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{end}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

@@ -66,8 +66,10 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 		newAgent(p),
 		newAuthz(p),
 		newReady(p),
+		newCheck(p),
 		newToken(p),
 		newRevoke(p),
+		newTenant(p),
 		newProxy(p),
 		newInit(p),
 		newValidate(p),
@@ -184,6 +186,9 @@ func (o *output) Set(s string) error {
 	switch v := output(s); v {
 	case outputText, outputJSON:
 		*o = v
+		return nil
+	case "table": // what text is for people
+		*o = outputText
 		return nil
 	default:
 		return fmt.Errorf("%q is not one of text, json", s)

@@ -48,6 +48,8 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XDS", freePort(t))
 			e.Setenv("ISSUER", freePort(t))
 			e.Setenv("HTTP", freePort(t))
+			e.Setenv("XDS2", freePort(t))
+			e.Setenv("ISSUER2", freePort(t))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "until": until},
@@ -80,7 +82,7 @@ func code(ts *testscript.TestScript, args []string) int {
 }
 
 // until repeats a command until it exits with 0, or with ! until it does not; "exists" waits for a file,
-// "fetch URL TEXT" for a page that holds the text.
+// "fetch URL TEXT" for a page that holds the text, "stands TEXT command…" for a command that prints it, however it ends.
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if done(ts, args) {
@@ -97,6 +99,9 @@ func done(ts *testscript.TestScript, args []string) bool {
 	case "exists":
 		_, err := os.Stat(ts.MkAbs(args[1]))
 		return err == nil
+	case "stands":
+		code(ts, args[2:])
+		return strings.Contains(ts.ReadFile("stdout"), args[1])
 	case "fetch":
 		return fetches(args[1], args[2])
 	default:

@@ -76,6 +76,7 @@ type refusal struct {
 	Asker      string `json:"asker"`
 	Service    string `json:"service"`
 	Caller     string `json:"caller"`
+	Tenant     string `json:"tenant,omitempty"`
 	Reason     string `json:"reason"`
 	Words      string `json:"words"`
 	Advice     string `json:"advice"`
@@ -119,7 +120,7 @@ func printRefusal(w io.Writer, r refusal) {
 	}
 	line("refused", r.Time, "at an unknown time")
 	line("service", r.Service, "none that the asking proxy runs")
-	line("caller", r.Caller, "not proved, or of a tenant that this service may not learn of")
+	line("caller", r.Caller, r.nobody())
 	line("asked by", r.Asker, "unknown")
 	line("reason", r.Reason+": "+r.Words, "")
 	line("what to do", r.Advice, "")
@@ -127,13 +128,44 @@ func printRefusal(w io.Writer, r refusal) {
 	if r.Fault != "" {
 		line("fault", "the decision point failed on this call; the log line holds the stack, please report it", "")
 	}
-	if r.Service != "" && r.Caller != "" {
-		request := " --method METHOD --path PATH"
-		if r.Connection {
-			request = ""
-		}
-		fmt.Fprintf(w, "every rule: ringfence explain DIR --from %s --to %s%s\n", printable(r.Caller), printable(r.Service), request)
+	if again := r.again(); again != "" {
+		fmt.Fprintf(w, "every rule: ringfence explain DIR %s\n", printable(again))
 	}
+}
+
+// named reports whether an asker asked that the Mesh names; of a workload's own proxy the log has the workload's ID.
+func (r refusal) named() bool { return r.Asker != "" && !strings.Contains(r.Asker, "/") }
+
+// byToken reports whether a token alone named the caller: of nobody else without an ID the tenant is known.
+func (r refusal) byToken() bool { return r.Caller == "" && r.named() && r.Tenant != "" }
+
+// nobody is what is said of a caller without an ID.
+func (r refusal) nobody() string {
+	if r.byToken() {
+		return "whom the token names, of tenant " + r.Tenant
+	}
+	return "not proved, or of a tenant that this service may not learn of"
+}
+
+// again are the flags with which explain decides such a call, as far as the log tells; empty where it does not tell who called.
+func (r refusal) again() string {
+	if r.Service == "" || r.Caller == "" && !r.byToken() {
+		return ""
+	}
+	flags := "--to " + r.Service
+	if r.Caller != "" {
+		flags = "--from " + r.Caller + " " + flags
+	}
+	if r.named() {
+		flags = "--asker " + r.Asker + " " + flags
+	}
+	if !r.Connection {
+		flags += " --method METHOD --path PATH"
+	}
+	if r.byToken() {
+		flags += " --token CLAIMS"
+	}
+	return flags
 }
 
 // printable keeps what a log may hold from doing anything to a terminal.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"go.step.sm/crypto/kms/apiv1"
@@ -23,18 +24,21 @@ const (
 	rolePrevious role = "previous" // has signed what still lives
 )
 
-// authority is the roots of one trust domain: a current one, and at most one next and one previous. It never changes.
+// authority is the roots of one trust domain: a current one, and while it is rotated a next or a previous one. It never
+// changes.
 type authority struct {
-	td    identity.TrustDomain
-	roots []*root // the current one first
+	td       identity.TrustDomain
+	roots    []*root   // the current one first
+	last     int       // the highest generation that ever was
+	underway *underway // nil: no rotation is
 }
 
 func (a *authority) current() *root { return a.roots[0] }
 
-// bundle is what others trust.
+// bundle is what others trust. Its order does not change with the root that signs, so that nobody is sent it again.
 func (a *authority) bundle() (identity.Bundle, error) {
 	var ders [][]byte
-	for _, r := range a.roots {
+	for _, r := range slices.SortedFunc(slices.Values(a.roots), func(x, y *root) int { return x.generation - y.generation }) {
 		ders = append(ders, r.cert.Raw)
 	}
 	return identity.NewBundle(a.td, ders...)
@@ -50,6 +54,9 @@ const (
 type storedRoots struct {
 	Version int          `json:"version"`
 	Roots   []storedRoot `json:"roots"`
+	// Last is the highest generation that ever was, where no root has it any more.
+	Last     int       `json:"last,omitempty"`
+	Rotation *underway `json:"rotation,omitempty"`
 }
 
 type storedRoot struct {
@@ -60,7 +67,7 @@ type storedRoot struct {
 }
 
 func (a *authority) encode() ([]byte, error) {
-	s := storedRoots{Version: rootsVersion}
+	s := storedRoots{Version: rootsVersion, Last: a.last, Rotation: a.underway}
 	for _, r := range a.roots {
 		text := pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: r.cert.Raw})
 		s.Roots = append(s.Roots, storedRoot{Generation: r.generation, Role: r.role, Key: r.keyName, Certificate: string(text)})
@@ -84,7 +91,7 @@ func parseAuthority(td identity.TrustDomain, text []byte, keys Keys) (*authority
 	if s.Version != rootsVersion {
 		return nil, fmt.Errorf("roots of %s: version %d, this program reads version %d", td, s.Version, rootsVersion)
 	}
-	a := &authority{td: td}
+	a := &authority{td: td, last: s.Last, underway: s.Rotation}
 	seen := map[role]bool{}
 	for _, kept := range s.Roots {
 		known := kept.Role == roleCurrent || kept.Role == roleNext || kept.Role == rolePrevious
@@ -92,6 +99,7 @@ func parseAuthority(td identity.TrustDomain, text []byte, keys Keys) (*authority
 			return nil, fmt.Errorf("roots of %s: root %d has the role %q, which is unknown or taken", td, kept.Generation, kept.Role)
 		}
 		seen[kept.Role] = true
+		a.last = max(a.last, kept.Generation)
 		r, err := kept.open(td, keys)
 		if err != nil {
 			return nil, err
@@ -104,6 +112,13 @@ func parseAuthority(td identity.TrustDomain, text []byte, keys Keys) (*authority
 	}
 	if !seen[roleCurrent] {
 		return nil, fmt.Errorf("roots of %s: none is current", td)
+	}
+	var roles []role
+	for _, r := range a.roots {
+		roles = append(roles, r.role)
+	}
+	if !a.underway.fits(roles) {
+		return nil, fmt.Errorf("roots of %s: the roots are not those of the rotation's step", td)
 	}
 	return a, nil
 }

@@ -26,8 +26,9 @@ func TestSeveralRoots(t *testing.T) {
 	}
 	// The second directory's root becomes the current one of the first, whose own becomes the previous.
 	type kept struct {
-		Version int              `json:"version"`
-		Roots   []map[string]any `json:"roots"`
+		Version  int              `json:"version"`
+		Roots    []map[string]any `json:"roots"`
+		Rotation map[string]any   `json:"rotation,omitempty"`
 	}
 	read := func(dir string) (k kept) {
 		text, err := os.ReadFile(rootsFile(dir))
@@ -48,6 +49,7 @@ func TestSeveralRoots(t *testing.T) {
 	one.Roots[0]["role"] = "previous"
 	two.Roots[0]["key"], two.Roots[0]["generation"] = "file:acme.demo.test/key-2.pem", 2
 	one.Roots = append(one.Roots, two.Roots[0])
+	one.Rotation = map[string]any{"step": "signing", "started": now, "since": now}
 	text, err := json.Marshal(one)
 	if err != nil {
 		t.Fatal(err)

@@ -23,6 +23,7 @@ const (
 
 	rootsDir   = "ca" // <trust domain>/{roots.json,key-*.pem}
 	rootsFile  = "roots.json"
+	keyPattern = "key-*.pem"
 	trustDir   = "trust"  // <trust domain>.pem: the roots again, alone, for those who only verify
 	tokensDir  = "tokens" // <SHA-256 in hex>: a record
 	ledgerFile = "ledger.db"
@@ -120,7 +121,39 @@ func (d *directory) authority(td identity.TrustDomain) (*authority, bool, error)
 	if err := d.forgetOldForm(td); err != nil {
 		return nil, false, err
 	}
-	return a, true, d.publish(a)
+	return a, true, errors.Join(d.sweep(a), d.publish(a))
+}
+
+// sweep removes the keys of roots that are withdrawn, and those that a crash left before they had a root. Keys in a PKCS #11
+// token stay there.
+func (d *directory) sweep(a *authority) error {
+	f, ok := d.keys.manager.(files)
+	if !ok {
+		return nil
+	}
+	used := map[string]bool{}
+	for _, r := range a.roots {
+		_, path, err := f.path(r.keyName)
+		if err != nil {
+			return err
+		}
+		used[path] = true
+	}
+	dir := filepath.Join(d.path, rootsDir, a.td.String())
+	found, err := filepath.Glob(filepath.Join(dir, keyPattern))
+	if err != nil {
+		return fmt.Errorf("root keys of %s: %w", a.td, err)
+	}
+	for _, path := range found {
+		if used[path] {
+			continue
+		}
+		if err := errors.Join(os.Remove(path), durable.SyncDir(dir)); err != nil {
+			return fmt.Errorf("root keys of %s: %w", a.td, err)
+		}
+		d.log.Info("the key of a root that is not trusted any more is removed", zap.Stringer("trust_domain", a.td), zap.String("key", filepath.Base(path)))
+	}
+	return nil
 }
 
 // withoutRoots is a trust domain without roots.json: a new one, or one whose only root still lies as an earlier version
@@ -192,7 +225,7 @@ func (d *directory) oldForm(td identity.TrustDomain) (*authority, bool, error) {
 	if r.keyName, err = d.keys.name(td); err != nil {
 		return nil, false, err
 	}
-	return &authority{td: td, roots: []*root{r}}, true, f.put(r.keyName, key)
+	return &authority{td: td, roots: []*root{r}, last: r.generation}, true, f.put(r.keyName, key)
 }
 
 // forgetOldForm removes what oldForm read, once roots.json is in force.
@@ -226,7 +259,7 @@ func (d *directory) putAuthority(a *authority) error {
 	if err := durable.SyncDir(filepath.Join(d.path, rootsDir)); err != nil {
 		return err
 	}
-	return d.publish(a)
+	return errors.Join(d.sweep(a), d.publish(a))
 }
 
 func (d *directory) rootKeys() Keys { return d.keys }

@@ -205,11 +205,11 @@ func (i *Issuer) authority(td identity.TrustDomain, now time.Time) (*authority, 
 		return nil, err
 	}
 	if !ok {
-		r, err := newRoot(td, i.store.rootKeys(), i.rootKey, now)
+		r, err := newRoot(td, i.store.rootKeys(), i.rootKey, nil, now)
 		if err != nil {
 			return nil, err
 		}
-		a = &authority{td: td, roots: []*root{r}}
+		a = &authority{td: td, roots: []*root{r}, last: r.generation}
 		if err := i.store.putAuthority(a); err != nil {
 			return nil, err
 		}
@@ -281,7 +281,7 @@ func (i *Issuer) Issue(csrDER []byte, joinToken string, named Named, now time.Ti
 		return SVID{}, err
 	}
 	i.step("spent")
-	return i.give(a, id, public, grounds{how: agentv1alpha1.Attestation_ATTESTATION_JOIN_TOKEN, limit: i.outstanding}, now)
+	return i.give(id, public, grounds{how: agentv1alpha1.Attestation_ATTESTATION_JOIN_TOKEN, limit: i.outstanding}, now)
 }
 
 // Renew gives the next SVID of the workload whose certificate the caller has proved to hold the key of, for the key of the
@@ -324,7 +324,7 @@ func (i *Issuer) Renew(csrDER, leafDER []byte, mapping identity.Mapping, named N
 	}
 	i.giving.Lock()
 	defer i.giving.Unlock()
-	return i.give(a, id, public, grounds{how: agentv1alpha1.Attestation_ATTESTATION_RENEWAL, renews: s, limit: i.outstanding}, now)
+	return i.give(id, public, grounds{how: agentv1alpha1.Attestation_ATTESTATION_RENEWAL, renews: s, limit: i.outstanding}, now)
 }
 
 // proved is whose certificate it is, by this Issuer's own roots of that trust domain.
@@ -364,7 +364,12 @@ type grounds struct {
 }
 
 // give signs, and has the SVID in the ledger before anybody gets it.
-func (i *Issuer) give(a *authority, id identity.WorkloadID, public crypto.PublicKey, on grounds, now time.Time) (SVID, error) {
+// It is called while giving is held, so the root that signs is the one that does so now.
+func (i *Issuer) give(id identity.WorkloadID, public crypto.PublicKey, on grounds, now time.Time) (SVID, error) {
+	a, err := i.existing(id.Tenant().TrustDomain())
+	if err != nil {
+		return SVID{}, err
+	}
 	leaf, err := a.current().sign(id, public, i.ttl, now)
 	if err != nil {
 		return SVID{}, err
@@ -406,15 +411,16 @@ func (i *Issuer) ControlPlane(id identity.WorkloadID, now time.Time) (tls.Certif
 	if !reserved(id) {
 		return tls.Certificate{}, ErrNoWorkload
 	}
-	a, err := i.authority(id.Tenant().TrustDomain(), now)
-	if err != nil {
+	if _, err := i.authority(id.Tenant().TrustDomain(), now); err != nil {
 		return tls.Certificate{}, err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("key of %s: %w", id, err)
 	}
-	own, err := i.give(a, id, key.Public(), grounds{how: agentv1alpha1.Attestation_ATTESTATION_CONTROL_PLANE, limit: math.MaxInt}, now)
+	i.giving.Lock()
+	defer i.giving.Unlock()
+	own, err := i.give(id, key.Public(), grounds{how: agentv1alpha1.Attestation_ATTESTATION_CONTROL_PLANE, limit: math.MaxInt}, now)
 	if err != nil {
 		return tls.Certificate{}, err
 	}

@@ -126,6 +126,8 @@ type ledger interface {
 	find(td identity.TrustDomain, s serial) (entry, bool, error)
 	// outstanding counts those that are neither expired nor superseded.
 	outstanding(td identity.TrustDomain, now time.Time) (int, error)
+	// each gives all of them, in no order.
+	each(td identity.TrustDomain, f func(entry)) error
 }
 
 // memoryLedger ends with the process. It is also what the one on disk is compared with in tests, so it is plain.
@@ -182,4 +184,13 @@ func (l *memoryLedger) outstanding(td identity.TrustDomain, now time.Time) (int,
 		}
 	}
 	return count, nil
+}
+
+func (l *memoryLedger) each(td identity.TrustDomain, f func(entry)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.entries[td] {
+		f(e)
+	}
+	return nil
 }

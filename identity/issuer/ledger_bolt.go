@@ -320,6 +320,18 @@ func (l *boltLedger) outstanding(td identity.TrustDomain, now time.Time) (count 
 	return count, err
 }
 
+func (l *boltLedger) each(td identity.TrustDomain, f func(entry)) error {
+	return l.view(td, func(entries *bbolt.Bucket) error {
+		return entries.ForEach(func(key, value []byte) error {
+			e, err := decodeEntry(key, value)
+			if err == nil {
+				f(e)
+			}
+			return err
+		})
+	})
+}
+
 // view reads the entries of a trust domain, if it has any.
 func (l *boltLedger) view(td identity.TrustDomain, read func(entries *bbolt.Bucket) error) error {
 	err := l.db.View(func(tx *bbolt.Tx) error {

@@ -41,8 +41,9 @@ type root struct {
 // fingerprint names the root in the ledger.
 func (r *root) fingerprint() [sha256.Size]byte { return sha256.Sum256(r.cert.Raw) }
 
-// newRoot makes a self-signed root that can vouch for identities of td and of no other trust domain, with a new key.
-func newRoot(td identity.TrustDomain, keys Keys, kind identity.KeyKind, now time.Time) (*root, error) {
+// newRoot makes a self-signed root that can vouch for identities of td and of no other trust domain, with a new key. It bears
+// the signature of the root before it; nil: it is the first.
+func newRoot(td identity.TrustDomain, keys Keys, kind identity.KeyKind, before *root, now time.Time) (*root, error) {
 	keyName, err := keys.name(td)
 	if err != nil {
 		return nil, err
@@ -75,6 +76,13 @@ func newRoot(td identity.TrustDomain, keys Keys, kind identity.KeyKind, now time
 		PermittedDNSDomainsCritical: true,
 		PermittedURIDomains:         []string{name},
 	}
+	if before != nil {
+		succession, err := before.succeededBy(key.Public())
+		if err != nil {
+			return nil, err
+		}
+		template.ExtraExtensions = []pkix.Extension{succession}
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return nil, fmt.Errorf("root of %s: %w", td, err)
@@ -85,6 +93,32 @@ func newRoot(td identity.TrustDomain, keys Keys, kind identity.KeyKind, now time
 	}
 	r.generation, r.role, r.keyName = 1, roleCurrent, keyName
 	return r, nil
+}
+
+// succeededBy signs that the holder of a key is the root's successor.
+func (r *root) succeededBy(public crypto.PublicKey) (pkix.Extension, error) {
+	message, err := identity.Succession(r.td, public)
+	if err != nil {
+		return pkix.Extension{}, err
+	}
+	digest, hash := message, crypto.Hash(0)
+	switch r.cert.SignatureAlgorithm {
+	case x509.ECDSAWithSHA256:
+		hash = crypto.SHA256
+	case x509.ECDSAWithSHA384:
+		hash = crypto.SHA384
+	default: // Ed25519 signs the message itself
+	}
+	if hash != 0 {
+		h := hash.New()
+		h.Write(message)
+		digest = h.Sum(nil)
+	}
+	signature, err := r.key.Sign(rand.Reader, digest, hash)
+	if err != nil {
+		return pkix.Extension{}, fmt.Errorf("root of %s: %w", r.td, err)
+	}
+	return identity.SuccessionExtension(signature)
 }
 
 // signature is what a root of that kind signs with.

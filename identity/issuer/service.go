@@ -112,7 +112,7 @@ func (s *Renewals) Renew(ctx context.Context, req *agentv1alpha1.RenewRequest) (
 		return nil, status.Error(codes.Internal, "cannot renew")
 	}
 	s.log.Info("SVID renewed", from(ctx), zap.Stringer("workload", svid.ID), zap.Time("not_after", svid.NotAfter))
-	return &agentv1alpha1.RenewResponse{Chain: svid.Chain}, nil
+	return &agentv1alpha1.RenewResponse{Chain: svid.Chain, Bundle: svid.Bundle.DER()}, nil
 }
 
 // certificate is the leaf that the other end of a mutual TLS connection has proved to hold the key of; nil for none.

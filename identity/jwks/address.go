@@ -11,11 +11,12 @@ import (
 // ErrAddress says that a key set would be fetched from an address that is not for everybody.
 var ErrAddress = errors.New("key sets are not fetched from this address")
 
-// metadata are the addresses at which clouds tell a machine its secrets. No allowance covers them.
-var metadata = []netip.Addr{
-	netip.MustParseAddr("169.254.169.254"), netip.MustParseAddr("169.254.170.2"), netip.MustParseAddr("fd00:ec2::254"),
-	netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("168.63.129.16"), netip.MustParseAddr("192.0.0.192"),
-}
+// metadata are the addresses at which clouds tell a machine its secrets. No allowance covers them. On IPv4 most of them are
+// link-local, where nobody publishes keys.
+var metadata = prefixes(
+	"169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32",
+	"fd00:ec2::/32", "fd20:ce::254/128", "fd00:c1::a9fe:a9fe/128",
+)
 
 // special are the IPv4 addresses that are not globally reachable, or reach many (IANA's registry of special-purpose
 // addresses, RFC 6890).
@@ -59,7 +60,7 @@ func plain(a netip.Addr) netip.Addr {
 func permitted(a netip.Addr, allowed []netip.Prefix) bool {
 	a = plain(a)
 	switch {
-	case !a.IsValid() || a.Zone() != "" || slices.Contains(metadata, a):
+	case !a.IsValid() || a.Zone() != "" || within(metadata, a):
 		return false
 	case within(allowed, a):
 		return true

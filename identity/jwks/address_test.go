@@ -39,9 +39,11 @@ func TestAllowance(t *testing.T) {
 	allowed := prefixes("10.1.0.0/16", "169.254.0.0/16", "fd00::/8", "127.0.0.1/32")
 	for address, want := range map[string]bool{
 		"10.1.2.3": true, "10.2.0.1": false, "127.0.0.1": true, "127.0.0.2": false, "::ffff:127.0.0.1": true, "fd00::1": true,
-		"64:ff9b::10.1.2.3": true, "169.254.0.1": true, "8.8.8.8": true, "fe80::1": false,
+		"64:ff9b::10.1.2.3": true, "8.8.8.8": true, "fe80::1": false,
 		// A cloud's metadata is never allowed.
-		"169.254.169.254": false, "fd00:ec2::254": false, "::ffff:169.254.169.254": false,
+		"169.254.169.254": false, "fd00:ec2::254": false, "::ffff:169.254.169.254": false, "64:ff9b::169.254.169.254": false,
+		"169.254.170.2": false, "169.254.170.23": false, "169.254.0.23": false, "fd00:ec2::23": false, "fd20:ce::254": false,
+		"fd00:c1::a9fe:a9fe": false,
 	} {
 		if got := permitted(netip.MustParseAddr(address), allowed); got != want {
 			t.Errorf("%s: %v", address, got)

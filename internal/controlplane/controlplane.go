@@ -59,6 +59,7 @@ type ControlPlane struct {
 	revocations *revocations
 
 	registry *prometheus.Registry
+	rotation *rotations
 
 	ads *server.Server
 
@@ -127,7 +128,9 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	if err != nil {
 		return nil, err
 	}
+	cp.rotation = newRotations(cp, newRotationEvents(c.Log, c.Registry))
 	agentv1alpha1.RegisterProxiesServer(cp.ads, cp.remoteProxies())
+	agentv1alpha1.RegisterHealthServer(cp.ads, cp.remoteHealth())
 	agentv1alpha1.RegisterRenewalServer(cp.ads, issuer.NewRenewals(cp.issuer, cp.pipeline, c.Clock, c.Log))
 	return cp, cp.listen(ctx, c)
 }
@@ -181,6 +184,7 @@ func (cp *ControlPlane) Run(ctx context.Context) error {
 	var tasks Tasks
 	tasks.Add(func(ctx context.Context) error { cp.pipeline.Run(ctx); return nil })
 	tasks.Add(func(ctx context.Context) error { cp.keySets.Run(ctx); return nil })
+	tasks.Add(func(ctx context.Context) error { cp.rotation.run(ctx); return nil })
 	tasks.Add(func(ctx context.Context) error { return cp.ads.Serve(ctx, cp.xds) })
 	tasks.ServeGRPC(cp.joinServer(), cp.join)
 	if cp.admin != nil {
@@ -237,5 +241,7 @@ func (cp *ControlPlane) adminServer() *grpc.Server {
 	agentv1alpha1.RegisterAdminServer(s, issuer.NewAdmin(cp.issuer, cp.pipeline, cp.clock, cp.log))
 	agentv1alpha1.RegisterProxiesServer(s, cp.localProxies())
 	agentv1alpha1.RegisterRevocationsServer(s, revoker{cp: cp})
+	agentv1alpha1.RegisterHealthServer(s, cp.localHealth())
+	agentv1alpha1.RegisterRotationsServer(s, cp.rotation)
 	return s
 }

@@ -16,6 +16,10 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/authz"
@@ -202,4 +206,41 @@ func TestAWordOfAnUnknownKeyFetchesItsSet(t *testing.T) {
 	}
 	say(cert, "acme-idp")
 	verifies(t, tables, p.sign(t, claims))
+}
+
+// TestWordsOfUnknownKeysAreLimited: who repeats itself without end is refused before it is proved once more, and the others
+// are not.
+func TestWordsOfUnknownKeysAreLimited(t *testing.T) {
+	t.Parallel()
+	begun, later := time.Now(), atomic.Int64{}
+	clock := func() time.Time { return begun.Add(time.Duration(later.Load())) }
+	core, lines := observer.New(zap.InfoLevel)
+	cp := start(t, controlplane.Config{Clock: clock, Log: zap.New(core)}, example(t))
+	published(t, cp)
+	keys := func(cert tls.Certificate) agentv1alpha1.KeysClient {
+		c := cp.trust()
+		c.Certificates = []tls.Certificate{cert}
+		return agentv1alpha1.NewKeysClient(cp.dial(cp.XDSAddr().String(), c))
+	}
+	say := func(c agentv1alpha1.KeysClient) codes.Code {
+		_, err := c.Unknown(within(t), &agentv1alpha1.UnknownKeyRequest{Issuer: "acme-idp"})
+		return status.Code(err)
+	}
+	many, few := keys(cp.joined(acmeOrders)), keys(cp.joined(globexOrders))
+	said := 0
+	for ; said < 1000 && say(many) == codes.OK; said++ {
+	}
+	if code := say(many); said < 64 || said >= 1000 || code != codes.ResourceExhausted {
+		t.Errorf("after %d words: %s", said, code)
+	}
+	if code := say(few); code != codes.OK {
+		t.Errorf("another is refused: %s", code)
+	}
+	later.Store(int64(365 * 24 * time.Hour)) // its SVID has expired, its connection is still there
+	refused := 0
+	for ; refused < 1000 && say(many) == codes.Unauthenticated; refused++ {
+	}
+	if n := lines.FilterMessage("word of an unknown key refused").Len(); refused >= 1000 || n != refused || n == 0 {
+		t.Errorf("%d refusals wrote %d lines", refused, n)
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"go.uber.org/zap"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -40,6 +39,11 @@ func (v viewer) sees(m *tenancy.Model, w identity.WorkloadID) bool {
 	return v.everything || v.self.Same(w) || m.Operates(v.self, w.Tenant())
 }
 
+// seesOf reports whether the viewer may know of any sidecar of the tenant.
+func (v viewer) seesOf(m *tenancy.Model, t identity.TenantID) bool {
+	return v.everything || v.self.Tenant().Same(t) || m.Operates(v.self, t)
+}
+
 // seesAll reports whether no tenant is hidden from the viewer.
 func (v viewer) seesAll(m *tenancy.Model) bool {
 	return v.everything || !slices.ContainsFunc(m.Tenants(), func(t identity.TenantID) bool { return !m.Operates(v.self, t) })
@@ -56,16 +60,8 @@ func (cp *ControlPlane) remoteProxies() proxies {
 	// Far above what people look at, and far below what would be felt.
 	limits := limit.New(limit.Limits{Concurrent: 2, PerSecond: 5, Burst: 50})
 	return proxies{cp: cp, begin: func(ctx context.Context) (viewer, func(), error) {
-		peer, err := cp.ads.Caller(ctx)
-		if err != nil {
-			cp.log.Info("question about sidecars refused", zap.Error(err))
-			return viewer{}, nil, status.Error(codes.Unauthenticated, "the client's certificate proves nobody, or no longer")
-		}
-		running, ok := limits.Begin(peer.ID().String(), cp.clock())
-		if !ok {
-			return viewer{}, nil, status.Error(codes.ResourceExhausted, "too many questions, ask again in a second")
-		}
-		return viewer{self: peer.ID()}, running.End, nil
+		peer, end, err := cp.ads.Admit(ctx, limits, "question about sidecars")
+		return viewer{self: peer.ID()}, end, err
 	}}
 }
 
@@ -82,14 +78,14 @@ func (p proxies) List(ctx context.Context, req *agentv1alpha1.ListProxiesRequest
 		return &agentv1alpha1.ListProxiesResponse{}, nil
 	}
 	model := g.Model()
-	streams := p.streams()
+	streams := p.streams(func(w identity.WorkloadID) bool { return v.sees(model, w) })
 	answer := &agentv1alpha1.ListProxiesResponse{}
 	if v.seesAll(model) { // it moves when any tenant changes
 		answer.Generation, answer.PublishedUnix = g.Number(), g.At().Unix()
 	}
 	for _, id := range model.Tenants() {
-		if req.GetTenant() != "" && req.GetTenant() != id.Name() {
-			continue
+		if req.GetTenant() != "" && req.GetTenant() != id.Name() || !v.seesOf(model, id) {
+			continue // so the answer costs what is seen, not what there is
 		}
 		t, _ := model.Tenant(id)
 		for _, w := range t.Workloads() {
@@ -129,7 +125,7 @@ func (p proxies) Config(ctx context.Context, req *agentv1alpha1.ProxyConfigReque
 	answer := &agentv1alpha1.ProxyConfigResponse{
 		Proxy: &agentv1alpha1.Proxy{Workload: w.String(), Tenant: w.Tenant().Name()}, Table: table,
 	}
-	if of := p.streams()[w.String()]; len(of) > 0 {
+	if of := p.streams(w.Same)[w.String()]; len(of) > 0 {
 		answer.Proxy = of[len(of)-1]
 	}
 	answer.Proxy.Target, answer.Proxy.Generation = target(g, w), g.State(w.Tenant())
@@ -150,12 +146,16 @@ func target(g *pipeline.Generation, w identity.WorkloadID) string {
 	return server.TargetID(snapshot.Version(), table)
 }
 
-// streams are the open streams by workload, the oldest first.
-func (p proxies) streams() map[string][]*agentv1alpha1.Proxy {
+// streams are the open streams of these workloads, by workload, the oldest first.
+func (p proxies) streams(seen func(identity.WorkloadID) bool) map[string][]*agentv1alpha1.Proxy {
 	byWorkload := map[string][]*agentv1alpha1.Proxy{}
-	for _, s := range p.cp.ads.Status() {
+	for _, s := range p.cp.ads.StatusOf(seen) {
 		proxy := &agentv1alpha1.Proxy{
 			Workload: s.Workload.String(), Tenant: s.Workload.Tenant().Name(), ConnectedUnix: s.Since.Unix(), Acknowledged: s.Acked,
+			EnvoyVersion: s.Hint.EnvoyVersion, SvidNotBeforeUnix: s.NotBefore.Unix(), SvidNotAfterUnix: s.NotAfter.Unix(),
+		}
+		if !s.Hint.Clock.IsZero() {
+			proxy.ClockAheadMs = new(s.Ahead.Milliseconds())
 		}
 		for k, refusal := range s.Refused {
 			proxy.Refused = append(proxy.Refused, &agentv1alpha1.RefusedResource{

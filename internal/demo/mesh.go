@@ -80,7 +80,7 @@ func (m *Mesh) start(ctx context.Context) error {
 	}
 	m.plane, err = controlplane.New(ctx, controlplane.Config{
 		Source: m.source, State: m.PlaneDir(), XDSListen: "127.0.0.1:0", IssuerListen: "127.0.0.1:0", Issuer: m.config.Issuer,
-		Log: m.config.Log.Named("control-plane"),
+		AdminSocket: filepath.Join(m.PlaneDir(), "admin.sock"), Log: m.config.Log.Named("control-plane"),
 	})
 	if err != nil {
 		return fmt.Errorf("control plane: %w", err)
@@ -241,6 +241,9 @@ func (m *Mesh) ConfigDir() string { return m.config.Dir }
 
 // PlaneDir is the control plane's state directory.
 func (m *Mesh) PlaneDir() string { return filepath.Join(m.config.State, "plane") }
+
+// XDSAddr is where the control plane serves configuration streams.
+func (m *Mesh) XDSAddr() string { return m.plane.XDSAddr().String() }
 
 // TrustBundle is the file with the roots of a trust domain.
 func (m *Mesh) TrustBundle(trustDomain string) string {

@@ -211,6 +211,7 @@ func (t Tour) suggestAnother(m *Mesh, rows []Row) error {
 }
 
 func (t Tour) sayEnd() {
+	t.say("Is all of it well? ringfence check --state %s", filepath.Join(t.State, "plane"))
 	t.say("Why was a call refused? ringfence why X-RINGFENCE-DECISION --log %s", filepath.Join(t.State, "log"))
 	t.say("")
 	t.say("Ctrl-C ends it.")

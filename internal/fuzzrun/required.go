@@ -15,6 +15,7 @@ func required() []requirement {
 		{"documents", "api/v1alpha1", "FuzzDecode"},
 		{"SPIFFE IDs", "identity", "FuzzSPIFFEID"},
 		{"peer certificates", "identity", "FuzzPeerCertificate"},
+		{"successors of roots", "identity", "FuzzSuccession"},
 		{"tokens", "identity", "FuzzToken"},
 		{"key sets of documents", "identity", "FuzzTokenIssuerJWKS"},
 		{"key sets that issuers publish", "identity", "FuzzKeySet"},
@@ -28,6 +29,7 @@ func required() []requirement {
 		{"x-forwarded-client-cert headers", "authz/extauthz", "FuzzXFCC"},
 		{"discovery requests", "xds/delta", "FuzzConversation"},
 		{"discovery requests for the state of the world", "xds/sotw", "FuzzConversation"},
+		{"what clients of discovery say of themselves", "xds", "FuzzReadHint"},
 		{"the agent's cache", "agent", "FuzzState"},
 		{"the control plane's accepted documents", "internal/controlplane", "FuzzAccepted"},
 	}

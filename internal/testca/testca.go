@@ -85,11 +85,22 @@ func ValidFor(from, until time.Duration) Option {
 
 // RawURIs replaces the SANs by these URIs, byte for byte: also what no URL parser takes.
 func RawURIs(uris ...string) Option {
+	const uri = 6
+	return names(uri, uris)
+}
+
+// Hosts replaces the SANs by these DNS names: a certificate as public authorities give them, which is no SVID.
+func Hosts(hosts ...string) Option {
+	const dns = 2
+	return names(dns, hosts)
+}
+
+// names replaces the SANs by GeneralNames of that tag (RFC 5280, 4.2.1.6).
+func names(tag int, texts []string) Option {
 	return func(c *x509.Certificate) {
-		const uri = 6
 		var names []asn1.RawValue
-		for _, u := range uris {
-			names = append(names, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: uri, Bytes: []byte(u)})
+		for _, text := range texts {
+			names = append(names, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, Bytes: []byte(text)})
 		}
 		value, err := asn1.Marshal(names)
 		if err != nil {

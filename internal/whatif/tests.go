@@ -2,6 +2,7 @@ package whatif
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/big"
 	"slices"
@@ -140,33 +141,46 @@ func RunTests(ctx context.Context, s pipeline.Source, now time.Time, chosen func
 	for i, r := range run.Coverage {
 		index[[2]string{r.Owner, r.Name}] = i
 	}
-	worlds := map[time.Time]*World{{}: present}
+	var times []time.Time
+	at := map[time.Time][]int{} // the cases that run, by their place in the results
 	for _, c := range Cases(report.Tests) {
 		if !chosen(c) {
 			continue
 		}
-		r := Result{Case: c}
+		run.Results = append(run.Results, Result{Case: c})
 		if c.Todo.Value {
-			run.Results = append(run.Results, r)
 			continue
 		}
-		w := worlds[c.When]
-		if w == nil {
-			if w, _, err = Open(ctx, once, c.When); err != nil {
+		when := c.When.UTC()
+		if _, seen := at[when]; !seen {
+			times = append(times, when)
+		}
+		at[when] = append(at[when], len(run.Results)-1)
+	}
+	for _, when := range times { // one World at a time: each holds a whole mesh
+		w := present
+		if !when.IsZero() {
+			if w, _, err = Open(ctx, once, when); err != nil {
 				return nil, report, err
 			}
-			worlds[c.When] = w
+			if w == nil {
+				return nil, report, fmt.Errorf("%w: %s", errNoMesh, when.Format(time.RFC3339))
+			}
 		}
-		if r.Explanation, err = w.Explain(c.Call); err != nil {
-			return nil, report, fmt.Errorf("%s: %w", c.Pos, err)
+		for _, n := range at[when] {
+			r := &run.Results[n]
+			if r.Explanation, err = w.Explain(r.Call); err != nil {
+				return nil, report, fmt.Errorf("%s: %w", r.Pos, err)
+			}
+			if i, reached := index[r.reached()]; reached {
+				run.Coverage[i].Reached = true
+			}
 		}
-		if i, reached := index[r.reached()]; reached {
-			run.Coverage[i].Reached = true
-		}
-		run.Results = append(run.Results, r)
 	}
 	return run, report, nil
 }
+
+var errNoMesh = errors.New("there is a mesh now, and none at the time of a test")
 
 // reached is the owner and the name of the rule or Grant that allowed the call.
 func (r Result) reached() [2]string {

@@ -185,6 +185,19 @@ func TestATestsTime(t *testing.T) {
 	}
 }
 
+// TestAnyCallerCanBeAskedAbout asks about callers that no SVID is issued to in earnest: no owner's test may keep the others
+// from being run.
+func TestAnyCallerCanBeAskedAbout(t *testing.T) {
+	t.Parallel()
+	w := open(t, example(t), present)
+	for to, want := range map[string]authz.Reason{"acme/orders": authz.CrossTenant, "platform/billing": authz.NoRule} {
+		e, err := w.Explain(whatif.Call{From: "spiffe://platform.demo.test/ns/ringfence-system/sa/control-plane", To: to})
+		if err != nil || e.Decision.Reason() != want {
+			t.Errorf("%s: %s, %v", to, e.Decision.Reason(), err)
+		}
+	}
+}
+
 // TestManyCallers asks about more callers of one moment than an issuer serves in one.
 func TestManyCallers(t *testing.T) {
 	t.Parallel()

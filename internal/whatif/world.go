@@ -13,6 +13,7 @@ import (
 	"maps"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,12 +24,16 @@ import (
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/identity/issuer"
 	"github.com/ringfence-mesh/ringfence/pipeline"
+	"github.com/ringfence-mesh/ringfence/tenancy"
 )
 
 // Call is one question.
 type Call struct {
 	// From is the caller's SPIFFE ID, To the destination as TENANT/SERVICE.
 	From, To string
+	// Asker is the name of the Mesh's asker through which the call comes; empty: it comes to the service's own proxy. Where the
+	// token alone names the callers of that asker, From is empty.
+	Asker string
 	// Method and Path are the request's; GET and / where they are empty, and none of a TCP connection.
 	Method, Path string
 	// Token holds the claims of the bearer token; nil: there is none. Of aud, iat and exp what is absent is filled in, so
@@ -186,6 +191,9 @@ func (w *World) audience(d *v1alpha1.TokenIssuer) {
 // ErrNoTenant says that a question is about a tenant that there is not.
 var ErrNoTenant = errors.New("no such tenant")
 
+// ErrAsker says that a question names an asker through which no such call comes.
+var ErrAsker = errors.New("no such call comes through the asker")
+
 // Explain answers a question.
 func (w *World) Explain(c Call) (authz.Explanation, error) {
 	owner, name, ok := strings.Cut(c.To, "/")
@@ -205,7 +213,12 @@ func (w *World) Explain(c Call) (authz.Explanation, error) {
 	if !in.Service.TCP() {
 		in.Method, in.Path = cmp.Or(c.Method, "GET"), cmp.Or(c.Path, "/")
 	}
-	if in.Caller, err = w.caller(table, c.From); err != nil {
+	if c.Asker == "" {
+		in.Caller, err = w.caller(table, c.From)
+	} else {
+		in.Caller, in.Service, err = w.through(table, c, in.Service)
+	}
+	if err != nil {
 		return authz.Explanation{}, err
 	}
 	if c.Token != nil {
@@ -222,6 +235,32 @@ func (w *World) Explain(c Call) (authz.Explanation, error) {
 		}
 	}
 	return e, nil
+}
+
+// through is who calls, as the named asker may say it, and the service, as far as it may ask about that.
+func (w *World) through(table *authz.Table, c Call, s authz.ServiceRef) (caller authz.Caller, _ authz.ServiceRef, err error) {
+	askers := table.Askers()
+	at := slices.IndexFunc(askers, func(a authz.AskerRef) bool { return a.Name() == c.Asker })
+	if at < 0 {
+		return caller, s, fmt.Errorf("%w %s: the Mesh lets it ask about no service of %s", ErrAsker, c.Asker, table.Tenant())
+	}
+	asker := askers[at]
+	if !asker.MayAsk(s) {
+		s = authz.ServiceRef{}
+	}
+	switch from := asker.IdentityFrom(); {
+	case from == tenancy.FromToken && c.From != "":
+		err = fmt.Errorf("%w %s: the token alone names its callers, so none has an ID", ErrAsker, c.Asker)
+	case from == tenancy.FromToken:
+		caller = asker.Bearer()
+	case c.From == "":
+		err = fmt.Errorf("%w %s: its callers have an ID", ErrAsker, c.Asker)
+	case from == tenancy.FromCertificate:
+		caller, err = w.caller(table, c.From)
+	default:
+		caller = asker.Caller(c.From)
+	}
+	return caller, s, err
 }
 
 // caller proves the ID to the table with a certificate made for it.
@@ -269,6 +308,10 @@ func (w *World) issue(id identity.WorkloadID, at time.Time) ([][]byte, error) {
 		return nil, fmt.Errorf("throw-away root: %w", err)
 	}
 	token, _, err := w.roots.CreateToken(id, time.Hour, at)
+	if errors.Is(err, issuer.ErrNoWorkload) { // one of Ringfence's own processes, which nobody joins as
+		own, err := w.roots.ControlPlane(id, at)
+		return own.Certificate, err
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -94,3 +94,68 @@ func TestExplain(t *testing.T) {
 		t.Errorf("a directory without a mesh can be asked: %v", err)
 	}
 }
+
+// TestExplainThroughAsker asks what a decision point answers named askers.
+func TestExplainThroughAsker(t *testing.T) {
+	t.Parallel()
+	ingress, istio := open(t, "../../examples/ingress/ringfence", present), open(t, "../../examples/istio/ringfence", present)
+	user := func(tenant string, more ...any) map[string]any {
+		return map[string]any{"iss": "https://idp." + tenant + ".example.com", "tenant": tenant, "sub": "alice", "roles": more}
+	}
+	nobody := user("acme", "clerk")
+	delete(nobody, "sub")
+	const istioWeb = "spiffe://cluster.local/ns/acme/sa/web"
+	for name, tc := range map[string]struct {
+		world *whatif.World
+		call  whatif.Call
+		want  authz.Reason
+	}{
+		"a clerk":                   {ingress, whatif.Call{Asker: "edge", To: "acme/orders", Path: "/orders/7", Token: user("acme", "clerk")}, authz.Allowed},
+		"no role":                   {ingress, whatif.Call{Asker: "edge", To: "acme/orders", Path: "/orders/7", Token: user("acme")}, authz.NoRule},
+		"no token":                  {ingress, whatif.Call{Asker: "edge", To: "acme/orders", Path: "/orders/7"}, authz.TokenMissing},
+		"no token where one may be": {ingress, whatif.Call{Asker: "edge", To: "globex/orders", Path: "/orders/7"}, authz.TokenMissing},
+		"a user of globex":          {ingress, whatif.Call{Asker: "edge", To: "globex/orders", Path: "/orders/7", Token: user("globex")}, authz.Allowed},
+		"nobody's token":            {ingress, whatif.Call{Asker: "edge", To: "acme/orders", Path: "/orders/7", Token: nobody}, authz.TokenInvalid},
+		"another tenant's":          {ingress, whatif.Call{Asker: "edge", To: "acme/orders", Path: "/orders/7", Token: user("globex", "clerk")}, authz.IssuerNotAllowed},
+		"no such service":           {ingress, whatif.Call{Asker: "edge", To: "acme/none", Token: user("acme", "clerk")}, authz.UnknownDestination},
+		"a workload, not through":   {ingress, whatif.Call{From: acmeWeb, To: "acme/orders", Path: "/orders/7", Token: user("acme", "clerk")}, authz.NoRule},
+
+		"asserted":        {istio, whatif.Call{Asker: "istio-gateway", From: istioWeb, To: "acme/orders", Path: "/orders/7", Token: user("acme", "clerk")}, authz.Allowed},
+		"asserted nobody": {istio, whatif.Call{Asker: "istio-gateway", From: "alice", To: "acme/orders", Path: "/orders/7"}, authz.InvalidIdentity},
+	} {
+		e, err := tc.world.Explain(tc.call)
+		if err != nil || e.Decision.Reason() != tc.want {
+			t.Errorf("%s: %s, %v", name, e.Decision.Reason(), err)
+		}
+	}
+	for name, call := range map[string]whatif.Call{
+		"an ID beside a token":      {Asker: "edge", From: acmeWeb, To: "acme/orders"},
+		"an asker that is none":     {Asker: "egde", To: "acme/orders"},
+		"another tenant's services": {Asker: "edge", To: "platform/x"},
+	} {
+		if e, err := ingress.Explain(call); !errors.Is(err, whatif.ErrAsker) {
+			t.Errorf("%s: %s, %v", name, e.Decision.Reason(), err)
+		}
+	}
+	if e, err := istio.Explain(whatif.Call{Asker: "istio-gateway", To: "acme/orders"}); !errors.Is(err, whatif.ErrAsker) {
+		t.Errorf("nobody, asserted: %s, %v", e.Decision.Reason(), err)
+	}
+}
+
+// TestAnAskersEntry: an asker is not asked about services that its entry does not name, though its callers may call them.
+func TestAnAskersEntry(t *testing.T) {
+	t.Parallel()
+	dir := example(t)
+	edit(t, dir, "mesh.yaml", "spec:\n", "spec:\n  askers: [{name: gate, socket: /run/gate.sock, services: [globex/orders]}, {name: gate-acme, socket: /run/acme.sock, services: [acme/web]}]\n")
+	w := open(t, dir, present)
+	for call, want := range map[*whatif.Call]authz.Reason{
+		{Asker: "gate", From: globexWeb, To: "globex/orders", Path: "/orders/7"}: authz.Allowed,
+		{Asker: "gate", From: acmeWeb, To: "globex/orders", Path: "/orders/7"}:   authz.CrossTenant,
+		{Asker: "gate-acme", From: acmeWeb, To: "acme/orders", Path: "/orders"}:  authz.UnknownDestination,
+	} {
+		e, err := w.Explain(*call)
+		if err != nil || e.Decision.Reason() != want {
+			t.Errorf("%s from %s: %s, %v", call.To, call.From, e.Decision.Reason(), err)
+		}
+	}
+}

@@ -69,12 +69,12 @@ func New(c Config) (*Server, error) {
 	)
 	discovery.RegisterAggregatedDiscoveryServiceServer(s.grpc, s)
 	if c.UnknownKey != nil {
-		agentv1alpha1.RegisterKeysServer(s.grpc, keys{server: s})
+		agentv1alpha1.RegisterKeysServer(s.grpc, newKeys(s))
 	}
 	return s, nil
 }
 
-// RegisterService adds a service behind the same mutual TLS, whose methods prove with Caller who calls. It is called before
+// RegisterService adds a service behind the same mutual TLS, whose methods prove with Admit who calls. It is called before
 // Serve.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.grpc.RegisterService(desc, impl)
@@ -147,7 +147,7 @@ func (s *Server) serve(ctx context.Context, run func(context.Context, *watch) er
 		s.config.Log.Info("discovery stream refused", zap.Error(err))
 		return status.Error(codes.Unauthenticated, "the client's certificate proves nobody")
 	}
-	w, err := s.open(p)
+	w, err := s.open(p, chainOf(ctx)[0])
 	if err != nil {
 		w.log.Warn("discovery stream refused", zap.Error(err))
 		return status.Error(codes.ResourceExhausted, err.Error())

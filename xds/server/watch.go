@@ -2,6 +2,7 @@ package server
 
 import (
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"maps"
@@ -36,12 +37,17 @@ type watch struct {
 	target  string
 	acked   string
 	refused map[delta.Key]delta.Refusal
+	hint    xds.Hint
+	ahead   time.Duration // of the client's clock, where the hint has one
+
+	notBefore, notAfter time.Time // of the SVID
 }
 
 var _ delta.Source = (*watch)(nil)
 
-func (s *Server) open(p identity.Peer) (*watch, error) {
+func (s *Server) open(p identity.Peer, leaf *x509.Certificate) (*watch, error) {
 	w := &watch{
+		notBefore: leaf.NotBefore, notAfter: p.NotAfter(),
 		server: s, workload: p.ID(), label: otherTenant, since: s.config.Clock(),
 		log: s.config.Log.With(zap.Stringer("workload", p.ID())),
 	}
@@ -113,13 +119,25 @@ func TargetID(snapshotVersion string, table []byte) string {
 // note takes in a request, before it is worked in. The node is only a hint for people. A refusal counts where something
 // was sent.
 func (w *watch) note(node *corev3.Node, typeURL string, refused bool, text string) {
-	if !w.node && node != nil {
-		w.node = true
-		w.log.Info("discovery stream", zap.String("node", delta.Text(node.GetId())))
+	if node != nil {
+		w.hinted(xds.ReadHint(node))
+		if !w.node {
+			w.node = true
+			w.log.Info("discovery stream", zap.String("node", delta.Text(node.GetId())))
+		}
 	}
 	if refused {
 		w.server.config.Metrics.nacks.WithLabelValues(w.label, typeLabel(typeURL)).Inc()
 		w.log.Warn("configuration refused", zap.String("type", typeLabel(typeURL)), zap.String("text", delta.Text(text)))
+	}
+}
+
+func (w *watch) hinted(h xds.Hint) {
+	now := w.server.config.Clock()
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	if w.hint = h; !h.Clock.IsZero() {
+		w.ahead = h.Clock.Sub(now)
 	}
 }
 
@@ -181,15 +199,32 @@ type Status struct {
 	Target, Acked string
 	// Refused is what it refused and has not got over.
 	Refused map[delta.Key]delta.Refusal
+	// Hint is what it last said of itself, and Ahead how far its clock was ahead of this one then, where the hint has a time.
+	Hint  xds.Hint
+	Ahead time.Duration
+	// NotBefore and NotAfter are the validity of the SVID that it was opened with.
+	NotBefore, NotAfter time.Time
 }
 
 // Status is where every open stream stands, sorted by workload and age.
 func (s *Server) Status() []Status {
+	return s.StatusOf(func(identity.WorkloadID) bool { return true })
+}
+
+// StatusOf is Status of these workloads alone, at a cost that hardly grows with the streams of others. Every stream waits
+// for of, which must not block.
+func (s *Server) StatusOf(of func(identity.WorkloadID) bool) []Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]Status, 0, len(s.streams))
+	var all []Status
 	for w := range s.streams {
-		all = append(all, Status{Workload: w.workload, Since: w.since, Target: w.target, Acked: w.acked, Refused: maps.Clone(w.refused)})
+		if !of(w.workload) {
+			continue
+		}
+		all = append(all, Status{
+			Workload: w.workload, Since: w.since, Target: w.target, Acked: w.acked, Refused: maps.Clone(w.refused),
+			Hint: w.hint, Ahead: w.ahead, NotBefore: w.notBefore, NotAfter: w.notAfter,
+		})
 	}
 	slices.SortFunc(all, func(a, b Status) int {
 		if c := strings.Compare(a.Workload.String(), b.Workload.String()); c != 0 {

@@ -193,8 +193,11 @@ func (x *RenewRequest) GetCsr() []byte {
 
 type RenewResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// DER certificates, leaf first. They lead to a root that the client has already: what it trusts does not change here.
-	Chain         [][]byte `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"`
+	// DER certificates, leaf first.
+	Chain [][]byte `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"`
+	// DER root certificates of the workload's own trust domain. Each is one that the client trusts already, or bears the signature
+	// of one as its successor.
+	Bundle        [][]byte `protobuf:"bytes,2,rep,name=bundle,proto3" json:"bundle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -236,6 +239,13 @@ func (x *RenewResponse) GetChain() [][]byte {
 	return nil
 }
 
+func (x *RenewResponse) GetBundle() [][]byte {
+	if x != nil {
+		return x.Bundle
+	}
+	return nil
+}
+
 var File_api_agent_v1alpha1_issuer_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1alpha1_issuer_proto_rawDesc = "" +
@@ -251,9 +261,10 @@ const file_api_agent_v1alpha1_issuer_proto_rawDesc = "" +
 	"\x15platform_trust_domain\x18\x03 \x01(\tR\x13platformTrustDomain\x12?\n" +
 	"\amapping\x18\x04 \x03(\v2%.ringfence.agent.v1alpha1.MappingRuleR\amapping\" \n" +
 	"\fRenewRequest\x12\x10\n" +
-	"\x03csr\x18\x01 \x01(\fR\x03csr\"%\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"=\n" +
 	"\rRenewResponse\x12\x14\n" +
-	"\x05chain\x18\x01 \x03(\fR\x05chain2b\n" +
+	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x16\n" +
+	"\x06bundle\x18\x02 \x03(\fR\x06bundle2b\n" +
 	"\x06Issuer\x12X\n" +
 	"\x05Issue\x12&.ringfence.agent.v1alpha1.IssueRequest\x1a'.ringfence.agent.v1alpha1.IssueResponse2c\n" +
 	"\aRenewal\x12X\n" +

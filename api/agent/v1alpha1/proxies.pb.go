@@ -140,7 +140,14 @@ type Proxy struct {
 	Acknowledged string             `protobuf:"bytes,5,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
 	Refused      []*RefusedResource `protobuf:"bytes,6,rep,name=refused,proto3" json:"refused,omitempty"`
 	// Counts the states that its tenant's configuration has had since the control plane started, from 1.
-	Generation    uint64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation uint64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The version that its Envoy says it has; a hint, empty where it has said none.
+	EnvoyVersion string `protobuf:"bytes,8,opt,name=envoy_version,json=envoyVersion,proto3" json:"envoy_version,omitempty"`
+	// The validity of the SVID that its stream was opened with; 0 where it has none.
+	SvidNotBeforeUnix int64 `protobuf:"varint,9,opt,name=svid_not_before_unix,json=svidNotBeforeUnix,proto3" json:"svid_not_before_unix,omitempty"`
+	SvidNotAfterUnix  int64 `protobuf:"varint,10,opt,name=svid_not_after_unix,json=svidNotAfterUnix,proto3" json:"svid_not_after_unix,omitempty"`
+	// How far its agent's clock was ahead of the control plane's when it last said so; a hint, absent where it has not.
+	ClockAheadMs  *int64 `protobuf:"varint,11,opt,name=clock_ahead_ms,json=clockAheadMs,proto3,oneof" json:"clock_ahead_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -220,6 +227,34 @@ func (x *Proxy) GetRefused() []*RefusedResource {
 func (x *Proxy) GetGeneration() uint64 {
 	if x != nil {
 		return x.Generation
+	}
+	return 0
+}
+
+func (x *Proxy) GetEnvoyVersion() string {
+	if x != nil {
+		return x.EnvoyVersion
+	}
+	return ""
+}
+
+func (x *Proxy) GetSvidNotBeforeUnix() int64 {
+	if x != nil {
+		return x.SvidNotBeforeUnix
+	}
+	return 0
+}
+
+func (x *Proxy) GetSvidNotAfterUnix() int64 {
+	if x != nil {
+		return x.SvidNotAfterUnix
+	}
+	return 0
+}
+
+func (x *Proxy) GetClockAheadMs() int64 {
+	if x != nil && x.ClockAheadMs != nil {
+		return *x.ClockAheadMs
 	}
 	return 0
 }
@@ -479,7 +514,7 @@ const file_api_agent_v1alpha1_proxies_proto_rawDesc = "" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x12%\n" +
 	"\x0epublished_unix\x18\x02 \x01(\x03R\rpublishedUnix\x129\n" +
-	"\aproxies\x18\x03 \x03(\v2\x1f.ringfence.agent.v1alpha1.ProxyR\aproxies\"\x83\x02\n" +
+	"\aproxies\x18\x03 \x03(\v2\x1f.ringfence.agent.v1alpha1.ProxyR\aproxies\"\xc6\x03\n" +
 	"\x05Proxy\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12%\n" +
@@ -489,7 +524,13 @@ const file_api_agent_v1alpha1_proxies_proto_rawDesc = "" +
 	"\arefused\x18\x06 \x03(\v2).ringfence.agent.v1alpha1.RefusedResourceR\arefused\x12\x1e\n" +
 	"\n" +
 	"generation\x18\a \x01(\x04R\n" +
-	"generation\"n\n" +
+	"generation\x12#\n" +
+	"\renvoy_version\x18\b \x01(\tR\fenvoyVersion\x12/\n" +
+	"\x14svid_not_before_unix\x18\t \x01(\x03R\x11svidNotBeforeUnix\x12-\n" +
+	"\x13svid_not_after_unix\x18\n" +
+	" \x01(\x03R\x10svidNotAfterUnix\x12)\n" +
+	"\x0eclock_ahead_ms\x18\v \x01(\x03H\x00R\fclockAheadMs\x88\x01\x01B\x11\n" +
+	"\x0f_clock_ahead_ms\"n\n" +
 	"\x0fRefusedResource\x12\x19\n" +
 	"\btype_url\x18\x01 \x01(\tR\atypeUrl\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -553,6 +594,7 @@ func file_api_agent_v1alpha1_proxies_proto_init() {
 	if File_api_agent_v1alpha1_proxies_proto != nil {
 		return
 	}
+	file_api_agent_v1alpha1_proxies_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

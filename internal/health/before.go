@@ -1,0 +1,142 @@
+package health
+
+import "time"
+
+// BeforeFacts are what was found out before anything runs.
+type BeforeFacts struct {
+	Now time.Time
+	// NoEnvoy says that this machine shall run none. Otherwise Envoy is its path and EnvoyErr why there is none; Version is
+	// what it prints with --version, and VersionErr why it does not.
+	NoEnvoy    bool
+	Envoy      string
+	EnvoyErr   error
+	Version    string
+	VersionErr error
+	// Listen are the addresses that are needed.
+	Listen []Port
+	// State is the state directory, StateErr what is wrong with it; Socket is the longest path of a socket in it.
+	State    string
+	StateErr error
+	Socket   string
+	// Config is the configuration directory, empty for none; ConfigErr why it was not judged, Problems what is wrong with it.
+	Config    string
+	ConfigErr error
+	Problems  []string
+	// Newest is the time of the newest file in the state directory; zero without one.
+	Newest time.Time
+	// Synchronised says that the kernel says that a time service sets the clock; nil: it does not say.
+	Synchronised *bool
+}
+
+// Port is an address to listen at.
+type Port struct {
+	Address string
+	Err     error
+}
+
+const maxSocketPath = 107 // sockaddr_un, without the final NUL
+
+// epoch is when the oldest Envoy that is taken was released; an earlier clock is wrong.
+func epoch() time.Time { return time.Date(2026, time.October, 1, 0, 0, 0, 0, time.UTC) }
+
+const (
+	// backwards is how much younger than a file the clock may be.
+	backwards = time.Minute
+	// wrongYears after epoch the clock is more likely wrong than this program so old.
+	wrongYears = 50
+)
+
+// JudgeBefore says whether everything is there to start.
+func JudgeBefore(f BeforeFacts) Report {
+	return report(f.envoy(), f.ports(), f.state(), f.configuration(), f.clock())
+}
+
+func (f BeforeFacts) envoy() list {
+	l := list{group: "Envoy"}
+	if f.NoEnvoy {
+		l.notKnown("Envoy", "--envoy none says that this machine runs none")
+		return l
+	}
+	check := "Envoy " + f.Envoy
+	if f.EnvoyErr != nil {
+		l.fail(CodeNoEnvoy, "Envoy", "%v", f.EnvoyErr)
+		return l
+	}
+	v, err := VersionOutput(f.Version)
+	if f.VersionErr != nil {
+		err = f.VersionErr
+	}
+	if err != nil {
+		l.fail(CodeEnvoyBroken, check, "%v", err)
+		return l
+	}
+	judgeEnvoy(&l, check, v.String())
+	return l
+}
+
+func (f BeforeFacts) ports() list {
+	l := list{group: "ports"}
+	for _, p := range f.Listen {
+		if p.Err != nil {
+			l.fail(CodePortTaken, p.Address+" is free", "%v", p.Err)
+		} else {
+			l.ok(p.Address + " is free")
+		}
+	}
+	return l
+}
+
+func (f BeforeFacts) state() list {
+	l := list{group: "state directory"}
+	if f.StateErr != nil {
+		l.fail(CodeStateOpen, f.State, "%v", f.StateErr)
+	} else {
+		l.ok(f.State + " is, or can be made, this user's alone")
+	}
+	const check = "paths of sockets fit"
+	if n := len(f.Socket); n > maxSocketPath {
+		l.fail(CodeLongPath, check, "%s has %d bytes, at most %d are possible", f.Socket, n, maxSocketPath)
+	} else {
+		l.ok(check)
+	}
+	return l
+}
+
+func (f BeforeFacts) configuration() list {
+	l := list{group: "configuration"}
+	check := f.Config + " is accepted"
+	switch {
+	case f.Config == "":
+		l.notKnown("the documents are accepted", "--config names no directory")
+	case f.ConfigErr != nil:
+		l.fail(CodeInvalid, check, "%v", f.ConfigErr)
+	case len(f.Problems) > 0:
+		l.fail(CodeInvalid, check, "%s", some(f.Problems))
+	default:
+		l.ok(check)
+	}
+	return l
+}
+
+func (f BeforeFacts) clock() list {
+	l := list{group: "clock"}
+	const check = "the clock can be right"
+	switch {
+	case f.Now.Before(epoch()), f.Now.After(epoch().AddDate(wrongYears, 0, 0)):
+		l.fail(CodeClock, check, "it says %s", stamp(f.Now))
+	case f.Newest.Sub(f.Now) > backwards:
+		l.fail(CodeClock, check, "it says %s, and a file in the state directory was written at %s", stamp(f.Now), stamp(f.Newest))
+	default:
+		l.ok(check)
+	}
+	const synchronised = "a time service sets the clock"
+	switch {
+	case f.Synchronised == nil:
+		l.notKnown(synchronised, "the kernel does not say")
+	case !*f.Synchronised:
+		l.notKnown(synchronised, "the kernel says that the clock is not synchronised; a service may set it without telling the kernel")
+	default:
+		l.ok(synchronised)
+	}
+	return l
+}
