@@ -15,8 +15,8 @@ import (
 // maxTable is the largest encoded Table that is read.
 const maxTable = 16 << 20
 
-// For encodes what the agent of one workload of the tenant needs: the services that the workload runs, and of bundles and
-// token issuers those that these services need. snapshotVersion is the version of the xDS snapshot that goes with it. Same
+// For encodes what the agent of one workload of the tenant needs: the services that the workload runs, and of bundles,
+// token issuers and revocations those that these services need. snapshotVersion is the version of the xDS snapshot that goes with it. Same
 // input, same bytes.
 func (t *Table) For(w identity.WorkloadID, snapshotVersion string) ([]byte, error) {
 	if !w.Tenant().Same(t.tenant) {
@@ -46,6 +46,11 @@ func (t *Table) For(w identity.WorkloadID, snapshotVersion string) ([]byte, erro
 	for _, i := range t.message.GetIssuers() {
 		if i = narrow(i, tenants); tokens && len(i.GetTenants()) > 0 {
 			m.Issuers = append(m.Issuers, i)
+		}
+	}
+	for _, r := range t.message.GetRevocations() {
+		if tenants[r.GetTenant()] && (tokens || !ofToken(r)) {
+			m.Revocations = append(m.Revocations, r)
 		}
 	}
 	return marshal(m)

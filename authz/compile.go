@@ -22,6 +22,7 @@ func Compile(t tenancy.Tenant) (*Table, error) {
 		message: &agentv1alpha1.Table{Tenant: t.ID().Name(), PlatformTrustDomain: t.Mapping().Platform().String()},
 		issuers: map[string]*agentv1alpha1.TokenIssuer{},
 		domains: map[identity.TrustDomain]bool{},
+		revoked: map[identity.TenantID]bool{},
 	}
 	for _, r := range t.Mapping().Rules() {
 		e.message.Mapping = append(e.message.Mapping, &agentv1alpha1.MappingRule{TrustDomain: r.TrustDomain, Path: r.Path})
@@ -29,6 +30,7 @@ func Compile(t tenancy.Tenant) (*Table, error) {
 	if err := e.trust(t.Bundle(), t.Issuers()); err != nil {
 		return nil, fmt.Errorf("%s: %w", t.ID(), err)
 	}
+	e.revoke(t.ID(), t.Revocations())
 	for _, s := range t.Services() {
 		if port, called := s.Port(); called {
 			if err := e.service(t, s, port.Name); err != nil {
@@ -50,6 +52,7 @@ type encoder struct {
 	message *agentv1alpha1.Table
 	issuers map[string]*agentv1alpha1.TokenIssuer
 	domains map[identity.TrustDomain]bool
+	revoked map[identity.TenantID]bool // whose revocations are there
 }
 
 func (e *encoder) service(t tenancy.Tenant, s tenancy.Service, port string) error {
@@ -79,6 +82,9 @@ func (e *encoder) service(t tenancy.Tenant, s tenancy.Service, port string) erro
 		if err := e.trust(c.Bundle(), c.Issuers()); err != nil {
 			return err
 		}
+		if !c.Tenant().Same(t.ID()) {
+			e.revoke(c.Tenant(), c.Revocations())
+		}
 		for _, g := range c.Grants() {
 			m.Grants = append(m.Grants, &agentv1alpha1.Grant{
 				Name: g.Name, Tenant: c.Tenant().Name(), From: texts(c.IDs()),
@@ -88,6 +94,17 @@ func (e *encoder) service(t tenancy.Tenant, s tenancy.Service, port string) erro
 	}
 	e.message.Services = append(e.message.Services, m)
 	return nil
+}
+
+// revoke adds a tenant's revocations, once for all services.
+func (e *encoder) revoke(of identity.TenantID, list []tenancy.Revocation) {
+	if e.revoked[of] {
+		return
+	}
+	e.revoked[of] = true
+	for _, r := range list {
+		e.message.Revocations = append(e.message.Revocations, encodeRevocation(of, r))
+	}
 }
 
 // trust adds what proves a caller and its tokens. An issuer that speaks for several callers stands once, so that a token

@@ -103,6 +103,7 @@ type Decision struct {
 	allowed bool
 	reason  Reason
 	rule    string
+	token   bool
 }
 
 // Allowed reports whether the call may pass.
@@ -111,12 +112,18 @@ func (d Decision) Allowed() bool { return d.allowed }
 // Reason is why.
 func (d Decision) Reason() Reason { return d.reason }
 
+// TokenRevoked reports whether it is the token, and not the caller, that is refused as revoked.
+func (d Decision) TokenRevoked() bool { return d.token }
+
 // Rule is the rule ("policy/rule") or Grant that allowed the call.
 func (d Decision) Rule() string { return d.rule }
 
 func allow(r *rule) Decision { return Decision{allowed: true, reason: Allowed, rule: r.name} }
 
-func deny(r Reason) Decision { return Decision{reason: r} }
+// deny is the refusal for that reason; ofToken says that a revoked one is the token, not the caller.
+func deny(r Reason, ofToken bool) Decision {
+	return Decision{reason: r, token: ofToken && r == Revoked}
+}
 
 // Decide answers a call. It is a function of its arguments alone, and allocates nothing.
 func Decide(t *Table, in Input) Decision {
@@ -124,18 +131,18 @@ func Decide(t *Table, in Input) Decision {
 		return Decision{}
 	}
 	if reason, ok := guard(t, &in); !ok {
-		return deny(reason)
+		return deny(reason, in.Caller.bearer != "")
 	}
 	if reason, ok := checkToken(t, &in); !ok {
-		return deny(reason)
+		return deny(reason, true)
 	}
 	if in.Service.s.unmet(in.Token.claims, in.Now) != demandNone {
-		return deny(StepUpRequired)
+		return deny(StepUpRequired, false)
 	}
 	if r := in.Service.s.find(&in); r != nil {
 		return allow(r)
 	}
-	return deny(NoRule)
+	return deny(NoRule, false)
 }
 
 // guard is the tenant test. It looks at no rule, and nothing that a tenant writes changes it.
@@ -150,7 +157,11 @@ func guard(t *Table, in *Input) (Reason, bool) {
 		return UnknownCaller, false
 	case !peer.IsZero() && in.Now.After(peer.NotAfter()):
 		return ExpiredIdentity, false
-	case s == nil || s.table != t:
+	}
+	if _, revoked := t.revokedCaller(in); revoked {
+		return Revoked, false
+	}
+	if s == nil || s.table != t {
 		return UnknownDestination, false
 	}
 	tenant := caller.Tenant()
@@ -193,6 +204,9 @@ func guardBearer(t *Table, in *Input) (Reason, bool) {
 	case !token.claims.Tenant().Same(t.tenant):
 		return CrossTenant, false
 	}
+	if _, revoked := t.revokedToken(in); revoked {
+		return Revoked, false
+	}
 	return Allowed, true
 }
 
@@ -217,8 +231,8 @@ func (in *Input) tenant() identity.TenantID {
 	return in.Caller.ID().Tenant()
 }
 
-// checkToken tests the token where the service reads tokens: it must be there if it is required, hold now, and assert the
-// caller's own tenant.
+// checkToken tests the token where the service reads tokens: it must be there if it is required, hold now, assert the
+// caller's own tenant, and not be revoked.
 func checkToken(t *Table, in *Input) (Reason, bool) {
 	token, mode := &in.Token, in.Service.s.token
 	switch {
@@ -234,6 +248,9 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 	}
 	if !token.claims.Tenant().Same(in.tenant()) {
 		return TokenTenantMismatch, false
+	}
+	if _, revoked := t.revokedToken(in); revoked {
+		return Revoked, false
 	}
 	return Allowed, true
 }

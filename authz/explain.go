@@ -65,7 +65,7 @@ type RuleVerdict struct {
 // Decide asks.
 func Explain(t *Table, in Input) Explanation {
 	e := Explanation{Decision: Decide(t, in)}
-	at := failedStep(&in, e.Decision.reason)
+	at := failedStep(&in, e.Decision)
 	for i, name := range stepNames {
 		s := Step{Name: name, Outcome: Passed}
 		switch {
@@ -78,6 +78,9 @@ func Explain(t *Table, in Input) Explanation {
 		}
 		e.Steps = append(e.Steps, s)
 	}
+	if e.Decision.reason == Revoked {
+		e.Steps[at].Text = revokedText(t, e.Decision, &in)
+	}
 	if e.Decision.reason == StepUpRequired {
 		e.Steps[stepSensitivity].Text = unmetText(&in)
 	}
@@ -89,8 +92,8 @@ func Explain(t *Table, in Input) Explanation {
 }
 
 // failedStep is the step in which a call ends for that reason.
-func failedStep(in *Input, r Reason) int {
-	switch r {
+func failedStep(in *Input, d Decision) int {
+	switch d.reason {
 	case UnknownDestination:
 		return stepDestination
 	case CrossTenant, GrantMissing, GrantExpired:
@@ -98,6 +101,13 @@ func failedStep(in *Input, r Reason) int {
 			return stepCaller
 		}
 		return stepTenant
+	case Revoked:
+		switch {
+		case d.token && in.Caller.bearer == "":
+			return stepToken
+		case d.token:
+			return stepTenant
+		}
 	case TokenMissing, TokenInvalid, TokenExpired, TokenTenantMismatch, IssuerNotAllowed:
 		if in.Caller.bearer != "" { // without a good token nobody knows of which tenant the caller is
 			return stepTenant

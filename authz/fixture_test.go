@@ -34,7 +34,9 @@ type (
 	ruleMsg    = agentv1alpha1.Rule
 	grantMsg   = agentv1alpha1.Grant
 	tokenMode  = agentv1alpha1.TokenMode
-	classMsg   = agentv1alpha1.Sensitivity
+
+	revocationMsg = agentv1alpha1.Revocation
+	classMsg      = agentv1alpha1.Sensitivity
 )
 
 const (

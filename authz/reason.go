@@ -17,6 +17,7 @@ const (
 	UnknownCaller
 	InvalidIdentity
 	ExpiredIdentity
+	Revoked
 	UnknownDestination
 	CrossTenant
 	GrantMissing
@@ -32,7 +33,7 @@ const (
 )
 
 var reasonNames = [reasonCount]string{
-	"not_ready", "allowed", "unknown_caller", "invalid_identity", "expired_identity", "unknown_destination",
+	"not_ready", "allowed", "unknown_caller", "invalid_identity", "expired_identity", "revoked", "unknown_destination",
 	"cross_tenant", "grant_missing", "grant_expired", "token_missing", "token_invalid", "token_expired",
 	"token_tenant_mismatch", "issuer_not_allowed", "step_up_required", "no_rule",
 }
@@ -60,7 +61,11 @@ var words = [reasonCount]struct{ text, advice string }{
 		"the caller's certificate cannot be trusted, or its proofs contradict each other",
 		"call with an SVID that this mesh has issued",
 	},
-	ExpiredIdentity:    {"the caller's certificate has expired", "look why the caller's agent does not get a new SVID"},
+	ExpiredIdentity: {"the caller's certificate has expired", "look why the caller's agent does not get a new SVID"},
+	Revoked: {
+		"the caller, or the token, its subject or its session, is revoked",
+		"look with ringfence revoke list, or in the Revocation documents, for which one and until when",
+	},
 	UnknownDestination: {"the asked proxy runs no service of that name", "correct the name: TENANT/SERVICE, of a service with ports"},
 	CrossTenant: {
 		"the caller is of another tenant, and no rule can open a tenant's own service to another",

@@ -29,6 +29,7 @@ type Table struct {
 	services map[string]*service
 	callers  map[identity.WorkloadID]int // whom any rule or Grant names, numbered
 	tcp      map[tcpPort]*service
+	revoked  map[revokedKey]revocation
 	askers   map[tenancy.AskerKey]tenancy.Asker // of a tenant's whole Table only; never encoded
 }
 
@@ -223,6 +224,9 @@ func finish(m *agentv1alpha1.Table) (*Table, error) {
 		}
 	}
 	if err := t.addIssuers(m.GetIssuers(), speaksOf); err != nil {
+		return nil, err
+	}
+	if err := t.addRevocations(m.GetRevocations(), speaksOf); err != nil {
 		return nil, err
 	}
 	encoded, err := marshal(m)

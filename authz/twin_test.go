@@ -18,6 +18,7 @@ import (
 type twinCaller struct {
 	id, tenant string
 	problem    string // the reason why nobody is proved
+	serial     string
 	notAfter   time.Time
 }
 
@@ -25,6 +26,10 @@ type twinToken struct {
 	present bool
 	problem string
 	tenant  string
+	issuer  string
+	jti     string
+	subject string
+	session string
 	roles   []string
 	expires time.Time
 	acr     string
@@ -47,6 +52,13 @@ func twinDecide(table *tableMsg, c twinCall) (reason, rule string) {
 	}
 	if c.now.After(c.caller.notAfter) {
 		return "expired_identity", ""
+	}
+	// Neither it nor its certificate is revoked.
+	for _, r := range table.GetRevocations() {
+		if r.GetTenant() == c.caller.tenant && c.now.Before(time.Unix(r.GetNotAfter(), 0)) &&
+			(r.GetWorkload() == c.caller.id || (r.GetSerial() != "" && r.GetSerial() == c.caller.serial)) {
+			return "revoked", ""
+		}
 	}
 	// The destination is a service of this Table.
 	var dest *serviceMsg
@@ -92,6 +104,9 @@ func twinDecide(table *tableMsg, c twinCall) (reason, rule string) {
 		if c.token.tenant != c.caller.tenant {
 			return "token_tenant_mismatch", ""
 		}
+		if twinRevoked(table, c) {
+			return "revoked", ""
+		}
 	}
 	// The sensitivity's demands hold.
 	if !twinMeets(dest.GetSensitivity(), c) {
@@ -110,6 +125,22 @@ func twinDecide(table *tableMsg, c twinCall) (reason, rule string) {
 		}
 	}
 	return "no_rule", ""
+}
+
+func twinRevoked(table *tableMsg, c twinCall) bool {
+	for _, r := range table.GetRevocations() {
+		if r.GetTenant() != c.token.tenant || !c.now.Before(time.Unix(r.GetNotAfter(), 0)) || (r.GetIssuer() != "" && r.GetIssuer() != c.token.issuer) {
+			continue
+		}
+		for _, pair := range [][2]string{
+			{r.GetJti(), c.token.jti}, {r.GetSubject(), c.token.subject}, {r.GetSession(), c.token.session}, {r.GetWorkload(), c.token.subject},
+		} {
+			if pair[0] != "" && pair[0] == pair[1] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func twinMeets(class *classMsg, c twinCall) bool {
@@ -202,7 +233,7 @@ func newCast(t testing.TB, w *world, end time.Time) cast {
 	}
 	for _, id := range []string{acmeWeb, acmeBatch} {
 		svid := w.acme.SVID(id)
-		addCaller(id, svid.Cert.Raw, twinCaller{id: id, tenant: "acme", notAfter: svid.Cert.NotAfter})
+		addCaller(id, svid.Cert.Raw, twinCaller{id: id, tenant: "acme", notAfter: svid.Cert.NotAfter, serial: fmt.Sprintf("%x", svid.Cert.SerialNumber)})
 	}
 	svid := w.platform.SVID(platformOps)
 	addCaller("ops", svid.Cert.Raw, twinCaller{id: platformOps, tenant: "platform", notAfter: svid.Cert.NotAfter})
@@ -225,10 +256,10 @@ func newCast(t testing.TB, w *world, end time.Time) cast {
 	)
 	addToken("malformed", "a.b.c", twinToken{problem: "token_invalid"})
 	addToken("unknown issuer", w.token(t, "https://other.example.com", "acme", end), twinToken{problem: "issuer_not_allowed"})
-	addToken("plain", w.token(t, "https://idp.acme.example.com", "acme", end), twinToken{tenant: "acme", expires: time.Unix(end.Unix(), 0)})
+	addToken("plain", w.token(t, "https://idp.acme.example.com", "acme", end), twinToken{tenant: "acme", issuer: "https://idp.acme.example.com", subject: "alice", expires: time.Unix(end.Unix(), 0)})
 	addToken(
 		"clerk", w.token(t, "https://idp.acme.example.com", "acme", end, "clerk"),
-		twinToken{tenant: "acme", roles: []string{"clerk"}, expires: time.Unix(end.Unix(), 0)},
+		twinToken{tenant: "acme", issuer: "https://idp.acme.example.com", subject: "alice", roles: []string{"clerk"}, expires: time.Unix(end.Unix(), 0)},
 	)
 	c.times = []time.Time{w.now, end.Add(-time.Nanosecond), end, w.now.Add(2 * time.Hour)}
 	return c
@@ -364,10 +395,23 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 	c.tokens = append(c.tokens, player[authz.Token, twinToken]{
 		"stepped up", func(table *authz.Table) authz.Token { return table.Token(steppedUp, w.now) },
 		twinToken{
-			present: true, tenant: "acme", roles: []string{"manager"}, expires: time.Unix(end.Unix(), 0),
+			present: true, tenant: "acme", issuer: "https://idp.acme.example.com", subject: "alice", roles: []string{"manager"}, expires: time.Unix(end.Unix(), 0),
 			acr: "mfa", amr: []string{"pwd", "hwk"}, auth: fresh,
 		},
 	})
+	for _, one := range []twinToken{
+		{jti: "t-1", subject: "alice", session: "s-1"}, {jti: "t-2", subject: "bob", session: "s-1"}, {subject: acmeWeb},
+	} {
+		claims := map[string]any{"sub": one.subject}
+		if one.jti != "" {
+			claims["jti"], claims["sid"] = one.jti, one.session
+		}
+		text := w.tokenWith(t, "https://idp.acme.example.com", "acme", end, claims)
+		one.present, one.tenant, one.issuer, one.expires = true, "acme", "https://idp.acme.example.com", time.Unix(end.Unix(), 0)
+		c.tokens = append(c.tokens, player[authz.Token, twinToken]{
+			"of " + one.subject, func(table *authz.Table) authz.Token { return table.Token(text, w.now) }, one,
+		})
+	}
 	rapid.Check(t, func(r *rapid.T) {
 		shared := rapid.Bool().Draw(r, "shared")
 		var m *tableMsg
@@ -409,6 +453,25 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 				s.Grants = append(s.Grants, g)
 			}
 			m.Services = append(m.Services, s)
+		}
+		for i := range rapid.IntRange(0, 3).Draw(r, "revocations") {
+			one := &revocationMsg{Name: fmt.Sprintf("platform/%d", i), Tenant: "acme", NotAfter: until.Draw(r, "revoked until")}
+			if rapid.Bool().Draw(r, "of an issuer") {
+				one.Issuer = rapid.SampledFrom([]string{"https://idp.acme.example.com", "https://other.example.com"}).Draw(r, "issuer")
+			}
+			switch rapid.IntRange(0, 4).Draw(r, "revoked") {
+			case 0:
+				one.Workload, one.Issuer = rapid.SampledFrom([]string{acmeWeb, acmeBatch, acmeOrders}).Draw(r, "workload"), ""
+			case 1:
+				one.Serial, one.Issuer = rapid.SampledFrom([]string{"1", c.callers[0].dumb.serial, c.callers[1].dumb.serial}).Draw(r, "serial"), ""
+			case 2:
+				one.Jti = rapid.SampledFrom([]string{"t-1", "t-2", "alice"}).Draw(r, "jti")
+			case 3:
+				one.Subject = rapid.SampledFrom([]string{"user-1", "alice", acmeWeb, "t-1"}).Draw(r, "subject")
+			default:
+				one.Session = rapid.SampledFrom([]string{"s-1", "s-2"}).Draw(r, "session")
+			}
+			m.Revocations = append(m.Revocations, one)
 		}
 		table := decode(t, m)
 		for range 30 {

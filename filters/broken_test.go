@@ -27,8 +27,10 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/ringfence-mesh/ringfence/filters"
 	"github.com/ringfence-mesh/ringfence/xds/xdstest"
 )
 
@@ -42,6 +44,19 @@ func broken() map[string]map[string]edit {
 			"in a Duration":     cluster(func(c *clusterv3.Cluster) { unknown(c.GetConnectTimeout()) }),
 			"in what is packed": authz(func(a *extauthzv3.ExtAuthz) { unknown(a) }),
 			"in an Any":         cluster(func(c *clusterv3.Cluster) { unknown(c.GetTransportSocket().GetTypedConfig()) }),
+		},
+		"chain_epoch": {
+			"another namespace": chain(func(c *listenerv3.FilterChain) {
+				c.GetMetadata().FilterMetadata["envoy.lb"] = &structpb.Struct{}
+			}),
+			"another key": chain(func(c *listenerv3.FilterChain) {
+				c.GetMetadata().GetFilterMetadata()["dev.ringfence"].Fields["x"] = structpb.NewStringValue("1")
+			}),
+			"empty": chain(func(c *listenerv3.FilterChain) { c.Metadata = &corev3.Metadata{} }),
+			"no epoch": chain(func(c *listenerv3.FilterChain) {
+				c.GetMetadata().GetFilterMetadata()["dev.ringfence"].Fields["epoch"] = structpb.NewStringValue("X")
+			}),
+			"on loopback": out(func(l *listenerv3.Listener) { filters.WithEpoch(l.GetFilterChains()[0], "1f") }),
 		},
 		"closed_list": {
 			"failure mode allow": authz(func(a *extauthzv3.ExtAuthz) { a.FailureModeAllow = true }),
@@ -163,7 +178,6 @@ func broken() map[string]map[string]edit {
 			"TCP: untrusted": tcpCallers(func(v *tlsv3.CertificateValidationContext) {
 				v.TrustChainVerification = tlsv3.CertificateValidationContext_ACCEPT_UNTRUSTED
 			}),
-			"epoch": chain(func(c *listenerv3.FilterChain) { c.Metadata = &corev3.Metadata{} }),
 		},
 		"enum": {
 			"action": rules(func(r *rbacconfigv3.RBAC) { r.Action = 99 }),

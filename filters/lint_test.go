@@ -102,6 +102,7 @@ var free = []*regexp.Regexp{
 	regexp.MustCompile(`(filter_chains|virtual_hosts|principals|match_typed_subject_alt_names|endpoints|lb_endpoints)\[\d+\] (drop|again)$`),
 	regexp.MustCompile(`policies\["callers"\] drop$`),
 	regexp.MustCompile(`policies clear$`),
+	regexp.MustCompile(`filter_chains\[\d+\]\.metadata clear$`),
 	regexp.MustCompile(`^endpoints(\[\d+\]\.lb_endpoints)? (clear|add)$`),
 	regexp.MustCompile(`^request_headers_to_remove clear$`),
 	// One more unit within the bounds.

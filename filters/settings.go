@@ -34,6 +34,7 @@ const (
 	setInspectorTimeout  = "listener_filters_timeout"
 	setChains            = "listener_chains"
 	setChainName         = "chain_name"
+	setChainEpoch        = "chain_epoch"
 	setSNI               = "chain_sni"
 	setTransportProtocol = "chain_transport_protocol"
 	setChainFilters      = "chain_filters"
@@ -162,6 +163,7 @@ var settings = []Setting{
 	{setInspector, "an inbound listener reads the SNI label, and closes what is no TLS; an outbound one has no listener filter"},
 	{setInspectorTimeout, "a connection that sends no ClientHello is closed"},
 	{setChains, "an inbound listener has at least one chain, an outbound one exactly one, without a match and without TLS"},
+	{setChainEpoch, "a chain for callers bears an epoch or no metadata; a chain on loopback bears none"},
 	{setChainName, "a chain bears the name of its route configuration, which belongs to this listener; no two are alike"},
 	{setSNI, "an inbound chain is chosen by exactly one SNI label, whole, that no other chain has"},
 	{setTransportProtocol, "an inbound chain takes TLS only"},

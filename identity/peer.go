@@ -20,11 +20,15 @@ const maxIntermediates = 8
 // trust domain. It comes only from a Verifier; the zero value is nobody.
 type Peer struct {
 	id       WorkloadID
+	serial   string
 	notAfter time.Time
 }
 
 // ID is who the peer is.
 func (p Peer) ID() WorkloadID { return p.id }
+
+// Serial is the serial number of the leaf certificate, in lower-case hex without leading zeros.
+func (p Peer) Serial() string { return p.serial }
 
 // NotAfter is the end of the proof: no certificate of the chain, the root's included, ends before.
 func (p Peer) NotAfter() time.Time { return p.notAfter }
@@ -63,7 +67,7 @@ func (v Verifier) VerifyLeaf(leafDER []byte, intermediates [][]byte, now time.Ti
 	if err != nil {
 		return Peer{}, err
 	}
-	return Peer{id: id, notAfter: until}, nil
+	return Peer{id: id, serial: leaf.SerialNumber.Text(16), notAfter: until}, nil
 }
 
 // VerifyID proves, by the same rules, a certificate whose identity need not be a workload of this mesh, and says until

@@ -50,11 +50,12 @@ const (
 type Claims struct{ c *claims }
 
 type claims struct {
-	issuer, subject string
-	tenant          TenantID
-	roles           []string
-	begins, expires time.Time // the first moment that counts, and the first that does not
-	authenticated   authentication
+	issuer, subject  string
+	tokenID, session string
+	tenant           TenantID
+	roles            []string
+	begins, expires  time.Time // the first moment that counts, and the first that does not
+	authenticated    authentication
 }
 
 // IsZero reports whether nothing was asserted.
@@ -65,6 +66,12 @@ func (c Claims) Issuer() string { return c.get().issuer }
 
 // Subject is the "sub" of the token: visible ASCII, possibly empty.
 func (c Claims) Subject() string { return c.get().subject }
+
+// TokenID is the "jti" of the token: visible ASCII, possibly empty.
+func (c Claims) TokenID() string { return c.get().tokenID }
+
+// Session is the "sid" of the token (OpenID Connect Front-Channel Logout 1.0): visible ASCII, possibly empty.
+func (c Claims) Session() string { return c.get().session }
 
 // Tenant is the tenant that the token asserts and that its issuer may assert.
 func (c Claims) Tenant() TenantID { return c.get().tenant }
@@ -254,8 +261,16 @@ func (i *tokenIssuer) claims(m map[string]any, now time.Time) (*claims, error) {
 	if err := i.times(c, m, now); err != nil {
 		return nil, err
 	}
+	// By these a token is revoked: one that cannot be read could not be.
+	var ok bool
+	if c.tokenID, ok = claimText(m, "jti"); !ok {
+		return nil, fmt.Errorf("%w: jti", ErrTokenInvalid)
+	}
 	if i.config.Format == FormatSVID {
 		return c, i.readWorkload(c, m)
+	}
+	if c.session, ok = claimText(m, "sid"); !ok {
+		return nil, fmt.Errorf("%w: sid", ErrTokenInvalid)
 	}
 	return c, i.readUser(c, m, now)
 }
@@ -273,12 +288,10 @@ func (i *tokenIssuer) readWorkload(c *claims, m map[string]any) error {
 
 // readUser reads whom an access token names, and what it says of that user.
 func (i *tokenIssuer) readUser(c *claims, m map[string]any, now time.Time) error {
-	if sub, present := m["sub"]; present {
-		if c.subject, _ = sub.(string); !visible(c.subject, maxClaimText) {
-			return fmt.Errorf("%w: subject", ErrTokenInvalid)
-		}
-	}
 	var ok bool
+	if c.subject, ok = claimText(m, "sub"); !ok {
+		return fmt.Errorf("%w: subject", ErrTokenInvalid)
+	}
 	if c.authenticated, ok = readAuthentication(m, now); !ok {
 		return fmt.Errorf("%w: acr, amr or auth_time", ErrTokenInvalid)
 	}
@@ -297,6 +310,17 @@ func (i *tokenIssuer) readUser(c *claims, m map[string]any, now time.Time) error
 	}
 	return nil
 }
+
+// claimText reads a claim that is a text or absent.
+func claimText(m map[string]any, name string) (string, bool) {
+	value, present := m[name]
+	text, _ := value.(string)
+	return text, !present || ValidClaim(text)
+}
+
+// ValidClaim reports whether a text can be the jti, sub, sid or iss of a token that is believed: 1 to 255 characters of
+// visible ASCII.
+func ValidClaim(text string) bool { return visible(text, maxClaimText) }
 
 // audience reports whether "aud", one string or several, names one of ours.
 func (i *tokenIssuer) audience(aud any) bool {

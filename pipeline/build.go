@@ -58,6 +58,8 @@ type builder struct {
 	bundles Bundles
 	life    time.Duration // of connections between sidecars
 	keySets KeySets       // may be nil
+	// revocations are those of operators.
+	revocations []*v1alpha1.Revocation
 	// before says who held an address first, keeps roots, and saves compiling again. Zero: there is nothing before.
 	before build
 	// trouble is what the bundles' maker said last; it explains problems and is none of any owner's.
@@ -76,7 +78,9 @@ func (b *builder) make(s selection) (build, []v1alpha1.Problem) {
 
 func (b *builder) input(s selection) tenancy.Input {
 	docs, files := s.input()
-	in := tenancy.Input{Documents: docs, Files: files, KeySets: b.published(docs), ConnectionLife: b.life}
+	in := tenancy.Input{
+		Documents: docs, Files: files, KeySets: b.published(docs), ConnectionLife: b.life, Revocations: b.revocations,
+	}
 	domains := tenancy.TrustDomains(docs)
 	in.Bundles, b.trouble = b.bundles(domains...)
 	if b.before.model != nil {

@@ -67,6 +67,9 @@ type Config struct {
 	Recorder Recorder
 	// KeySets fetches published keys of token issuers; nil: such issuers have no keys.
 	KeySets KeySets
+	// Revocations are those that operators have made beside the documents; nil: none. They count whatever is wrong with the
+	// documents.
+	Revocations func() []*v1alpha1.Revocation
 	// Memory keeps the accepted documents for the next process; nil: they end with this one.
 	Memory Memory
 	// Prover is prove.Proof.Extend where it is nil.
@@ -160,13 +163,16 @@ func (p *Pipeline) Reload(ctx context.Context) Event {
 
 func (p *Pipeline) reload(ctx context.Context) Event {
 	files, problems, revision, err := p.config.Source.Load(ctx)
+	previous := p.current.Load()
 	if err != nil {
 		return Event{Err: err}
 	}
 	newest, stray := decode(files, problems)
 	forgot := p.remember()
-	previous := p.current.Load()
 	b := builder{bundles: p.config.Bundles, keySets: p.config.KeySets, life: p.config.ConnectionLife, before: p.before()}
+	if p.config.Revocations != nil {
+		b.revocations = p.config.Revocations()
+	}
 	s, ok := b.settle(newest, p.accepted)
 	if ok && p.config.KeySets != nil {
 		docs, _ := s.used.input()

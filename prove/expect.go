@@ -173,13 +173,18 @@ func inboundListener(t tenancy.Tenant, s tenancy.Service, port tenancy.Port, cal
 		if !listensFor(f, s.Endpoints()) {
 			return at("address", "%s is not where %s/%s is", f.address, t.ID(), s.Name())
 		}
-		want := map[string]chainFacts{}
+		want, epochs := map[string]chainFacts{}, map[string]string{}
+		for _, c := range t.Callers(s.Name()) {
+			epochs[c.Tenant().Name()] = c.Epoch()
+		}
 		for _, c := range callers {
 			routes := name("callers", t, s.Name(), c.t.ID().Name())
-			want[routes] = chainFacts{routes: routes, sni: s.SNI(c.t.ID()), bundle: c.t.ID().TrustDomain().ID()}
+			want[routes] = chainFacts{
+				routes: routes, sni: s.SNI(c.t.ID()), bundle: c.t.ID().TrustDomain().ID(), epoch: epochs[c.t.ID().Name()],
+			}
 			if port.Protocol == tenancy.TCP {
 				want[routes] = chainFacts{
-					routes: routes, sni: s.SNI(c.t.ID()), bundle: routes,
+					routes: routes, sni: s.SNI(c.t.ID()), bundle: routes, epoch: epochs[c.t.ID().Name()],
 					tcp: tcpFacts{cluster: name("app", t, s.Name()), serverFirst: port.ServerFirst},
 				}
 			}
@@ -191,6 +196,8 @@ func inboundListener(t tenancy.Tenant, s tenancy.Service, port tenancy.Port, cal
 				return at("filter_chains", "%s: its callers have no business here", clip(c.routes))
 			case c.sni != expected.sni:
 				return at("filter_chains", "%s: the label %q is not that of its callers", c.routes, clip(c.sni))
+			case c.epoch != expected.epoch:
+				return at("filter_chains", "%s: its epoch is not that of its callers", c.routes)
 			case c.bundle != expected.bundle:
 				return at("filter_chains", "%s: it trusts %q, not %q", c.routes, clip(c.bundle), expected.bundle)
 			case c.tcp != expected.tcp:

@@ -19,6 +19,7 @@ import (
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ringfence-mesh/ringfence/filters"
 	"github.com/ringfence-mesh/ringfence/tenancy"
 	"github.com/ringfence-mesh/ringfence/xds"
 )
@@ -31,6 +32,7 @@ type (
 		chains  []chainFacts
 	}
 	chainFacts struct {
+		epoch  string
 		routes string // the name of the route configuration; of a TCP service's chain, of the secret with its callers
 		sni    string
 		bundle string // the SDS name
@@ -78,7 +80,7 @@ func readListener(r xds.Resource) (listenerFacts, error) {
 		return listenerFacts{}, err
 	}
 	for _, c := range m.GetFilterChains() {
-		chain := chainFacts{routes: c.GetName()}
+		chain := chainFacts{routes: c.GetName(), epoch: filters.ChainEpoch(c)}
 		if socket := c.GetTransportSocket(); socket != nil {
 			var tls tlsv3.DownstreamTlsContext
 			if err := socket.GetTypedConfig().UnmarshalTo(&tls); err != nil {

@@ -316,7 +316,9 @@ func TestProveDemandsExactlyTheResources(t *testing.T) {
 // Every small change of every Table is refused when it is read, or by the comparison with the Model.
 func TestProveNoticesEveryChangeOfATable(t *testing.T) {
 	t.Parallel()
-	g := compile(t, xdstest.Files())
+	files := xdstest.Files()
+	files["platform/revoked.yaml"] = revoked
+	g := compile(t, files)
 	for _, table := range g.tables {
 		for _, w := range g.m.Tenants() {
 			if !w.Same(table.Tenant()) {
@@ -367,3 +369,26 @@ func marshal(tb testing.TB, m proto.Message) []byte {
 	}
 	return value
 }
+
+// revoked are revocations of every kind, for everybody.
+const revoked = `
+kind: Revocation
+metadata: {name: workload}
+spec: {workload: "spiffe://acme.demo.test/ns/acme/sa/web", reason: lost, notAfter: "2036-01-01T00:00:00Z"}
+---
+kind: Revocation
+metadata: {name: certificate}
+spec: {certificate: {trustDomain: acme.demo.test, serial: "1f"}, reason: lost, notAfter: "2036-01-01T00:00:00Z"}
+---
+kind: Revocation
+metadata: {name: token}
+spec: {token: {jti: a, issuer: "https://idp"}, reason: lost, notAfter: "2036-01-01T00:00:00Z"}
+---
+kind: Revocation
+metadata: {name: subject}
+spec: {tenant: globex, token: {subject: a}, reason: lost, notAfter: "2036-01-01T00:00:00Z"}
+---
+kind: Revocation
+metadata: {name: session}
+spec: {token: {session: a}, reason: lost, notAfter: "2036-01-01T00:00:00Z"}
+`

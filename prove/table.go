@@ -34,11 +34,13 @@ func (w *world) table(t tenancy.Tenant, workload tenancy.Workload, table *authz.
 	}
 	tenants := map[identity.TenantID]bool{t.ID(): true}
 	var names []string
+	tokens := false
 	for _, s := range workload.Services() {
 		if _, ok := s.Port(); !ok {
 			continue
 		}
 		names = append(names, s.Name())
+		tokens = tokens || s.Token() != tenancy.TokenNone
 		i := slices.IndexFunc(m.GetServices(), func(e *agentv1alpha1.Service) bool { return e.GetName() == s.Name() })
 		if i < 0 {
 			return at("services", "%s is missing", s.Name())
@@ -53,7 +55,7 @@ func (w *world) table(t tenancy.Tenant, workload tenancy.Workload, table *authz.
 	if len(m.GetServices()) != len(names) {
 		return at("services", "it has services that the workload does not run")
 	}
-	return errors.Join(w.tableBundles(&m, tenants), w.tableIssuers(&m, tenants))
+	return errors.Join(w.tableBundles(&m, tenants), w.tableIssuers(&m, tenants), w.tableRevocations(&m, tenants, tokens))
 }
 
 func (w *world) tableService(t tenancy.Tenant, s tenancy.Service, e *agentv1alpha1.Service) error {
@@ -191,4 +193,39 @@ func sameIssuer(c identity.TokenIssuerConfig, e *agentv1alpha1.TokenIssuer) bool
 		c.Name == e.GetName() && c.Issuer == e.GetIssuer() && slices.Equal(c.Audiences, e.GetAudiences()) &&
 		c.TenantClaim == e.GetTenantClaim() && c.RolesClaim == e.GetRolesClaim() &&
 		int64(c.MaxLifetime/time.Second) == e.GetMaxLifetimeSeconds() && bytes.Equal(c.JWKS, e.GetJwks())
+}
+
+// tableRevocations: every revocation of every tenant that may call, word for word, and no other. Those of tokens are there
+// only where a service reads tokens.
+func (w *world) tableRevocations(m *agentv1alpha1.Table, tenants map[identity.TenantID]bool, tokens bool) error {
+	type revocation struct {
+		name, tenant, workload, serial, issuer, jti, subject, session string
+		until                                                         int64
+	}
+	want := map[revocation]int{}
+	for id := range tenants {
+		for _, r := range w.tenants[id].Revocations() {
+			if tokens || !r.Workload.IsZero() || r.Serial != "" {
+				want[revocation{
+					r.Name, id.Name(), r.Workload.String(), r.Serial, r.Issuer, r.JTI, r.Subject, r.Session, r.NotAfter.Unix(),
+				}]++
+			}
+		}
+	}
+	for _, e := range m.GetRevocations() {
+		k := revocation{
+			e.GetName(), e.GetTenant(), e.GetWorkload(), e.GetSerial(), e.GetIssuer(), e.GetJti(),
+			e.GetSubject(), e.GetSession(), e.GetNotAfter(),
+		}
+		if want[k] == 0 {
+			return at("revocations", "nobody wrote revocation %s as it is here", clip(e.GetName()))
+		}
+		if want[k]--; want[k] == 0 {
+			delete(want, k)
+		}
+	}
+	for missing := range want {
+		return at("revocations", "revocation %s is missing", missing.name)
+	}
+	return nil
 }

@@ -22,13 +22,14 @@ func (b *builder) assemble() *Model {
 		d := b.draft[owner]
 		t := &tenant{
 			id: d.id, mapping: b.mapping, bundle: d.bundle, rules: d.rules, issuers: d.issuers,
-			callers: map[string][]Caller{}, life: life,
+			callers: map[string][]Caller{}, life: life, revocations: d.revocations,
 		}
 		for _, name := range keys(d.services) {
 			t.services = append(t.services, Service{s: &d.services[name].service})
 		}
 		t.workloads = workloads(t.services)
 		slices.SortFunc(t.issuers, func(x, y identity.TokenIssuer) int { return compareText(x.Config().Name, y.Config().Name) })
+		slices.SortStableFunc(t.revocations, func(x, y Revocation) int { return compareText(x.Name, y.Name) })
 		m.tenants[d.id] = t
 		m.ids = append(m.ids, d.id)
 	}
@@ -81,7 +82,7 @@ func admitOwn(t *tenant) {
 			ids = append(ids, r.From...)
 		}
 		t.callers[s.Name()] = []Caller{{c: &caller{
-			id: t.id, ids: sortIDs(ids), bundle: t.bundle, sni: s.SNI(t.id), issuers: t.issuers,
+			id: t.id, ids: sortIDs(ids), bundle: t.bundle, sni: s.SNI(t.id), issuers: t.issuers, epoch: epoch(t.revocations),
 		}}}
 	}
 }
@@ -103,7 +104,8 @@ func share(platform, t *tenant, grants map[string][]Grant) {
 		}
 		slices.SortFunc(granted, func(x, y Grant) int { return cmp.Compare(x.Name, y.Name) })
 		platform.callers[s.Name()] = append(platform.callers[s.Name()], Caller{c: &caller{
-			id: t.id, ids: ids, bundle: t.bundle, sni: s.SNI(t.id), grants: granted, issuers: t.issuers,
+			id: t.id, ids: sortIDs(ids), bundle: t.bundle, sni: s.SNI(t.id), grants: granted, issuers: t.issuers,
+			revocations: t.revocations, epoch: epoch(t.revocations),
 		}})
 		t.imports = append(t.imports, Import{i: &imported{
 			name: s.Name(), ids: s.s.ids, endpoints: s.s.endpoints, protocol: s.s.port.Protocol,

@@ -29,6 +29,7 @@ func Build(in Input) (*Model, []v1alpha1.Problem) {
 	b.readIssuers()
 	b.readPolicies()
 	b.readGrants()
+	b.readRevocations()
 	b.readDestinations()
 	if len(b.problems) > 0 {
 		return nil, v1alpha1.SortProblems(b.problems)
@@ -88,6 +89,8 @@ type draft struct {
 	rules      map[string][]Rule
 	issuers    []identity.TokenIssuer
 	grants     map[string][]Grant // on shared services, by service
+	// revocations of this tenant's identities, whoever wrote them.
+	revocations []Revocation
 }
 
 // draftService is a service in the making, with its document for positions.
@@ -112,7 +115,7 @@ func (b *builder) warnAt(at v1alpha1.Pos, code v1alpha1.Code, hint, format strin
 // tenantKinds are the kinds that a tenant may write; all others are the platform's.
 func tenantKind(doc v1alpha1.Document) bool {
 	switch doc.(type) {
-	case *v1alpha1.Service, *v1alpha1.AccessPolicy:
+	case *v1alpha1.Service, *v1alpha1.AccessPolicy, *v1alpha1.Revocation:
 		return true
 	default:
 		return false

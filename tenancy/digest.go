@@ -35,6 +35,7 @@ func digest(t *tenant) [32]byte {
 	})
 	list(d, t.issuers, d.issuer)
 	list(d, t.askers, d.asker)
+	list(d, t.revocations, d.revocation)
 	return [32]byte(d.h.Sum(nil))
 }
 
@@ -140,6 +141,21 @@ func (d digester) caller(c Caller) {
 		d.time(g.NotAfter)
 	})
 	list(d, c.c.issuers, d.issuer)
+	list(d, c.c.revocations, d.revocation)
+	d.text(c.c.epoch)
+}
+
+func (d digester) revocation(r Revocation) {
+	d.text(r.Name)
+	d.text(r.Workload.String())
+	d.text(r.Serial)
+	d.text(r.Issuer)
+	d.text(r.JTI)
+	d.text(r.Subject)
+	d.text(r.Session)
+	d.text(r.Reason)
+	d.time(r.NotAfter)
+	d.text(r.Pos)
 }
 
 func (d digester) rule(r Rule) {

@@ -63,13 +63,17 @@ func (w world) full(t *testing.T) *tenant {
 		imports:   []Import{{i: &imported{name: "billing", ids: []identity.WorkloadID{w.web}, endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.2:3")}, protocol: GRPC, sni: "x"}}},
 		callers: map[string][]Caller{"orders": {{c: &caller{
 			id: w.acme, ids: []identity.WorkloadID{w.web}, sni: "y", issuers: []identity.TokenIssuer{issuer},
-			grants: []Grant{{Name: "g", Methods: []string{"GET"}, Paths: []string{"/"}, NotAfter: time.Unix(5, 0)}},
+			grants:      []Grant{{Name: "g", Methods: []string{"GET"}, Paths: []string{"/"}, NotAfter: time.Unix(5, 0)}},
+			revocations: []Revocation{{Name: "r"}},
 		}}}},
 		rules: map[string][]Rule{"orders": {{
 			Name: "r", Policy: "p", From: []identity.WorkloadID{w.web}, Roles: []string{"a"}, Methods: []string{"GET"}, Paths: []string{"/"}, Pos: "f:1:2",
 		}}},
 		issuers: []identity.TokenIssuer{issuer},
-		askers:  []Asker{{a: &asker{name: "gateway", keys: []AskerKey{{id: spiffeID(t, "spiffe://a.test/x"), socket: "/s"}}, from: FromXFCC, services: []string{"orders"}}}},
+		revocations: []Revocation{{
+			Name: "r", Workload: w.web, Serial: "1", Issuer: "i", JTI: "j", Subject: "s", Session: "t", Reason: "x", NotAfter: time.Unix(5, 0), Pos: "f:1:2",
+		}},
+		askers: []Asker{{a: &asker{name: "gateway", keys: []AskerKey{{id: spiffeID(t, "spiffe://a.test/x"), socket: "/s"}}, from: FromXFCC, services: []string{"orders"}}}},
 	}
 }
 
@@ -120,6 +124,8 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"askers":    func(x *tenant) { x.askers = nil },
 			"life":      func(x *tenant) { x.life = time.Second },
 			"digest":    nil, // the result
+
+			"revocations": func(x *tenant) { x.revocations = nil },
 		},
 		"service": {
 			"name":      func(x *tenant) { x.services[0].s.name = "x" },
@@ -172,6 +178,21 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"sni":     func(x *tenant) { x.callers["orders"][0].c.sni = "z" },
 			"grants":  func(x *tenant) { x.callers["orders"][0].c.grants = nil },
 			"issuers": func(x *tenant) { x.callers["orders"][0].c.issuers = nil },
+
+			"revocations": func(x *tenant) { x.callers["orders"][0].c.revocations = nil },
+			"epoch":       func(x *tenant) { x.callers["orders"][0].c.epoch = "x" },
+		},
+		"Revocation": {
+			"Name":     func(x *tenant) { x.revocations[0].Name = "x" },
+			"Workload": func(x *tenant) { x.revocations[0].Workload = w.orders },
+			"Serial":   func(x *tenant) { x.revocations[0].Serial = "2" },
+			"Issuer":   func(x *tenant) { x.revocations[0].Issuer = "x" },
+			"JTI":      func(x *tenant) { x.revocations[0].JTI = "x" },
+			"Subject":  func(x *tenant) { x.revocations[0].Subject = "x" },
+			"Session":  func(x *tenant) { x.revocations[0].Session = "x" },
+			"Reason":   func(x *tenant) { x.revocations[0].Reason = "y" },
+			"NotAfter": func(x *tenant) { x.revocations[0].NotAfter = time.Unix(6, 0) },
+			"Pos":      func(x *tenant) { x.revocations[0].Pos = "f:1:3" },
 		},
 		"Grant": {
 			"Name":     func(x *tenant) { x.callers["orders"][0].c.grants[0].Name = "x" },
@@ -213,6 +234,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 	structs := map[string]reflect.Type{
 		"tenant": reflect.TypeFor[tenant](), "service": reflect.TypeFor[service](), "Sensitivity": reflect.TypeFor[Sensitivity](), "Port": reflect.TypeFor[Port](), "Workload": reflect.TypeFor[Workload](),
 		"imported": reflect.TypeFor[imported](), "caller": reflect.TypeFor[caller](), "Grant": reflect.TypeFor[Grant](), "Rule": reflect.TypeFor[Rule](),
+		"Revocation":  reflect.TypeFor[Revocation](),
 		"OutboundTCP": reflect.TypeFor[OutboundTCP](), "TokenIssuerConfig": reflect.TypeFor[identity.TokenIssuerConfig](), "MappingRule": reflect.TypeFor[identity.MappingRule](),
 	}
 	for name, of := range structs {

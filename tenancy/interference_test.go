@@ -92,6 +92,13 @@ func drawGrants(t *rapid.T, tenant string) string {
 		fmt.Fprintf(&b, "---\nkind: Grant\nmetadata: {name: %s-%d}\nspec: {tenant: %s, service: %s, to: {methods: [GET], paths: [/%d]}, notAfter: \"203%d-01-01T00:00:00Z\"}\n",
 			tenant, i, tenant, rapid.SampledFrom([]string{"billing", "orders"}).Draw(t, "service"), rapid.IntRange(0, 9).Draw(t, "path"), i)
 	}
+	for i := range rapid.IntRange(0, 2).Draw(t, "revocations") {
+		who := rapid.SampledFrom([]string{
+			fmt.Sprintf("workload: \"spiffe://%s.test/%s/x\"", tenant, tenant), fmt.Sprintf("certificate: {trustDomain: %s.test, serial: \"1\"}", tenant),
+			fmt.Sprintf("tenant: %s, token: {jti: a}", tenant), fmt.Sprintf("tenant: %s, token: {subject: a}", tenant),
+		}).Draw(t, "revoked")
+		fmt.Fprintf(&b, "---\nkind: Revocation\nmetadata: {name: %s-%d}\nspec: {%s, reason: r, notAfter: \"203%d-01-01T00:00:00Z\"}\n", tenant, i, who, i)
+	}
 	if rapid.Bool().Draw(t, "ledger") {
 		fmt.Fprintf(&b, "---\nkind: Grant\nmetadata: {name: %s-ledger}\nspec: {tenant: %s, service: ledger, notAfter: \"203%d-01-01T00:00:00Z\"}\n",
 			tenant, tenant, rapid.IntRange(0, 9).Draw(t, "until"))

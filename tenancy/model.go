@@ -20,6 +20,9 @@ type Input struct {
 	// KeySets are the published key sets that are known, by URI. An issuer whose set is not among them has no keys yet,
 	// which is no problem: nothing that it signs is believed.
 	KeySets map[string]identity.KeySet
+	// Revocations are those that operators have made beside the documents. What of them does not fit the mesh has no effect,
+	// and is no problem.
+	Revocations []*v1alpha1.Revocation
 	// Bundles are the roots of the platform's trust domain and of every tenant's; see TrustDomains.
 	Bundles identity.Bundles
 	// Previous is the model before, which says who held an address first; nil for the first model.

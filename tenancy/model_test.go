@@ -38,6 +38,9 @@ func dump(t tenancy.Tenant) string {
 			for _, g := range c.Grants() {
 				line("    grant %s: %v %v until %s", g.Name, g.Methods, g.Paths, g.NotAfter.Format(time.RFC3339))
 			}
+			for _, r := range c.Revocations() {
+				line("    revocation %+v", r)
+			}
 			for _, i := range c.Issuers() {
 				line("    issuer %s: %s for %v", i.Config().Name, i.Config().Issuer, i.Config().Tenants)
 			}
@@ -57,6 +60,9 @@ func dump(t tenancy.Tenant) string {
 	}
 	for _, i := range t.Issuers() {
 		line("issuer %s", i.Config().Name)
+	}
+	for _, r := range t.Revocations() {
+		line("revocation %+v", r)
 	}
 	return b.String()
 }

@@ -29,6 +29,8 @@ type tenant struct {
 	askers    []Asker
 	life      time.Duration // of connections
 	digest    [32]byte
+
+	revocations []Revocation
 }
 
 // get spares every accessor its own test for the zero value.
@@ -295,6 +297,9 @@ type caller struct {
 	sni     string
 	grants  []Grant
 	issuers []identity.TokenIssuer
+
+	revocations []Revocation
+	epoch       string
 }
 
 func (c Caller) get() *caller {

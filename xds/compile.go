@@ -108,6 +108,7 @@ func (b *builder) chain(s tenancy.Service, port tenancy.Port, c tenancy.Caller) 
 	if err != nil {
 		return nil, err
 	}
+	filters.WithEpoch(chain, c.Epoch())
 	return chain, errors.Join(b.add(RouteType, routes.GetName(), routes), b.take(b.made.bundle(c.Bundle())))
 }
 
@@ -127,6 +128,7 @@ func (b *builder) chainTCP(s tenancy.Service, port tenancy.Port, c tenancy.Calle
 	if err != nil {
 		return nil, err
 	}
+	filters.WithEpoch(chain, c.Epoch())
 	return chain, b.add(SecretType, secret.GetName(), secret)
 }
 

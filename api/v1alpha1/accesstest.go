@@ -82,7 +82,7 @@ const expectAllow = "allow"
 // denial is the form of an Expectation that refuses. Its values are the decision point's reasons that a call can have
 // whose certificate is valid.
 type denial struct {
-	Deny String `json:"deny" jsonschema:"enum=unknown_caller,enum=invalid_identity,enum=unknown_destination,enum=cross_tenant,enum=grant_missing,enum=grant_expired,enum=token_missing,enum=token_invalid,enum=token_expired,enum=token_tenant_mismatch,enum=issuer_not_allowed,enum=step_up_required,enum=no_rule" notyet:"revoked,quarantined"`
+	Deny String `json:"deny" jsonschema:"enum=unknown_caller,enum=invalid_identity,enum=revoked,enum=unknown_destination,enum=cross_tenant,enum=grant_missing,enum=grant_expired,enum=token_missing,enum=token_invalid,enum=token_expired,enum=token_tenant_mismatch,enum=issuer_not_allowed,enum=step_up_required,enum=no_rule" notyet:"quarantined"`
 	Pos  Pos    `json:"-"`
 }
 

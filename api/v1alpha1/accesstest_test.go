@@ -65,7 +65,7 @@ func TestAccessTestProblems(t *testing.T) {
 		"mistyped allow":      {"expect: allow", "expect: alow", []string{"RF1010 12:15"}, `did you mean "allow"`},
 		"empty expectation":   {"expect: allow", "expect: []", []string{"RF1007 12:15"}, "a list"},
 		"mistyped reason":     {"deny: no_rule", "deny: no_rul", []string{"RF1010 18:22"}, `did you mean "no_rule"`},
-		"later reason":        {"deny: no_rule", "deny: revoked", []string{"RF1013 18:22"}, "not built yet"},
+		"later reason":        {"deny: no_rule", "deny: quarantined", []string{"RF1013 18:22"}, "not built yet"},
 		"no such reason":      {"deny: no_rule", "deny: not_ready", []string{"RF1010 18:22"}, "is one of"},
 		"field of deny":       {"{deny: no_rule}", "{denied: no_rule}", []string{"RF1008 18:16"}, `did you mean "deny"`},
 		"no reason":           {"{deny: no_rule}", "{}", []string{"RF1009 18:15"}, "deny is missing"},

@@ -211,7 +211,7 @@ func (d *decoder) newDocument(n ast.Node, m ast.MapNode) Document {
 
 func notYetKind(k Kind, version string) bool {
 	switch k {
-	case "Egress", "Revocation":
+	case "Egress":
 		return version == "" || version == APIVersion
 	case "HTTPRoute", "GRPCRoute":
 		return true
@@ -234,6 +234,8 @@ func newOf(k Kind) Document {
 		return &Grant{}
 	case KindAccessPolicy:
 		return &AccessPolicy{}
+	case KindRevocation:
+		return &Revocation{}
 	case KindAccessTest:
 		return &AccessTest{}
 	default:
@@ -252,5 +254,5 @@ func kindNames() []string {
 
 // Kinds lists the kinds that this release builds.
 func Kinds() []Kind {
-	return []Kind{KindMesh, KindTenant, KindTokenIssuer, KindService, KindGrant, KindAccessPolicy, KindAccessTest}
+	return []Kind{KindMesh, KindTenant, KindTokenIssuer, KindService, KindGrant, KindAccessPolicy, KindRevocation, KindAccessTest}
 }

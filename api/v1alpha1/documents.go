@@ -16,10 +16,11 @@ const (
 	KindService      Kind = "Service"
 	KindGrant        Kind = "Grant"
 	KindAccessPolicy Kind = "AccessPolicy"
+	KindRevocation   Kind = "Revocation"
 	KindAccessTest   Kind = "AccessTest"
 )
 
-// Document is one of *Mesh, *Tenant, *TokenIssuer, *Service, *Grant, *AccessPolicy and *AccessTest.
+// Document is one of *Mesh, *Tenant, *TokenIssuer, *Service, *Grant, *AccessPolicy, *Revocation and *AccessTest.
 type Document interface {
 	// Head is what every document has.
 	Head() Header
@@ -225,4 +226,37 @@ type From struct {
 	Askers   []String `json:"askers,omitempty" jsonschema:"format=name" jsonschema_description:"Askers of the Mesh with identityFrom: token: whoever calls through one of them with a token of the owner's tenant."`
 	Roles    []String `json:"roles,omitempty" jsonschema:"format=name" jsonschema_description:"Roles of which the caller's token must name one."`
 	Pos      Pos      `json:"-"`
+}
+
+// Revocation refuses calls of one workload, certificate, token, subject or session, whatever else allows them.
+type Revocation struct {
+	Header
+	Spec RevocationSpec `json:"spec"`
+}
+
+// RevocationSpec is what a Revocation says: one of Workload, Certificate and Token.
+type RevocationSpec struct {
+	Workload    String              `json:"workload,omitempty" jsonschema_description:"The SPIFFE ID of a workload: its calls, and JWT-SVIDs that name it."`
+	Certificate *RevokedCertificate `json:"certificate,omitempty" jsonschema_description:"One certificate."`
+	Token       *RevokedToken       `json:"token,omitempty" jsonschema_description:"One token, or all of a subject or session."`
+	Tenant      String              `json:"tenant,omitempty" jsonschema_description:"In platform/, and with token: the tenant whose tokens are meant; every tenant's where it is not written."`
+	Reason      String              `json:"reason" jsonschema_description:"Why, for people."`
+	NotAfter    Time                `json:"notAfter" jsonschema_description:"The moment from which on it no longer holds."`
+	Pos         Pos                 `json:"-"`
+}
+
+// RevokedCertificate names a certificate.
+type RevokedCertificate struct {
+	TrustDomain String `json:"trustDomain" jsonschema_description:"The trust domain of the certificate's SPIFFE ID."`
+	Serial      String `json:"serial" jsonschema_description:"Its serial number in hex, with or without colons, in quotes."`
+	Pos         Pos    `json:"-"`
+}
+
+// RevokedToken names tokens by one of their claims: one of JTI, Subject and Session.
+type RevokedToken struct {
+	Issuer  String `json:"issuer,omitempty" jsonschema_description:"The iss of the tokens; any issuer of the tenant where it is not written."`
+	JTI     String `json:"jti,omitempty" jsonschema_description:"The jti of one token."`
+	Subject String `json:"subject,omitempty" jsonschema_description:"The sub of all tokens of one user."`
+	Session String `json:"session,omitempty" jsonschema_description:"The sid of all tokens of one session."`
+	Pos     Pos    `json:"-"`
 }

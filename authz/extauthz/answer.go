@@ -104,6 +104,10 @@ func appendAllowed(b []byte, v *verdict) []byte {
 func appendRefused(b []byte, v *verdict) []byte {
 	code, grpc, challenge := typev3.StatusCode_Forbidden, codes.PermissionDenied, ""
 	switch v.decision.Reason() {
+	case authz.Revoked:
+		if v.decision.TokenRevoked() { // as RFC 6750 section 3.1 says, the same answer as to any invalid token
+			code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, challengeInvalid
+		}
 	case authz.NotReady:
 		code, grpc = typev3.StatusCode_ServiceUnavailable, codes.Unavailable
 	case authz.TokenMissing:

@@ -68,6 +68,7 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 		newReady(p),
 		newCheck(p),
 		newToken(p),
+		newRevoke(p),
 		newTenant(p),
 		newProxy(p),
 		newInit(p),

@@ -55,6 +55,9 @@ type ControlPlane struct {
 	keySets  *jwks.Fetcher
 	pipeline *pipeline.Pipeline
 	self     *self
+
+	revocations *revocations
+
 	registry *prometheus.Registry
 	rotation *rotations
 
@@ -91,10 +94,14 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 		c.JWKS.State = filepath.Join(c.State, "jwks.json")
 	}
 	cp.keySets = jwks.New(c.JWKS)
+	if cp.revocations, err = openRevocations(c.State); err != nil {
+		return nil, err
+	}
 	cp.pipeline = pipeline.New(pipeline.Config{
-		Source:  c.Source,
-		KeySets: cp.keySets,
-		Memory:  memoryIn(c.State),
+		Revocations: cp.revocations.list,
+		Source:      c.Source,
+		KeySets:     cp.keySets,
+		Memory:      memoryIn(c.State),
 		Bundles: func(domains ...identity.TrustDomain) (identity.Bundles, error) {
 			return cp.issuer.Bundles(c.Clock(), domains...)
 		},
@@ -233,6 +240,7 @@ func (cp *ControlPlane) adminServer() *grpc.Server {
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 10))
 	agentv1alpha1.RegisterAdminServer(s, issuer.NewAdmin(cp.issuer, cp.pipeline, cp.clock, cp.log))
 	agentv1alpha1.RegisterProxiesServer(s, cp.localProxies())
+	agentv1alpha1.RegisterRevocationsServer(s, revoker{cp: cp})
 	agentv1alpha1.RegisterHealthServer(s, cp.localHealth())
 	agentv1alpha1.RegisterRotationsServer(s, cp.rotation)
 	return s

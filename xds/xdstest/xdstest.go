@@ -17,6 +17,8 @@ import (
 //
 // Of TCP services acme has db, where the client speaks first and web may connect, and mail, where the server does and
 // nobody may, both run by one account; globex has db; the platform's store is granted to acme.
+//
+// acme's web was revoked for a while, so chains for it bear an epoch.
 func Files() map[string]string { return maps.Clone(files) }
 
 // Model is the mesh.
@@ -72,6 +74,12 @@ const (
 )
 
 var files = map[string]string{
+	"tenants/acme/revoked.yaml": `
+apiVersion: ringfence.dev/v1alpha1
+kind: Revocation
+metadata: {name: web}
+spec: {workload: "spiffe://acme.demo.test/ns/acme/sa/web", reason: lost, notAfter: "2026-01-01T00:00:00Z"}
+`,
 	"mesh.yaml": `
 apiVersion: ringfence.dev/v1alpha1
 kind: Mesh

@@ -22,6 +22,479 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// RevokedIdentity is who is refused: exactly one of workload, serial, jti, subject and session.
+type RevokedIdentity struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Workload string                 `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
+	// A certificate's, in hex, with the trust domain of its issuer.
+	Serial      string `protobuf:"bytes,2,opt,name=serial,proto3" json:"serial,omitempty"`
+	TrustDomain string `protobuf:"bytes,3,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Jti         string `protobuf:"bytes,4,opt,name=jti,proto3" json:"jti,omitempty"`
+	Subject     string `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
+	Session     string `protobuf:"bytes,6,opt,name=session,proto3" json:"session,omitempty"`
+	// The "iss" of the tokens that are meant; empty: any.
+	Issuer string `protobuf:"bytes,7,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// The tenant whose tokens are meant; empty: every tenant's.
+	Tenant        string `protobuf:"bytes,8,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokedIdentity) Reset() {
+	*x = RevokedIdentity{}
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokedIdentity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokedIdentity) ProtoMessage() {}
+
+func (x *RevokedIdentity) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokedIdentity.ProtoReflect.Descriptor instead.
+func (*RevokedIdentity) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RevokedIdentity) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *RevokedIdentity) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *RevokedIdentity) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *RevokedIdentity) GetJti() string {
+	if x != nil {
+		return x.Jti
+	}
+	return ""
+}
+
+func (x *RevokedIdentity) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *RevokedIdentity) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *RevokedIdentity) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *RevokedIdentity) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+type RevokeRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Identity *RevokedIdentity       `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	// For people.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	NotAfterUnix  int64  `protobuf:"varint,3,opt,name=not_after_unix,json=notAfterUnix,proto3" json:"not_after_unix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeRequest) Reset() {
+	*x = RevokeRequest{}
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeRequest) ProtoMessage() {}
+
+func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
+func (*RevokeRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_admin_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RevokeRequest) GetIdentity() *RevokedIdentity {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+func (x *RevokeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RevokeRequest) GetNotAfterUnix() int64 {
+	if x != nil {
+		return x.NotAfterUnix
+	}
+	return 0
+}
+
+type RevokeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name by which it is undone.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The generation that holds it.
+	Generation    uint64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeResponse) Reset() {
+	*x = RevokeResponse{}
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeResponse) ProtoMessage() {}
+
+func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
+func (*RevokeResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RevokeResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RevokeResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+type UndoRevocationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoRevocationRequest) Reset() {
+	*x = UndoRevocationRequest{}
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoRevocationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoRevocationRequest) ProtoMessage() {}
+
+func (x *UndoRevocationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoRevocationRequest.ProtoReflect.Descriptor instead.
+func (*UndoRevocationRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_admin_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UndoRevocationRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type UndoRevocationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndoRevocationResponse) Reset() {
+	*x = UndoRevocationResponse{}
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndoRevocationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndoRevocationResponse) ProtoMessage() {}
+
+func (x *UndoRevocationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndoRevocationResponse.ProtoReflect.Descriptor instead.
+func (*UndoRevocationResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *UndoRevocationResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+type ListRevocationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only what is about this tenant; empty: all.
+	Tenant        string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevocationsRequest) Reset() {
+	*x = ListRevocationsRequest{}
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevocationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevocationsRequest) ProtoMessage() {}
+
+func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevocationsRequest.ProtoReflect.Descriptor instead.
+func (*ListRevocationsRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_admin_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListRevocationsRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+type ListRevocationsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revocations   []*ListedRevocation    `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRevocationsResponse) Reset() {
+	*x = ListRevocationsResponse{}
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRevocationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRevocationsResponse) ProtoMessage() {}
+
+func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRevocationsResponse.ProtoReflect.Descriptor instead.
+func (*ListRevocationsResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListRevocationsResponse) GetRevocations() []*ListedRevocation {
+	if x != nil {
+		return x.Revocations
+	}
+	return nil
+}
+
+type ListedRevocation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// file:line:col of its document; empty for one that an operator made.
+	Position      string           `protobuf:"bytes,2,opt,name=position,proto3" json:"position,omitempty"`
+	Identity      *RevokedIdentity `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
+	Reason        string           `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	NotAfterUnix  int64            `protobuf:"varint,5,opt,name=not_after_unix,json=notAfterUnix,proto3" json:"not_after_unix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListedRevocation) Reset() {
+	*x = ListedRevocation{}
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListedRevocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListedRevocation) ProtoMessage() {}
+
+func (x *ListedRevocation) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListedRevocation.ProtoReflect.Descriptor instead.
+func (*ListedRevocation) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListedRevocation) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListedRevocation) GetPosition() string {
+	if x != nil {
+		return x.Position
+	}
+	return ""
+}
+
+func (x *ListedRevocation) GetIdentity() *RevokedIdentity {
+	if x != nil {
+		return x.Identity
+	}
+	return nil
+}
+
+func (x *ListedRevocation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ListedRevocation) GetNotAfterUnix() int64 {
+	if x != nil {
+		return x.NotAfterUnix
+	}
+	return 0
+}
+
 type CreateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The SPIFFE ID of a workload that a document names.
@@ -34,7 +507,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[0]
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -46,7 +519,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[0]
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -59,7 +532,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_admin_proto_rawDescGZIP(), []int{0}
+	return file_api_agent_v1alpha1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateTokenRequest) GetWorkload() string {
@@ -86,7 +559,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[1]
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -98,7 +571,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[1]
+	mi := &file_api_agent_v1alpha1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -111,7 +584,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_admin_proto_rawDescGZIP(), []int{1}
+	return file_api_agent_v1alpha1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -132,7 +605,41 @@ var File_api_agent_v1alpha1_admin_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1alpha1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1eapi/agent/v1alpha1/admin.proto\x12\x18ringfence.agent.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\"]\n" +
+	"\x1eapi/agent/v1alpha1/admin.proto\x12\x18ringfence.agent.v1alpha1\x1a\x1egoogle/protobuf/duration.proto\"\xde\x01\n" +
+	"\x0fRevokedIdentity\x12\x1a\n" +
+	"\bworkload\x18\x01 \x01(\tR\bworkload\x12\x16\n" +
+	"\x06serial\x18\x02 \x01(\tR\x06serial\x12!\n" +
+	"\ftrust_domain\x18\x03 \x01(\tR\vtrustDomain\x12\x10\n" +
+	"\x03jti\x18\x04 \x01(\tR\x03jti\x12\x18\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\x12\x18\n" +
+	"\asession\x18\x06 \x01(\tR\asession\x12\x16\n" +
+	"\x06issuer\x18\a \x01(\tR\x06issuer\x12\x16\n" +
+	"\x06tenant\x18\b \x01(\tR\x06tenant\"\x94\x01\n" +
+	"\rRevokeRequest\x12E\n" +
+	"\bidentity\x18\x01 \x01(\v2).ringfence.agent.v1alpha1.RevokedIdentityR\bidentity\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12$\n" +
+	"\x0enot_after_unix\x18\x03 \x01(\x03R\fnotAfterUnix\"D\n" +
+	"\x0eRevokeResponse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\"+\n" +
+	"\x15UndoRevocationRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"8\n" +
+	"\x16UndoRevocationResponse\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\"0\n" +
+	"\x16ListRevocationsRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\"g\n" +
+	"\x17ListRevocationsResponse\x12L\n" +
+	"\vrevocations\x18\x01 \x03(\v2*.ringfence.agent.v1alpha1.ListedRevocationR\vrevocations\"\xc7\x01\n" +
+	"\x10ListedRevocation\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\tR\bposition\x12E\n" +
+	"\bidentity\x18\x03 \x01(\v2).ringfence.agent.v1alpha1.RevokedIdentityR\bidentity\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12$\n" +
+	"\x0enot_after_unix\x18\x05 \x01(\x03R\fnotAfterUnix\"]\n" +
 	"\x12CreateTokenRequest\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\"N\n" +
@@ -140,7 +647,11 @@ const file_api_agent_v1alpha1_admin_proto_rawDesc = "" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12!\n" +
 	"\fexpires_unix\x18\x02 \x01(\x03R\vexpiresUnix2s\n" +
 	"\x05Admin\x12j\n" +
-	"\vCreateToken\x12,.ringfence.agent.v1alpha1.CreateTokenRequest\x1a-.ringfence.agent.v1alpha1.CreateTokenResponseBFZDgithub.com/ringfence-mesh/ringfence/api/agent/v1alpha1;agentv1alpha1b\x06proto3"
+	"\vCreateToken\x12,.ringfence.agent.v1alpha1.CreateTokenRequest\x1a-.ringfence.agent.v1alpha1.CreateTokenResponse2\xc2\x02\n" +
+	"\vRevocations\x12[\n" +
+	"\x06Revoke\x12'.ringfence.agent.v1alpha1.RevokeRequest\x1a(.ringfence.agent.v1alpha1.RevokeResponse\x12i\n" +
+	"\x04Undo\x12/.ringfence.agent.v1alpha1.UndoRevocationRequest\x1a0.ringfence.agent.v1alpha1.UndoRevocationResponse\x12k\n" +
+	"\x04List\x120.ringfence.agent.v1alpha1.ListRevocationsRequest\x1a1.ringfence.agent.v1alpha1.ListRevocationsResponseBFZDgithub.com/ringfence-mesh/ringfence/api/agent/v1alpha1;agentv1alpha1b\x06proto3"
 
 var (
 	file_api_agent_v1alpha1_admin_proto_rawDescOnce sync.Once
@@ -154,21 +665,38 @@ func file_api_agent_v1alpha1_admin_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1alpha1_admin_proto_rawDescData
 }
 
-var file_api_agent_v1alpha1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_api_agent_v1alpha1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_api_agent_v1alpha1_admin_proto_goTypes = []any{
-	(*CreateTokenRequest)(nil),  // 0: ringfence.agent.v1alpha1.CreateTokenRequest
-	(*CreateTokenResponse)(nil), // 1: ringfence.agent.v1alpha1.CreateTokenResponse
-	(*durationpb.Duration)(nil), // 2: google.protobuf.Duration
+	(*RevokedIdentity)(nil),         // 0: ringfence.agent.v1alpha1.RevokedIdentity
+	(*RevokeRequest)(nil),           // 1: ringfence.agent.v1alpha1.RevokeRequest
+	(*RevokeResponse)(nil),          // 2: ringfence.agent.v1alpha1.RevokeResponse
+	(*UndoRevocationRequest)(nil),   // 3: ringfence.agent.v1alpha1.UndoRevocationRequest
+	(*UndoRevocationResponse)(nil),  // 4: ringfence.agent.v1alpha1.UndoRevocationResponse
+	(*ListRevocationsRequest)(nil),  // 5: ringfence.agent.v1alpha1.ListRevocationsRequest
+	(*ListRevocationsResponse)(nil), // 6: ringfence.agent.v1alpha1.ListRevocationsResponse
+	(*ListedRevocation)(nil),        // 7: ringfence.agent.v1alpha1.ListedRevocation
+	(*CreateTokenRequest)(nil),      // 8: ringfence.agent.v1alpha1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 9: ringfence.agent.v1alpha1.CreateTokenResponse
+	(*durationpb.Duration)(nil),     // 10: google.protobuf.Duration
 }
 var file_api_agent_v1alpha1_admin_proto_depIdxs = []int32{
-	2, // 0: ringfence.agent.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
-	0, // 1: ringfence.agent.v1alpha1.Admin.CreateToken:input_type -> ringfence.agent.v1alpha1.CreateTokenRequest
-	1, // 2: ringfence.agent.v1alpha1.Admin.CreateToken:output_type -> ringfence.agent.v1alpha1.CreateTokenResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	0,  // 0: ringfence.agent.v1alpha1.RevokeRequest.identity:type_name -> ringfence.agent.v1alpha1.RevokedIdentity
+	7,  // 1: ringfence.agent.v1alpha1.ListRevocationsResponse.revocations:type_name -> ringfence.agent.v1alpha1.ListedRevocation
+	0,  // 2: ringfence.agent.v1alpha1.ListedRevocation.identity:type_name -> ringfence.agent.v1alpha1.RevokedIdentity
+	10, // 3: ringfence.agent.v1alpha1.CreateTokenRequest.ttl:type_name -> google.protobuf.Duration
+	8,  // 4: ringfence.agent.v1alpha1.Admin.CreateToken:input_type -> ringfence.agent.v1alpha1.CreateTokenRequest
+	1,  // 5: ringfence.agent.v1alpha1.Revocations.Revoke:input_type -> ringfence.agent.v1alpha1.RevokeRequest
+	3,  // 6: ringfence.agent.v1alpha1.Revocations.Undo:input_type -> ringfence.agent.v1alpha1.UndoRevocationRequest
+	5,  // 7: ringfence.agent.v1alpha1.Revocations.List:input_type -> ringfence.agent.v1alpha1.ListRevocationsRequest
+	9,  // 8: ringfence.agent.v1alpha1.Admin.CreateToken:output_type -> ringfence.agent.v1alpha1.CreateTokenResponse
+	2,  // 9: ringfence.agent.v1alpha1.Revocations.Revoke:output_type -> ringfence.agent.v1alpha1.RevokeResponse
+	4,  // 10: ringfence.agent.v1alpha1.Revocations.Undo:output_type -> ringfence.agent.v1alpha1.UndoRevocationResponse
+	6,  // 11: ringfence.agent.v1alpha1.Revocations.List:output_type -> ringfence.agent.v1alpha1.ListRevocationsResponse
+	8,  // [8:12] is the sub-list for method output_type
+	4,  // [4:8] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1alpha1_admin_proto_init() }
@@ -182,9 +710,9 @@ func file_api_agent_v1alpha1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1alpha1_admin_proto_rawDesc), len(file_api_agent_v1alpha1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   10,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   2,
 		},
 		GoTypes:           file_api_agent_v1alpha1_admin_proto_goTypes,
 		DependencyIndexes: file_api_agent_v1alpha1_admin_proto_depIdxs,

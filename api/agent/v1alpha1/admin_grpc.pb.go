@@ -123,3 +123,187 @@ var Admin_ServiceDesc = grpc.ServiceDesc{
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "api/agent/v1alpha1/admin.proto",
 }
+
+const (
+	Revocations_Revoke_FullMethodName = "/ringfence.agent.v1alpha1.Revocations/Revoke"
+	Revocations_Undo_FullMethodName   = "/ringfence.agent.v1alpha1.Revocations/Undo"
+	Revocations_List_FullMethodName   = "/ringfence.agent.v1alpha1.Revocations/List"
+)
+
+// RevocationsClient is the client API for Revocations service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Revocations are those that operators make at a running control plane, beside the documents.
+type RevocationsClient interface {
+	// Revoke answers once the revocation is kept and the control plane serves it.
+	Revoke(ctx context.Context, in *RevokeRequest, opts ...grpc.CallOption) (*RevokeResponse, error)
+	Undo(ctx context.Context, in *UndoRevocationRequest, opts ...grpc.CallOption) (*UndoRevocationResponse, error)
+	List(ctx context.Context, in *ListRevocationsRequest, opts ...grpc.CallOption) (*ListRevocationsResponse, error)
+}
+
+type revocationsClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewRevocationsClient(cc grpc.ClientConnInterface) RevocationsClient {
+	return &revocationsClient{cc}
+}
+
+func (c *revocationsClient) Revoke(ctx context.Context, in *RevokeRequest, opts ...grpc.CallOption) (*RevokeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevokeResponse)
+	err := c.cc.Invoke(ctx, Revocations_Revoke_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *revocationsClient) Undo(ctx context.Context, in *UndoRevocationRequest, opts ...grpc.CallOption) (*UndoRevocationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndoRevocationResponse)
+	err := c.cc.Invoke(ctx, Revocations_Undo_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *revocationsClient) List(ctx context.Context, in *ListRevocationsRequest, opts ...grpc.CallOption) (*ListRevocationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRevocationsResponse)
+	err := c.cc.Invoke(ctx, Revocations_List_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// RevocationsServer is the server API for Revocations service.
+// All implementations must embed UnimplementedRevocationsServer
+// for forward compatibility.
+//
+// Revocations are those that operators make at a running control plane, beside the documents.
+type RevocationsServer interface {
+	// Revoke answers once the revocation is kept and the control plane serves it.
+	Revoke(context.Context, *RevokeRequest) (*RevokeResponse, error)
+	Undo(context.Context, *UndoRevocationRequest) (*UndoRevocationResponse, error)
+	List(context.Context, *ListRevocationsRequest) (*ListRevocationsResponse, error)
+	mustEmbedUnimplementedRevocationsServer()
+}
+
+// UnimplementedRevocationsServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedRevocationsServer struct{}
+
+func (UnimplementedRevocationsServer) Revoke(context.Context, *RevokeRequest) (*RevokeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Revoke not implemented")
+}
+func (UnimplementedRevocationsServer) Undo(context.Context, *UndoRevocationRequest) (*UndoRevocationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Undo not implemented")
+}
+func (UnimplementedRevocationsServer) List(context.Context, *ListRevocationsRequest) (*ListRevocationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method List not implemented")
+}
+func (UnimplementedRevocationsServer) mustEmbedUnimplementedRevocationsServer() {}
+func (UnimplementedRevocationsServer) testEmbeddedByValue()                     {}
+
+// UnsafeRevocationsServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to RevocationsServer will
+// result in compilation errors.
+type UnsafeRevocationsServer interface {
+	mustEmbedUnimplementedRevocationsServer()
+}
+
+func RegisterRevocationsServer(s grpc.ServiceRegistrar, srv RevocationsServer) {
+	// If the following call panics, it indicates UnimplementedRevocationsServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Revocations_ServiceDesc, srv)
+}
+
+func _Revocations_Revoke_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevokeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RevocationsServer).Revoke(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Revocations_Revoke_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RevocationsServer).Revoke(ctx, req.(*RevokeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Revocations_Undo_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndoRevocationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RevocationsServer).Undo(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Revocations_Undo_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RevocationsServer).Undo(ctx, req.(*UndoRevocationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Revocations_List_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRevocationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RevocationsServer).List(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Revocations_List_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RevocationsServer).List(ctx, req.(*ListRevocationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Revocations_ServiceDesc is the grpc.ServiceDesc for Revocations service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Revocations_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "ringfence.agent.v1alpha1.Revocations",
+	HandlerType: (*RevocationsServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Revoke",
+			Handler:    _Revocations_Revoke_Handler,
+		},
+		{
+			MethodName: "Undo",
+			Handler:    _Revocations_Undo_Handler,
+		},
+		{
+			MethodName: "List",
+			Handler:    _Revocations_List_Handler,
+		},
+	},
+	Streams:  []grpc.StreamDesc{},
+	Metadata: "api/agent/v1alpha1/admin.proto",
+}

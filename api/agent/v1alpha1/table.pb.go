@@ -134,9 +134,11 @@ type Table struct {
 	PlatformTrustDomain string         `protobuf:"bytes,4,opt,name=platform_trust_domain,json=platformTrustDomain,proto3" json:"platform_trust_domain,omitempty"`
 	Mapping             []*MappingRule `protobuf:"bytes,5,rep,name=mapping,proto3" json:"mapping,omitempty"`
 	// Root certificates of every trust domain that may call.
-	Bundles       []*Bundle      `protobuf:"bytes,6,rep,name=bundles,proto3" json:"bundles,omitempty"`
-	Issuers       []*TokenIssuer `protobuf:"bytes,7,rep,name=issuers,proto3" json:"issuers,omitempty"`
-	Services      []*Service     `protobuf:"bytes,8,rep,name=services,proto3" json:"services,omitempty"`
+	Bundles  []*Bundle      `protobuf:"bytes,6,rep,name=bundles,proto3" json:"bundles,omitempty"`
+	Issuers  []*TokenIssuer `protobuf:"bytes,7,rep,name=issuers,proto3" json:"issuers,omitempty"`
+	Services []*Service     `protobuf:"bytes,8,rep,name=services,proto3" json:"services,omitempty"`
+	// Who is refused, whatever else holds; only of tenants that this Table speaks of.
+	Revocations   []*Revocation `protobuf:"bytes,9,rep,name=revocations,proto3" json:"revocations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -227,6 +229,129 @@ func (x *Table) GetServices() []*Service {
 	return nil
 }
 
+func (x *Table) GetRevocations() []*Revocation {
+	if x != nil {
+		return x.Revocations
+	}
+	return nil
+}
+
+// Revocation refuses calls of one workload, certificate, token, subject or session, until a time. Exactly one of
+// workload, serial, jti, subject and session is there.
+type Revocation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "owner/name" of its document.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Whose identities it is about.
+	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// A SPIFFE ID.
+	Workload string `protobuf:"bytes,3,opt,name=workload,proto3" json:"workload,omitempty"`
+	// Of a certificate, in lower-case hex without leading zeros.
+	Serial string `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
+	// The "iss" of the tokens that are meant; empty: of any issuer of the tenant.
+	Issuer  string `protobuf:"bytes,5,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Jti     string `protobuf:"bytes,6,opt,name=jti,proto3" json:"jti,omitempty"`
+	Subject string `protobuf:"bytes,7,opt,name=subject,proto3" json:"subject,omitempty"`
+	Session string `protobuf:"bytes,8,opt,name=session,proto3" json:"session,omitempty"`
+	// Unix seconds; it does not hold at or after this time.
+	NotAfter      int64 `protobuf:"varint,9,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Revocation) Reset() {
+	*x = Revocation{}
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Revocation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Revocation) ProtoMessage() {}
+
+func (x *Revocation) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Revocation.ProtoReflect.Descriptor instead.
+func (*Revocation) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Revocation) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Revocation) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *Revocation) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *Revocation) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *Revocation) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Revocation) GetJti() string {
+	if x != nil {
+		return x.Jti
+	}
+	return ""
+}
+
+func (x *Revocation) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Revocation) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *Revocation) GetNotAfter() int64 {
+	if x != nil {
+		return x.NotAfter
+	}
+	return 0
+}
+
 type MappingRule struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
@@ -237,7 +362,7 @@ type MappingRule struct {
 
 func (x *MappingRule) Reset() {
 	*x = MappingRule{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[1]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -249,7 +374,7 @@ func (x *MappingRule) String() string {
 func (*MappingRule) ProtoMessage() {}
 
 func (x *MappingRule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[1]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -262,7 +387,7 @@ func (x *MappingRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MappingRule.ProtoReflect.Descriptor instead.
 func (*MappingRule) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{1}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *MappingRule) GetTrustDomain() string {
@@ -290,7 +415,7 @@ type Bundle struct {
 
 func (x *Bundle) Reset() {
 	*x = Bundle{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[2]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +427,7 @@ func (x *Bundle) String() string {
 func (*Bundle) ProtoMessage() {}
 
 func (x *Bundle) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[2]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -315,7 +440,7 @@ func (x *Bundle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bundle.ProtoReflect.Descriptor instead.
 func (*Bundle) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{2}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Bundle) GetTrustDomain() string {
@@ -351,7 +476,7 @@ type TokenIssuer struct {
 
 func (x *TokenIssuer) Reset() {
 	*x = TokenIssuer{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[3]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -363,7 +488,7 @@ func (x *TokenIssuer) String() string {
 func (*TokenIssuer) ProtoMessage() {}
 
 func (x *TokenIssuer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[3]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -376,7 +501,7 @@ func (x *TokenIssuer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenIssuer.ProtoReflect.Descriptor instead.
 func (*TokenIssuer) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{3}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *TokenIssuer) GetName() string {
@@ -463,7 +588,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[4]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +600,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[4]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +613,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{4}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Service) GetName() string {
@@ -571,7 +696,7 @@ type Sensitivity struct {
 
 func (x *Sensitivity) Reset() {
 	*x = Sensitivity{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[5]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +708,7 @@ func (x *Sensitivity) String() string {
 func (*Sensitivity) ProtoMessage() {}
 
 func (x *Sensitivity) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[5]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +721,7 @@ func (x *Sensitivity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sensitivity.ProtoReflect.Descriptor instead.
 func (*Sensitivity) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{5}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Sensitivity) GetName() string {
@@ -645,7 +770,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +782,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +795,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Rule) GetName() string {
@@ -731,7 +856,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[7]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -743,7 +868,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[7]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -756,7 +881,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Grant) GetName() string {
@@ -805,7 +930,7 @@ var File_api_agent_v1alpha1_table_proto protoreflect.FileDescriptor
 
 const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"\n" +
-	"\x1eapi/agent/v1alpha1/table.proto\x12\x18ringfence.agent.v1alpha1\"\x97\x03\n" +
+	"\x1eapi/agent/v1alpha1/table.proto\x12\x18ringfence.agent.v1alpha1\"\xdf\x03\n" +
 	"\x05Table\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x12)\n" +
 	"\x10snapshot_version\x18\x02 \x01(\tR\x0fsnapshotVersion\x12\x16\n" +
@@ -814,7 +939,19 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"\amapping\x18\x05 \x03(\v2%.ringfence.agent.v1alpha1.MappingRuleR\amapping\x12:\n" +
 	"\abundles\x18\x06 \x03(\v2 .ringfence.agent.v1alpha1.BundleR\abundles\x12?\n" +
 	"\aissuers\x18\a \x03(\v2%.ringfence.agent.v1alpha1.TokenIssuerR\aissuers\x12=\n" +
-	"\bservices\x18\b \x03(\v2!.ringfence.agent.v1alpha1.ServiceR\bservices\"D\n" +
+	"\bservices\x18\b \x03(\v2!.ringfence.agent.v1alpha1.ServiceR\bservices\x12F\n" +
+	"\vrevocations\x18\t \x03(\v2$.ringfence.agent.v1alpha1.RevocationR\vrevocations\"\xe7\x01\n" +
+	"\n" +
+	"Revocation\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x1a\n" +
+	"\bworkload\x18\x03 \x01(\tR\bworkload\x12\x16\n" +
+	"\x06serial\x18\x04 \x01(\tR\x06serial\x12\x16\n" +
+	"\x06issuer\x18\x05 \x01(\tR\x06issuer\x12\x10\n" +
+	"\x03jti\x18\x06 \x01(\tR\x03jti\x12\x18\n" +
+	"\asubject\x18\a \x01(\tR\asubject\x12\x18\n" +
+	"\asession\x18\b \x01(\tR\asession\x12\x1b\n" +
+	"\tnot_after\x18\t \x01(\x03R\bnotAfter\"D\n" +
 	"\vMappingRule\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\"A\n" +
@@ -882,34 +1019,36 @@ func file_api_agent_v1alpha1_table_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_v1alpha1_table_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_api_agent_v1alpha1_table_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_api_agent_v1alpha1_table_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_api_agent_v1alpha1_table_proto_goTypes = []any{
 	(TokenFormat)(0),    // 0: ringfence.agent.v1alpha1.TokenFormat
 	(TokenMode)(0),      // 1: ringfence.agent.v1alpha1.TokenMode
 	(*Table)(nil),       // 2: ringfence.agent.v1alpha1.Table
-	(*MappingRule)(nil), // 3: ringfence.agent.v1alpha1.MappingRule
-	(*Bundle)(nil),      // 4: ringfence.agent.v1alpha1.Bundle
-	(*TokenIssuer)(nil), // 5: ringfence.agent.v1alpha1.TokenIssuer
-	(*Service)(nil),     // 6: ringfence.agent.v1alpha1.Service
-	(*Sensitivity)(nil), // 7: ringfence.agent.v1alpha1.Sensitivity
-	(*Rule)(nil),        // 8: ringfence.agent.v1alpha1.Rule
-	(*Grant)(nil),       // 9: ringfence.agent.v1alpha1.Grant
+	(*Revocation)(nil),  // 3: ringfence.agent.v1alpha1.Revocation
+	(*MappingRule)(nil), // 4: ringfence.agent.v1alpha1.MappingRule
+	(*Bundle)(nil),      // 5: ringfence.agent.v1alpha1.Bundle
+	(*TokenIssuer)(nil), // 6: ringfence.agent.v1alpha1.TokenIssuer
+	(*Service)(nil),     // 7: ringfence.agent.v1alpha1.Service
+	(*Sensitivity)(nil), // 8: ringfence.agent.v1alpha1.Sensitivity
+	(*Rule)(nil),        // 9: ringfence.agent.v1alpha1.Rule
+	(*Grant)(nil),       // 10: ringfence.agent.v1alpha1.Grant
 }
 var file_api_agent_v1alpha1_table_proto_depIdxs = []int32{
-	3, // 0: ringfence.agent.v1alpha1.Table.mapping:type_name -> ringfence.agent.v1alpha1.MappingRule
-	4, // 1: ringfence.agent.v1alpha1.Table.bundles:type_name -> ringfence.agent.v1alpha1.Bundle
-	5, // 2: ringfence.agent.v1alpha1.Table.issuers:type_name -> ringfence.agent.v1alpha1.TokenIssuer
-	6, // 3: ringfence.agent.v1alpha1.Table.services:type_name -> ringfence.agent.v1alpha1.Service
-	0, // 4: ringfence.agent.v1alpha1.TokenIssuer.format:type_name -> ringfence.agent.v1alpha1.TokenFormat
-	1, // 5: ringfence.agent.v1alpha1.Service.token:type_name -> ringfence.agent.v1alpha1.TokenMode
-	8, // 6: ringfence.agent.v1alpha1.Service.rules:type_name -> ringfence.agent.v1alpha1.Rule
-	9, // 7: ringfence.agent.v1alpha1.Service.grants:type_name -> ringfence.agent.v1alpha1.Grant
-	7, // 8: ringfence.agent.v1alpha1.Service.sensitivity:type_name -> ringfence.agent.v1alpha1.Sensitivity
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	4,  // 0: ringfence.agent.v1alpha1.Table.mapping:type_name -> ringfence.agent.v1alpha1.MappingRule
+	5,  // 1: ringfence.agent.v1alpha1.Table.bundles:type_name -> ringfence.agent.v1alpha1.Bundle
+	6,  // 2: ringfence.agent.v1alpha1.Table.issuers:type_name -> ringfence.agent.v1alpha1.TokenIssuer
+	7,  // 3: ringfence.agent.v1alpha1.Table.services:type_name -> ringfence.agent.v1alpha1.Service
+	3,  // 4: ringfence.agent.v1alpha1.Table.revocations:type_name -> ringfence.agent.v1alpha1.Revocation
+	0,  // 5: ringfence.agent.v1alpha1.TokenIssuer.format:type_name -> ringfence.agent.v1alpha1.TokenFormat
+	1,  // 6: ringfence.agent.v1alpha1.Service.token:type_name -> ringfence.agent.v1alpha1.TokenMode
+	9,  // 7: ringfence.agent.v1alpha1.Service.rules:type_name -> ringfence.agent.v1alpha1.Rule
+	10, // 8: ringfence.agent.v1alpha1.Service.grants:type_name -> ringfence.agent.v1alpha1.Grant
+	8,  // 9: ringfence.agent.v1alpha1.Service.sensitivity:type_name -> ringfence.agent.v1alpha1.Sensitivity
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1alpha1_table_proto_init() }
@@ -923,7 +1062,7 @@ func file_api_agent_v1alpha1_table_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1alpha1_table_proto_rawDesc), len(file_api_agent_v1alpha1_table_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
