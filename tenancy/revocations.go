@@ -37,6 +37,13 @@ type Revocation struct {
 // Revocations are those of the tenant's own identities, by name.
 func (t Tenant) Revocations() []Revocation { return slices.Clone(t.get().revocations) }
 
+// Revokes reports whether a revocation of the workload or of the certificate holds now. The peer is one of the tenant's own.
+func (t Tenant) Revokes(p identity.Peer, now time.Time) bool {
+	return slices.ContainsFunc(t.get().revocations, func(r Revocation) bool {
+		return now.Before(r.NotAfter) && (r.Workload.Same(p.ID()) || r.Serial != "" && r.Serial == p.Serial())
+	})
+}
+
 // Revocations are those of the caller's identities, by name; none for the own tenant, whose handle has them.
 func (c Caller) Revocations() []Revocation { return slices.Clone(c.get().revocations) }
 

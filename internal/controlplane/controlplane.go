@@ -120,6 +120,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 		Certificate: cp.self.certificate,
 		Verifier:    func() identity.Verifier { return cp.pipeline.Current().Verifier() },
 		Snapshots:   cp.pipeline,
+		Revoked:     cp.revokes,
 		UnknownKey:  cp.unknownKey,
 		Clock:       c.Clock,
 		Log:         c.Log,
@@ -131,7 +132,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	cp.rotation = newRotations(cp, newRotationEvents(c.Log, c.Registry))
 	agentv1alpha1.RegisterProxiesServer(cp.ads, cp.remoteProxies())
 	agentv1alpha1.RegisterHealthServer(cp.ads, cp.remoteHealth())
-	agentv1alpha1.RegisterRenewalServer(cp.ads, issuer.NewRenewals(cp.issuer, cp.pipeline, c.Clock, c.Log))
+	agentv1alpha1.RegisterRenewalServer(cp.ads, renewals{issuer.NewRenewals(cp.issuer, cp.pipeline, c.Clock, c.Log), cp})
 	return cp, cp.listen(ctx, c)
 }
 

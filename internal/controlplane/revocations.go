@@ -22,8 +22,11 @@ import (
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/identity/issuer"
 	"github.com/ringfence-mesh/ringfence/internal/durable"
 	"github.com/ringfence-mesh/ringfence/tenancy"
+	"github.com/ringfence-mesh/ringfence/xds/server"
 )
 
 // Operators' revocations are kept as the documents that they are, so that people can read them, and move them into platform/.
@@ -295,4 +298,31 @@ func newRevocationName() string {
 	b := make([]byte, 4)
 	_, _ = rand.Read(b) // never fails (Go 1.24)
 	return "r-" + hex.EncodeToString(b)
+}
+
+// revokes reports whether a revocation that is published holds of the peer.
+func (cp *ControlPlane) revokes(p identity.Peer) bool {
+	g := cp.pipeline.Current()
+	if g == nil {
+		return false
+	}
+	t, ok := g.Model().Tenant(p.ID().Tenant())
+	return ok && t.Revokes(p, cp.clock())
+}
+
+// renewals gives no SVID to whoever is revoked, on a connection that was open before that either: the next one would have
+// another serial number.
+type renewals struct {
+	agentv1alpha1.RenewalServer
+
+	cp *ControlPlane
+}
+
+// Renew implements the Renewal service.
+func (r renewals) Renew(ctx context.Context, req *agentv1alpha1.RenewRequest) (*agentv1alpha1.RenewResponse, error) {
+	if _, err := r.cp.ads.Caller(ctx); errors.Is(err, server.ErrRevoked) {
+		r.cp.log.Warn("renewal refused", zap.Error(err))
+		return nil, status.Error(codes.PermissionDenied, issuer.ErrNotRenewable.Error())
+	}
+	return r.RenewalServer.Renew(ctx, req)
 }

@@ -29,9 +29,11 @@ type Config struct {
 	// Verifier proves clients, by the roots of this moment.
 	Verifier  func() identity.Verifier
 	Snapshots Snapshots
-	Clock     func() time.Time
-	Log       *zap.Logger
-	Metrics   *Metrics
+	// Revoked reports whether a revocation holds of the peer or of its certificate; nil: of nobody. It must not block.
+	Revoked func(p identity.Peer) bool
+	Clock   func() time.Time
+	Log     *zap.Logger
+	Metrics *Metrics
 	// UnknownKey hears that a token named a key which the issuer of that name does not have in the workload's table. It
 	// must not block, and believes nothing of it. Nil: nobody may say so.
 	UnknownKey func(w identity.WorkloadID, issuer string)

@@ -118,6 +118,9 @@ func (s *Server) follow(changed <-chan struct{}) {
 			}
 			close(s.changed)
 			s.changed = make(chan struct{})
+			for w := range s.streams {
+				s.endRevoked(w)
+			}
 			s.settle()
 			s.mu.Unlock()
 		case <-s.ctx.Done():
@@ -158,9 +161,25 @@ func (s *Server) serve(ctx context.Context, run func(context.Context, *watch) er
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	defer context.AfterFunc(s.ctx, func() { end(errStopped) })() //nolint:contextcheck // joins the two
+	s.endable(w, end)
 	err = run(ctx, w)
 	w.log.Info("discovery stream ended", zap.NamedError("cause", err))
 	return toStatus(err)
+}
+
+// endable says how the stream is ended when its client is revoked; what was revoked a moment ago ends at once.
+func (s *Server) endable(w *watch, end context.CancelCauseFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.end = end
+	s.endRevoked(w)
+}
+
+// endRevoked is called with mu held.
+func (s *Server) endRevoked(w *watch) {
+	if w.end != nil && s.revoked(w.peer) {
+		w.end(ErrRevoked)
+	}
 }
 
 func toStatus(err error) error {
@@ -171,6 +190,8 @@ func toStatus(err error) error {
 		return status.Error(codes.InvalidArgument, err.Error())
 	case errors.Is(err, delta.ErrLimit), errors.Is(err, delta.ErrSlow):
 		return status.Error(codes.ResourceExhausted, err.Error())
+	case errors.Is(err, ErrRevoked):
+		return status.Error(codes.Unauthenticated, ErrRevoked.Error())
 	case errors.Is(err, errExpired):
 		return status.Error(codes.Unauthenticated, errExpired.Error())
 	case errors.Is(err, errStopped):

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,6 +60,7 @@ type mesh struct {
 	snapshots map[identity.WorkloadID]xds.Snapshot
 	tables    map[identity.WorkloadID][]byte
 	changed   chan struct{}
+	revoked   atomic.Value // the SPIFFE ID, as a string
 }
 
 func newMesh(t *testing.T, limits server.Limits) *mesh {
@@ -98,6 +100,7 @@ func (m *mesh) start(limits server.Limits) {
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &self, nil },
 		Verifier:    func() identity.Verifier { return m.verifier },
 		Snapshots:   m, Clock: time.Now, Log: zap.NewNop(), Metrics: metrics, Limits: limits,
+		Revoked: func(p identity.Peer) bool { return m.revoked.Load() == p.ID().String() },
 	})
 	if err != nil {
 		m.t.Fatal(err)
@@ -587,6 +590,38 @@ func TestStateOfTheWorld(t *testing.T) {
 	if next := w.bytes(); !bytes.Contains(next, []byte("later value")) {
 		t.Errorf("got %q", next)
 	}
+}
+
+// A revocation ends the streams that are open and refuses new connections, of the revoked one alone; its end lets it in.
+func TestRevokedClients(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, server.Limits{})
+	m.set(acmeWeb, "acme", "1")
+	m.set(globexWeb, "globex", "1")
+	a, b, idle := m.as(acmeWeb), m.as(globexWeb), m.as(acmeWeb)
+	for _, x := range []*agent{a, b} {
+		x.askAll()
+		x.ack(x.recv())
+	}
+	m.revoked.Store(acmeWeb)
+	m.tell()
+	a.fails(codes.Unauthenticated)
+	stream, err := discovery.NewAggregatedDiscoveryServiceClient(idle.conn).DeltaAggregatedResources(t.Context())
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a new stream on an open connection: %v", err)
+	}
+	m.as(acmeWeb).fails(codes.Unavailable) // the handshake fails
+	m.set(globexWeb, "globex", "2")
+	for b.recv().GetResources() == nil {
+		continue // globex goes on
+	}
+	m.revoked.Store("")
+	c := m.as(acmeWeb)
+	c.askAll()
+	c.recv()
 }
 
 func TestConfigIsComplete(t *testing.T) {

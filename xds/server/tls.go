@@ -19,6 +19,9 @@ import (
 
 var errNoCertificate = errors.New("no client certificate")
 
+// ErrRevoked says that a revocation holds of the caller or of its certificate.
+var ErrRevoked = errors.New("revoked")
+
 // tlsConfig demands a client certificate and proves it by the roots of the leaf's own trust domain. Go's own verification
 // would ask one pool for all: any tenant's root would vouch for everybody.
 func (s *Server) tlsConfig() *tls.Config {
@@ -47,8 +50,13 @@ func (s *Server) prove(chain []*x509.Certificate) (identity.Peer, error) {
 	if err != nil {
 		return identity.Peer{}, fmt.Errorf("client: %w", err)
 	}
+	if s.revoked(p) {
+		return identity.Peer{}, fmt.Errorf("client %s: %w", p.ID(), ErrRevoked)
+	}
 	return p, nil
 }
+
+func (s *Server) revoked(p identity.Peer) bool { return s.config.Revoked != nil && s.config.Revoked(p) }
 
 // Admit lets a call begin that is no stream, until end is called once for what it gives: the caller is held to the limits,
 // and then proved. The error is the answer's. What it counts by is what the connection was opened with, so that who is over

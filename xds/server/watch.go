@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -26,6 +27,7 @@ var errStreams = errors.New("too many discovery streams of one workload")
 type watch struct {
 	server   *Server
 	workload identity.WorkloadID
+	peer     identity.Peer
 	label    string // of the tenant, in metrics
 	log      *zap.Logger
 	since    time.Time
@@ -33,7 +35,8 @@ type watch struct {
 
 	asked uint64 // epoch in which the target was taken; only the stream's goroutine touches it
 	// The rest is guarded by server.mu.
-	done    uint64 // epoch whose target is acknowledged
+	end     context.CancelCauseFunc // nil until the stream is served
+	done    uint64                  // epoch whose target is acknowledged
 	target  string
 	acked   string
 	refused map[delta.Key]delta.Refusal
@@ -48,7 +51,7 @@ var _ delta.Source = (*watch)(nil)
 func (s *Server) open(p identity.Peer, leaf *x509.Certificate) (*watch, error) {
 	w := &watch{
 		notBefore: leaf.NotBefore, notAfter: p.NotAfter(),
-		server: s, workload: p.ID(), label: otherTenant, since: s.config.Clock(),
+		server: s, workload: p.ID(), peer: p, label: otherTenant, since: s.config.Clock(),
 		log: s.config.Log.With(zap.Stringer("workload", p.ID())),
 	}
 	if _, _, ok := s.config.Snapshots.Snapshot(w.workload); ok {
