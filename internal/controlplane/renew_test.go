@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net/url"
 	"os"
@@ -14,11 +15,13 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/internal/controlplane"
+	"github.com/ringfence-mesh/ringfence/pipeline"
 )
 
 // renew asks for the next SVID with that certificate, at that listener.
@@ -36,12 +39,53 @@ func (p plane) renew(addr string, cert *tls.Certificate, id string) (tls.Certifi
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	answer, err := agentv1alpha1.NewRenewalClient(p.connect(addr, cert)).Renew(within(p.t), &agentv1alpha1.RenewRequest{Csr: csr})
+	return tls.Certificate{Certificate: answer.GetChain(), PrivateKey: key}, err
+}
+
+func (p plane) connect(addr string, cert *tls.Certificate) *grpc.ClientConn {
+	p.t.Helper()
 	c := p.trust()
 	if cert != nil {
 		c.Certificates = []tls.Certificate{*cert}
 	}
-	answer, err := agentv1alpha1.NewRenewalClient(p.dial(addr, c)).Renew(within(p.t), &agentv1alpha1.RenewRequest{Csr: csr})
-	return tls.Certificate{Certificate: answer.GetChain(), PrivateKey: key}, err
+	return p.dial(addr, c)
+}
+
+// A certificate whose serial number is revoked is not traded for a new one: not on a new connection, and not on one that was
+// open before.
+func TestARevokedCertificateIsNotRenewed(t *testing.T) {
+	t.Parallel()
+	p := start(t, controlplane.Config{}, example(t))
+	if _, err := p.WaitGeneration(within(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	own, other, xds := p.joined(globexOrders), p.joined(acmeOrders), p.XDSAddr().String()
+	open := agentv1alpha1.NewRenewalClient(p.connect(xds, &own))
+	if _, err := open.Renew(within(t), &agentv1alpha1.RenewRequest{}); status.Code(err) != codes.InvalidArgument {
+		t.Fatalf("an empty request: %v", err)
+	}
+	leaf, err := x509.ParseCertificate(own.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	document := fmt.Sprintf("apiVersion: ringfence.dev/v1alpha1\nkind: Revocation\nmetadata: {name: stolen}\nspec:\n"+
+		"  certificate: {trustDomain: globex.demo.test, serial: \"%x\"}\n  reason: stolen\n  notAfter: \"2100-01-01T00:00:00Z\"\n", leaf.SerialNumber)
+	if err := os.WriteFile(filepath.Join(p.config, "tenants/globex/stolen.yaml"), []byte(document), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.WaitGeneration(within(t), func(g *pipeline.Generation) bool { return g.Number() >= 2 }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open.Renew(within(t), &agentv1alpha1.RenewRequest{}); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("on an open connection: %v", err)
+	}
+	if _, err := p.renew(xds, &own, globexOrders); status.Code(err) != codes.Unavailable {
+		t.Errorf("on a new connection: %v", err)
+	}
+	if _, err := p.renew(xds, &other, acmeOrders); err != nil {
+		t.Errorf("another tenant's: %v", err)
+	}
 }
 
 // An SVID is renewed over mutual TLS with it, and with nothing else: not without a certificate, not at the listener for those
