@@ -159,13 +159,17 @@ func TestRevokeCommand(t *testing.T) {
 	stays("and the agent has restarted")
 
 	a.startServe()
-	eventually(t, 10*time.Second, "both are in sync", func(ctx context.Context) bool { return strings.Count(a.proxies(ctx), "in sync") == 2 })
+	inSync := func(want int) func(context.Context) bool {
+		return func(ctx context.Context) bool { return strings.Count(a.proxies(ctx), "in sync") == want }
+	}
+	eventually(t, 10*time.Second, "the service's sidecar is in sync", inSync(1))
 	stays("the control plane is back")
 	if list := a.revoke("list", "--tenant", "globex"); !strings.Contains(list, name) || !strings.Contains(list, "host stolen") {
 		t.Errorf("it is not listed:\n%s", list)
 	}
 	a.revoke("undo", name, "--yes")
 	a.goesOn(5 * time.Second)
+	eventually(t, time.Minute, "the control plane takes the workload's agent back", inSync(2))
 }
 
 // revoke runs a revoke command and gives what it prints.
