@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/internal/durable"
 )
@@ -26,6 +27,9 @@ const (
 	workloadSocket = "workload.sock"
 
 	maxSocketPath = 107
+
+	lockPatience = time.Second
+	lockPause    = 20 * time.Millisecond
 )
 
 // stateDir is the agent's directory, held by one process at a time.
@@ -51,11 +55,23 @@ func openStateDir(path string) (*stateDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errStateDir, err)
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := take(lock); err != nil {
 		_ = lock.Close() // nothing was written
 		return nil, fmt.Errorf("%w: %s is in use by another agent", errStateDir, path)
 	}
 	return &stateDir{path: path, lock: lock}, nil
+}
+
+// take locks the file. A lock outlives its holder for a moment where another process was being started just then: until that
+// one runs its own program it has the file open too.
+func take(lock *os.File) error {
+	for left := lockPatience; ; left -= lockPause {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || left <= 0 {
+			return err
+		}
+		time.Sleep(lockPause)
+	}
 }
 
 func (d *stateDir) close() error { return d.lock.Close() }
