@@ -127,7 +127,9 @@ func newProxyRow(proxy *agentv1alpha1.Proxy, now time.Time) proxyRow {
 		row.Connected = now.Sub(time.Unix(since, 0)).Round(time.Second).String()
 	}
 	for _, r := range proxy.GetRefused() {
-		row.Refused = append(row.Refused, proxyRefusal{Type: shortType(r.GetTypeUrl()), Name: printable(r.GetName()), Text: printable(r.GetText())})
+		row.Refused = append(row.Refused, proxyRefusal{
+			Type: shortType(r.GetTypeUrl()), Name: printable(r.GetName()), Text: printable(r.GetText()),
+		})
 	}
 	return row
 }

@@ -176,7 +176,8 @@ func (m *mesh) token(tenant string, number int, expires time.Time) (string, erro
 	const padding = 230
 	payload, err := json.Marshal(map[string]any{
 		"iss": issuer(tenant), "aud": "api", "sub": "alice", "tenant": tenant, "roles": []string{"reader"},
-		"iat": expires.Add(-30 * time.Minute).Unix(), "exp": expires.Unix(), "jti": fmt.Sprint(number), "scope": strings.Repeat("x", padding),
+		"iat": expires.Add(-30 * time.Minute).Unix(), "exp": expires.Unix(),
+		"jti": fmt.Sprint(number), "scope": strings.Repeat("x", padding),
 	})
 	if err != nil {
 		return "", err
