@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/ringfence-mesh/ringfence/internal/durable"
 )
@@ -27,9 +26,6 @@ const (
 	workloadSocket = "workload.sock"
 
 	maxSocketPath = 107
-
-	lockPatience = time.Second
-	lockPause    = 20 * time.Millisecond
 )
 
 // stateDir is the agent's directory, held by one process at a time.
@@ -51,27 +47,14 @@ func openStateDir(path string) (*stateDir, error) {
 	if err := durable.PrivateDir(path); err != nil {
 		return nil, fmt.Errorf("%w: %w", errStateDir, err)
 	}
-	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, fileMode)
-	if err != nil {
+	lock, err := durable.Lock(filepath.Join(path, "lock"))
+	switch {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return nil, fmt.Errorf("%w: %s is in use by another agent", errStateDir, path)
+	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errStateDir, err)
 	}
-	if err := take(lock); err != nil {
-		_ = lock.Close() // nothing was written
-		return nil, fmt.Errorf("%w: %s is in use by another agent", errStateDir, path)
-	}
 	return &stateDir{path: path, lock: lock}, nil
-}
-
-// take locks the file. A lock outlives its holder for a moment where another process was being started just then: until that
-// one runs its own program it has the file open too.
-func take(lock *os.File) error {
-	for left := lockPatience; ; left -= lockPause {
-		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if !errors.Is(err, syscall.EWOULDBLOCK) || left <= 0 {
-			return err
-		}
-		time.Sleep(lockPause)
-	}
 }
 
 func (d *stateDir) close() error { return d.lock.Close() }

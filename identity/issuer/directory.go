@@ -46,8 +46,11 @@ func openDirectory(path string, o Options) (_ *directory, err error) {
 			return nil, fmt.Errorf("state %w", err)
 		}
 	}
-	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, fileMode)
-	if err != nil {
+	lock, err := durable.Lock(filepath.Join(path, "lock"))
+	switch {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return nil, fmt.Errorf("%w: %s", ErrLocked, path)
+	case err != nil:
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	d := &directory{path: path, lock: lock, keys: o.Keys, log: o.Log}
@@ -56,9 +59,6 @@ func openDirectory(path string, o Options) (_ *directory, err error) {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrLocked, path)
-	}
 	if d.keys.IsZero() {
 		d.keys = fileKeys(files{dir: filepath.Join(path, rootsDir), seal: o.Seal, log: o.Log})
 		if o.Seal.IsZero() {
