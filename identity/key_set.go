@@ -62,7 +62,7 @@ func parseJWKS(data []byte, f TokenFormat) ([]tokenKey, error) {
 	for n, raw := range list {
 		k, use, err := parseJWK(raw)
 		switch {
-		case errors.Is(err, errSecretKey), errors.Is(err, errNoKey):
+		case errors.Is(err, errSecretKey):
 			return nil, fmt.Errorf("key %d: %w", n+1, err)
 		case use == useOtherThan[f]:
 			continue
