@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/elliptic"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,9 +25,22 @@ func TestNewTokenIssuer(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.Comparer(identity.TenantID.Same), cmpopts.EquateComparable(identity.Mapping{})); diff != "" {
 		t.Error(diff)
 	}
-	got.Audiences[0], got.JWKS[0] = "other", 'x'
-	if again := i.Config(); again.Audiences[0] != want.Audiences[0] || again.JWKS[0] != want.JWKS[0] {
-		t.Error("the issuer can be changed from outside")
+	for _, outside := range []identity.TokenIssuerConfig{want, got} {
+		outside.Audiences[0], outside.Tenants[0], outside.JWKS[0] = "other", tenant(t, "globex"), 'x'
+		if again := i.Config(); again.Audiences[0] != "orders-api" || again.Tenants[0].Name() != "acme" || again.JWKS[0] != '{' {
+			t.Error("the issuer can be changed from outside")
+		}
+	}
+	for name, change := range map[string]func(*identity.TokenIssuerConfig){
+		"a second":           func(c *identity.TokenIssuerConfig) { c.MaxLifetime = time.Second },
+		"as many audiences":  func(c *identity.TokenIssuerConfig) { c.Audiences = slices.Repeat([]string{"a"}, 32) },
+		"every character":    func(c *identity.TokenIssuerConfig) { c.Audiences = []string{"!~"} },
+		"the longest issuer": func(c *identity.TokenIssuerConfig) { c.Issuer = strings.Repeat("a", 2048) },
+	} {
+		c := issuerConfig(t, jwks(key))
+		if change(&c); newIssuerFails(c) {
+			t.Errorf("%s: refused", name)
+		}
 	}
 	var none identity.TokenIssuer
 	if !none.IsZero() || i.IsZero() || none.Config().Issuer != "" {
@@ -53,6 +67,9 @@ func TestNewTokenIssuerRefuses(t *testing.T) {
 		"issuer with a NUL":  {nil, func(c *identity.TokenIssuerConfig) { c.Issuer = "a\x00" }, "issuer"},
 		"no audience":        {nil, func(c *identity.TokenIssuerConfig) { c.Audiences = nil }, "audiences"},
 		"empty audience":     {nil, func(c *identity.TokenIssuerConfig) { c.Audiences = []string{""} }, "audiences"},
+		"too many audiences": {nil, func(c *identity.TokenIssuerConfig) { c.Audiences = slices.Repeat([]string{"a"}, 33) }, "audiences"},
+		"a long issuer":      {nil, func(c *identity.TokenIssuerConfig) { c.Issuer = strings.Repeat("a", 2049) }, "issuer"},
+		"less than a second": {nil, func(c *identity.TokenIssuerConfig) { c.MaxLifetime = time.Second - 1 }, "maxLifetime"},
 		"no tenant claim":    {nil, func(c *identity.TokenIssuerConfig) { c.TenantClaim = "" }, "claim"},
 		"bad roles claim":    {nil, func(c *identity.TokenIssuerConfig) { c.RolesClaim = "my roles" }, "claim"},
 		"no lifetime":        {nil, func(c *identity.TokenIssuerConfig) { c.MaxLifetime = 0 }, "maxLifetime"},
