@@ -76,21 +76,25 @@ func TestDecodeTableRefuses(t *testing.T) {
 		change func(*tableMsg)
 		text   string
 	}{
-		"no workload":                 {func(m *tableMsg) { m.Workload = "" }, "no workload"},
-		"no snapshot":                 {func(m *tableMsg) { m.SnapshotVersion = "" }, "no snapshot"},
-		"snapshot with a line break":  {func(m *tableMsg) { m.SnapshotVersion = "a\nb" }, "no snapshot"},
-		"no platform":                 {func(m *tableMsg) { m.PlatformTrustDomain = "" }, "platform"},
-		"no mapping":                  {func(m *tableMsg) { m.Mapping = nil }, "mapping"},
-		"no tenant":                   {func(m *tableMsg) { m.Tenant = "" }, "tenant"},
-		"tenant in upper case":        {func(m *tableMsg) { m.Tenant = "ACME" }, "tenant"},
-		"workload of another tenant":  {func(m *tableMsg) { m.Workload = globexWeb }, "workload"},
-		"workload unmapped":           {func(m *tableMsg) { m.Workload = "spiffe://x.test/y" }, "workload"},
-		"bundle without name":         {func(m *tableMsg) { m.Bundles[0].TrustDomain = "" }, "bundle"},
-		"bundle without roots":        {func(m *tableMsg) { m.Bundles[0].Roots = nil }, "bundle"},
-		"bundle with garbage":         {func(m *tableMsg) { m.Bundles[0].Roots = [][]byte{{1}} }, "bundle"},
-		"bundle twice":                {func(m *tableMsg) { m.Bundles = append(m.GetBundles(), m.GetBundles()[0]) }, "two bundles"},
-		"unknown field":               {func(m *tableMsg) { m.ProtoReflect().SetUnknown(unknown) }, "does not know"},
-		"unknown field in a rule":     {func(m *tableMsg) { rule(m).ProtoReflect().SetUnknown(unknown) }, "does not know"},
+		"no workload":                {func(m *tableMsg) { m.Workload = "" }, "no workload"},
+		"no snapshot":                {func(m *tableMsg) { m.SnapshotVersion = "" }, "no snapshot"},
+		"snapshot with a line break": {func(m *tableMsg) { m.SnapshotVersion = "a\nb" }, "no snapshot"},
+		"no platform":                {func(m *tableMsg) { m.PlatformTrustDomain = "" }, "platform"},
+		"no mapping":                 {func(m *tableMsg) { m.Mapping = nil }, "mapping"},
+		"no tenant":                  {func(m *tableMsg) { m.Tenant = "" }, "tenant"},
+		"tenant in upper case":       {func(m *tableMsg) { m.Tenant = "ACME" }, "tenant"},
+		"workload of another tenant": {func(m *tableMsg) { m.Workload = globexWeb }, "workload"},
+		"workload unmapped":          {func(m *tableMsg) { m.Workload = "spiffe://x.test/y" }, "workload"},
+		"bundle without name":        {func(m *tableMsg) { m.Bundles[0].TrustDomain = "" }, "bundle"},
+		"bundle without roots":       {func(m *tableMsg) { m.Bundles[0].Roots = nil }, "bundle"},
+		"bundle with garbage":        {func(m *tableMsg) { m.Bundles[0].Roots = [][]byte{{1}} }, "bundle"},
+		"bundle twice":               {func(m *tableMsg) { m.Bundles = append(m.GetBundles(), m.GetBundles()[0]) }, "two bundles"},
+		"unknown field":              {func(m *tableMsg) { m.ProtoReflect().SetUnknown(unknown) }, "does not know"},
+		"unknown field in a rule":    {func(m *tableMsg) { rule(m).ProtoReflect().SetUnknown(unknown) }, "does not know"},
+		"unknown field in a rule before another": {func(m *tableMsg) {
+			rule(m).ProtoReflect().SetUnknown(unknown)
+			orders(m).Rules = append(orders(m).Rules, webReads("clerk"))
+		}, "does not know"},
 		"issuer with bad keys":        {func(m *tableMsg) { m.Issuers[0].Jwks = []byte("{}") }, "token issuer"},
 		"issuer of an unknown format": {func(m *tableMsg) { m.Issuers[0].Format = 2 }, "format"},
 		"JWT-SVIDs with an issuer":    {func(m *tableMsg) { m.Issuers[0].Format = 1 }, "JWT-SVID"},
@@ -150,6 +154,17 @@ func TestDecodeTableRefuses(t *testing.T) {
 		if _, err := authz.DecodeTable(encode(t, w.billing(tokenNone, nil, g))); err == nil || !strings.Contains(err.Error(), "grant") {
 			t.Errorf("grant, %s: %v", name, err)
 		}
+	}
+	// The limit itself is allowed: position says nothing to the Table, so it fills it.
+	m := w.orders(tokenOptional, webReads())
+	rule(m).Position = strings.Repeat("a", 16<<20-proto.Size(m)-100)
+	rule(m).Position += strings.Repeat("a", 16<<20-proto.Size(m))
+	for n, ok := range map[int]bool{0: true, 1: false} {
+		rule(m).Position += strings.Repeat("a", n)
+		if _, err := authz.DecodeTable(encode(t, m)); (err == nil) != ok || proto.Size(m) != 16<<20+n {
+			t.Errorf("%d bytes: %v", proto.Size(m), err)
+		}
+		rule(m).Position = rule(m).GetPosition()[n:]
 	}
 	if _, err := authz.DecodeTable([]byte{0xff}); err == nil {
 		t.Error("garbage was accepted")
