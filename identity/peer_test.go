@@ -120,6 +120,9 @@ func TestVerifyLeaf(t *testing.T) {
 				}
 				return
 			}
+			if p.Serial() != tt.leaf.Cert.SerialNumber.Text(16) {
+				t.Errorf("serial %q", p.Serial())
+			}
 			if err != nil || p.IsZero() || !p.NotAfter().Equal(tt.leaf.Cert.NotAfter) || p.ID().String() == "" {
 				t.Fatalf("%+v, %v", p, err)
 			}

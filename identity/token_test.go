@@ -202,6 +202,10 @@ func TestVerifyToken(t *testing.T) {
 	if !c.Begins().Equal(time.Unix(tokenNow.Unix()-90, 0)) {
 		t.Errorf("it begins at %v", c.Begins())
 	}
+	named, err := v.Verify(sign(t, key, "ES256", `{"alg":"ES256","kid":"k1"}`, payload(t, map[string]any{"jti": "t-1", "sid": "s-1"})), tokenNow)
+	if err != nil || named.TokenID() != "t-1" || named.Session() != "s-1" || c.TokenID() != "" || c.Session() != "" {
+		t.Errorf("token %q of session %q: %v", named.TokenID(), named.Session(), err)
+	}
 	c.Roles()[0] = "owner"
 	if c.HasRole("owner") {
 		t.Error("the claims can be changed from outside")
