@@ -92,6 +92,10 @@ func TestAskersOfSeveralServices(t *testing.T) {
 			t.Errorf("%q: %v, want %v", uri, d.Reason(), want)
 		}
 	}
+	// Who is asserted does not expire, and the service demands a token.
+	if d := authz.Decide(acme, authz.Input{Caller: askers["told"].Caller(acmeWeb), Service: more, Method: "GET", Path: "/", Now: time.Now()}); d.Reason() != authz.TokenMissing {
+		t.Errorf("whom an asker asserts: %v", d.Reason())
+	}
 	var zero authz.AskerRef
 	if zero.Bearer().IsKnown() || zero.Caller(acmeWeb).IsKnown() || (authz.Caller{}).IsKnown() {
 		t.Error("nobody makes somebody known")

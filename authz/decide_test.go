@@ -157,7 +157,7 @@ func TestDecideTokenModes(t *testing.T) {
 			"plain": {table.Token(w.acmeToken(t), w.now), tc.plain}, "clerk": {table.Token(w.acmeToken(t, "clerk"), w.now), tc.clerk},
 		} {
 			in.Token = token.token
-			if d := authz.Decide(table, in); d.Reason() != token.want {
+			if d := authz.Decide(table, in); d.Reason() != token.want || d.TokenRevoked() {
 				t.Errorf("%s, token %s: %s, want %s", tc.name, kind, d.Reason(), token.want)
 			}
 		}

@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	list := flags.String("explained", "", "the `file` with the survivors that are explained")
 	match := flags.String("run", "", "run only tests whose name matches this `expression`")
 	skip := flags.String("skip", "", "leave tests out whose name matches this `expression`")
-	only := flags.String("only", "", "try only changes whose line in the list holds this `text`")
+	only := flags.String("only", "", "try only changes whose line in the list matches this `expression`")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: mutation [flags] FOLDER[:FILE,FILE...]...")
 		flags.PrintDefaults()
@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if flags.NArg() == 0 {
 		return errors.New("no package is named")
 	}
-	r := runner{dir: ".", gremlins: *gremlins, only: *only, leastCPU: 5 * time.Second, out: out}
+	r := runner{dir: ".", gremlins: *gremlins, leastCPU: 5 * time.Second, out: out}
 	var err error
 	if r.match, err = regexp.Compile(*match); err != nil {
 		return fmt.Errorf("-run: %w", err)
@@ -57,6 +57,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		if r.skip, err = regexp.Compile(*skip); err != nil {
 			return fmt.Errorf("-skip: %w", err)
 		}
+	}
+	if r.only, err = regexp.Compile(*only); err != nil {
+		return fmt.Errorf("-only: %w", err)
 	}
 	var known explained
 	if *list != "" {

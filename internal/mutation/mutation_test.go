@@ -80,7 +80,7 @@ func testRunner(t *testing.T) runner {
 	write(t, dir, "report.json", report)
 	write(t, dir, "gremlins", "#!/bin/sh\nwhile [ \"$1\" != --output ]; do shift; done\nexec cp \"${0%gremlins}report.json\" \"$2\"\n")
 	return runner{
-		dir: dir, gremlins: filepath.Join(dir, "gremlins"), leastCPU: time.Second, match: regexp.MustCompile(""), skip: regexp.MustCompile("Else"), out: t.Output(),
+		dir: dir, gremlins: filepath.Join(dir, "gremlins"), leastCPU: time.Second, match: regexp.MustCompile(""), only: regexp.MustCompile(""), skip: regexp.MustCompile("Else"), out: t.Output(),
 	}
 }
 
@@ -125,7 +125,7 @@ func TestEndless(t *testing.T) {
 	r := testRunner(t)
 	write(t, r.dir, "p/p.go", "package p\n\nfunc Allowed(own, other string, n int) bool {\n\tfor n > 0 {\n\t\tn--\n\t}\n\treturn own == other && own != \"\"\n}\n\nfunc Sum(list []int) (int, error) { return 3, nil }\n")
 	write(t, r.dir, "report.json", `{"files":[{"file_name":"p.go","mutations":[]}]}`)
-	r.only = "`n--` -> ``"
+	r.only = regexp.MustCompile("`n--` -> ``$")
 	results, err := r.target(t.Context(), target{folder: "p", files: []string{"p.go"}})
 	if err != nil {
 		t.Fatal(err)
@@ -263,7 +263,7 @@ func TestScore(t *testing.T) {
 
 func TestRefusesBadFlags(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{}, {"-run", "(", "p"}, {"-skip", "(", "p"}, {"-explained", "nowhere", "p"}, {"-unknown"}} {
+	for _, args := range [][]string{{}, {"-run", "(", "p"}, {"-skip", "(", "p"}, {"-only", "(", "p"}, {"-explained", "nowhere", "p"}, {"-unknown"}} {
 		if err := run(t.Context(), args, t.Output()); err == nil {
 			t.Errorf("run(%q) succeeded, want an error", args)
 		}

@@ -46,7 +46,7 @@ type result struct {
 type runner struct {
 	dir      string
 	gremlins string
-	only     string
+	only     *regexp.Regexp
 	leastCPU time.Duration
 	match    *regexp.Regexp
 	skip     *regexp.Regexp // may be nil
@@ -84,7 +84,7 @@ func (r runner) target(ctx context.Context, t target) (results []result, err err
 		return nil, err
 	}
 	for _, m := range p.mutants {
-		if r.only != "" && !strings.Contains(m.key(), r.only) {
+		if !r.only.MatchString(m.key()) {
 			continue
 		}
 		done, err := p.try(ctx, m)
