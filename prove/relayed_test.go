@@ -412,6 +412,7 @@ func TestOwnedWithoutTheLinter(t *testing.T) {
 			slices.Reverse(m.GetVirtualHosts())
 			for _, h := range m.GetVirtualHosts() {
 				if h.GetName() == "service/acme/orders" {
+					h.Domains = []string{"orders"}
 					h.GetRoutes()[0].GetRoute().ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: cluster}
 				}
 			}
@@ -433,6 +434,7 @@ func TestOwnedWithoutTheLinter(t *testing.T) {
 		"callers of nobody":          {billing, xds.NewResource(xds.RouteType, "nonsense", nil), identity.ErrInvalidID},
 		"a trust domain of nobody":   {billing, xds.NewResource(xds.SecretType, "spiffe://A", nil), identity.ErrInvalidID},
 		"a cluster of no kind":       {orders, xds.NewResource(xds.ClusterType, "routes/acme/orders", plain), nil},
+		"an import of no kind":       {orders, xds.NewResource(xds.ClusterType, "routes/acme/orders", shared), nil},
 		"an import of the platform":  {billing, xds.NewResource(xds.ClusterType, "import/platform/store", shared), nil},
 		"a host of the application":  {orders, ordersTo("app/acme/orders"), nil},
 		"a host of another service":  {orders, ordersTo("service/acme/web"), nil},
@@ -489,6 +491,17 @@ func TestRelayedToNobody(t *testing.T) {
 	} {
 		if !errors.Is(err, prove.ErrRefused) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What a control plane wrote stands in an error shortened to 80 bytes.
+func TestRelayedShortensHostileText(t *testing.T) {
+	t.Parallel()
+	s := sidecars(t)[xdstest.AcmeOrders]
+	for n, want := range map[int]string{80: strings.Repeat("A", 80) + ":", 81: strings.Repeat("A", 80) + "…:"} {
+		if err := s.relayed(xds.NewResource(xds.ClusterType, strings.Repeat("A", n), nil)); !strings.Contains(err.Error(), " "+want) {
+			t.Errorf("%d bytes: %v", n, err)
 		}
 	}
 }
