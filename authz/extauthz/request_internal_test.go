@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -108,6 +109,47 @@ func TestBearerHeader(t *testing.T) {
 	} {
 		if token, present, ok := bearer(tt.h); token != tt.token || present != tt.present || ok != tt.ok {
 			t.Errorf("%s: %.20q, %v, %v", name, token, present, ok)
+		}
+	}
+}
+
+// The scheme ends where no character of a token (RFC 9110, section 5.6.2) stands.
+func TestSchemeEndsCompletely(t *testing.T) {
+	t.Parallel()
+	const token = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	for c := range rune(256) {
+		goesOn := strings.ContainsRune(token, c)
+		if _, present, ok := bearer(header{value: "Bearer" + string(c) + "x", count: 1}); present == goesOn || !ok {
+			t.Errorf("%q behind the scheme: present %v, %v", c, present, ok)
+		}
+	}
+}
+
+// A check has at most a megabyte, and only its attributes are read of it.
+func TestScanReadsTheAttributes(t *testing.T) {
+	t.Parallel()
+	principal := protowire.AppendString(protowire.AppendTag(nil, peerPrincipal, protowire.BytesType), "spiffe://a.test/x")
+	source := protowire.AppendBytes(protowire.AppendTag(nil, attributeSource, protowire.BytesType), principal)
+	as := func(number protowire.Number) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), source)
+	}
+	for name, tt := range map[string]struct {
+		wire []byte
+		want string
+	}{
+		"attributes":         {as(requestAttributes), "spiffe://a.test/x"},
+		"another field":      {as(requestAttributes + 1), ""},
+		"attributes, before": {append(as(requestAttributes), as(7)...), "spiffe://a.test/x"},
+	} {
+		if req, ok := scan(tt.wire); !ok || req.principal != tt.want {
+			t.Errorf("%s: %q, %v", name, req.principal, ok)
+		}
+	}
+	const head = 4 // of a field of nearly a megabyte
+	for n, want := range map[int]bool{maxCheck: true, maxCheck + 1: false} {
+		wire := protowire.AppendBytes(protowire.AppendTag(nil, 9, protowire.BytesType), make([]byte, n-head))
+		if _, ok := scan(wire); len(wire) != n || ok != want {
+			t.Errorf("%d bytes: %v", len(wire), ok)
 		}
 	}
 }
