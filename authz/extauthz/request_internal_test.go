@@ -153,3 +153,33 @@ func TestScanReadsTheAttributes(t *testing.T) {
 		}
 	}
 }
+
+// A field of another wire type is passed over: what stands before it does not count twice.
+func TestScanPassesOverOtherWireTypes(t *testing.T) {
+	t.Parallel()
+	field := func(number protowire.Number, value []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), value)
+	}
+	line := field(headerMapHeaders, append(field(headerKey, []byte("authorization")), field(headerRawValue, []byte("Bearer a"))...))
+	for name, other := range map[string][]byte{
+		"nothing":  nil,
+		"a number": protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 7),
+		"eight":    protowire.AppendFixed64(protowire.AppendTag(nil, 99, protowire.Fixed64Type), 7),
+		"a group":  protowire.AppendTag(protowire.AppendTag(nil, 99, protowire.StartGroupType), 99, protowire.EndGroupType),
+	} {
+		lines := append(append([]byte{}, line...), other...)
+		http := append(field(httpHeaderMap, lines), other...)
+		request := append(field(requestHTTP, http), other...)
+		wire := append(field(requestAttributes, append(field(attributeRequest, request), other...)), other...)
+		req, ok := scan(wire)
+		if !ok || req.authorization.count != 1 || req.authorization.value != "Bearer a" || !req.http {
+			t.Errorf("%s: %+v, %v", name, req.authorization, ok)
+		}
+	}
+	if _, ok := scan([]byte{0x08}); ok {
+		t.Error("a number that is cut off is one")
+	}
+	if _, ok := scan([]byte{0x07}); ok {
+		t.Error("a wire type that is none is one")
+	}
+}
