@@ -281,7 +281,7 @@ func TestRevokedBearer(t *testing.T) {
 	files["mesh.yaml"] = strings.TrimRight(files["mesh.yaml"], "\n") + edges
 	files["platform/acme-jwks.json"] = string(w.jwks)
 	files["tenants/acme/orders.yaml"] += "    - {name: r, from: {askers: [edge]}, to: {methods: [GET], paths: [/orders]}}\n"
-	files["tenants/acme/revoked.yaml"] = versioned(ofTenants[:strings.Index(ofTenants, "---")])
+	files["tenants/acme/revoked.yaml"] = versioned(strings.Split(ofTenants, "---\n")[0])
 	table, err := authz.Compile(tenancytest.Tenant(t, tenancytest.Model(t, files), "acme"))
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,7 @@ func TestExplainTexts(t *testing.T) {
 	const caller = "caller passed: " + acmeWeb + " is proved, a workload of acme\n"
 	const orders = "destination passed: acme/orders is a service, port http\n"
 	const within = caller + orders + "tenant passed: caller and destination are of one tenant\n"
-	const token = "https://idp.acme.example.com asserts tenant acme, "
+	const issued = "https://idp.acme.example.com asserts tenant acme, "
 	for name, tt := range map[string]struct {
 		table  *tableMsg
 		claims map[string]any // nil: no token
@@ -58,9 +58,9 @@ func TestExplainTexts(t *testing.T) {
 		want   string
 	}{
 		"allowed": {table: w.orders(tokenRequired, rule("p/r", "/x")), claims: map[string]any{"roles": []string{"a", "b"}}, want: within +
-			"token passed: required; " + token + "roles a, b, until TIME\nsensitivity passed: the service is of no class\nrules passed: p/r covers the call\np/r grant=false : \n"},
+			"token passed: required; " + issued + "roles a, b, until TIME\nsensitivity passed: the service is of no class\nrules passed: p/r covers the call\np/r grant=false : \n"},
 		"without roles": {table: w.orders(tokenOptional, rule("p/r", "/x", "clerk")), claims: map[string]any{}, want: within +
-			"token passed: optional; " + token + "no roles, until TIME\nsensitivity passed: the service is of no class\nrules failed: none covers the call\n" +
+			"token passed: optional; " + issued + "no roles, until TIME\nsensitivity passed: the service is of no class\nrules failed: none covers the call\n" +
 			"p/r grant=false role: it asks for a token with one of the roles clerk\n"},
 		"no token needed": {table: w.orders(tokenOptional, rule("p/r", "/x")), want: within +
 			"token passed: none, and none is required\nsensitivity passed: the service is of no class\nrules passed: p/r covers the call\np/r grant=false : \n"},
@@ -80,20 +80,22 @@ func TestExplainTexts(t *testing.T) {
 		"a request to TCP": {table: w.db("web"), want: caller + "destination passed: acme/db takes TCP connections, port sql\ntenant passed: caller and destination are of one tenant\n" +
 			"token passed: a TCP connection carries none\nsensitivity passed: the service is of no class\nrules failed: none covers the call\ndb/web grant=false method: it is for TCP connections, which have none\n"},
 		"a class that demands nothing": {table: classed(&classMsg{Name: "plain"}), claims: map[string]any{}, want: within +
-			"token passed: required; " + token + "no roles, until TIME\nsensitivity passed: class plain demands nothing of how the user authenticated\nrules passed: p/r covers the call\np/r grant=false : \n"},
-		"a class that is met": {table: classed(&classMsg{Name: "secret", Acr: []string{"mfa", "phr"}, Amr: []string{"hwk", "pwd"}, MaxAuthAgeSeconds: 60}),
+			"token passed: required; " + issued + "no roles, until TIME\nsensitivity passed: class plain demands nothing of how the user authenticated\nrules passed: p/r covers the call\np/r grant=false : \n"},
+		"a class that is met": {
+			table:  classed(&classMsg{Name: "secret", Acr: []string{"mfa", "phr"}, Amr: []string{"hwk", "pwd"}, MaxAuthAgeSeconds: 60}),
 			claims: map[string]any{"acr": "phr", "amr": []string{"pwd", "hwk"}, "auth_time": w.now.Unix()}, want: within +
-				"token passed: required; " + token + "no roles, until TIME\nsensitivity passed: the token meets class secret: acr mfa or phr, amr hwk and pwd, authenticated within 1m0s\nrules passed: p/r covers the call\np/r grant=false : \n"},
+				"token passed: required; " + issued + "no roles, until TIME\nsensitivity passed: the token meets class secret: acr mfa or phr, amr hwk and pwd, authenticated within 1m0s\nrules passed: p/r covers the call\np/r grant=false : \n",
+		},
 		"no acr": {table: classed(&classMsg{Name: "secret", Acr: []string{"mfa", "phr"}}), claims: map[string]any{}, want: within +
-			"token passed: required; " + token + "no roles, until TIME\nsensitivity failed: class secret demands acr mfa or phr; the token does not say it\n"},
+			"token passed: required; " + issued + "no roles, until TIME\nsensitivity failed: class secret demands acr mfa or phr; the token does not say it\n"},
 		"another acr": {table: classed(&classMsg{Name: "secret", Acr: []string{"mfa"}}), claims: map[string]any{"acr": "pwd"}, want: within +
-			"token passed: required; " + token + "no roles, until TIME\nsensitivity failed: class secret demands acr mfa; the token's is pwd\n"},
+			"token passed: required; " + issued + "no roles, until TIME\nsensitivity failed: class secret demands acr mfa; the token's is pwd\n"},
 		"amr": {table: classed(&classMsg{Name: "secret", Amr: []string{"hwk", "pwd"}}), claims: map[string]any{"amr": []string{"pwd"}}, want: within +
-			"token passed: required; " + token + "no roles, until TIME\nsensitivity failed: class secret demands amr hwk and pwd; the token does not name all of them\n"},
+			"token passed: required; " + issued + "no roles, until TIME\nsensitivity failed: class secret demands amr hwk and pwd; the token does not name all of them\n"},
 		"no auth_time": {table: classed(&classMsg{Name: "secret", MaxAuthAgeSeconds: 60}), claims: map[string]any{}, want: within +
-			"token passed: required; " + token + "no roles, until TIME\nsensitivity failed: class secret demands that the user authenticated within 1m0s; the token does not say it\n"},
+			"token passed: required; " + issued + "no roles, until TIME\nsensitivity failed: class secret demands that the user authenticated within 1m0s; the token does not say it\n"},
 		"long ago": {table: classed(&classMsg{Name: "secret", MaxAuthAgeSeconds: 60}), claims: map[string]any{"auth_time": w.now.Unix() - 600}, want: within +
-			"token passed: required; " + token + "no roles, until TIME\nsensitivity failed: class secret demands that the user authenticated within 1m0s; the token's user did so at TIME\n"},
+			"token passed: required; " + issued + "no roles, until TIME\nsensitivity failed: class secret demands that the user authenticated within 1m0s; the token's user did so at TIME\n"},
 		"revoked":  {table: revoked, claims: map[string]any{}, want: "caller failed: the caller is revoked by acme/lost until TIME\n"},
 		"no token": {table: w.orders(tokenRequired, rule("p/r", "/x")), want: within + "token failed: " + authz.TokenMissing.Words() + "\n"},
 		"another tenant, told from the roots": {

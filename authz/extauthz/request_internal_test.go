@@ -116,9 +116,9 @@ func TestBearerHeader(t *testing.T) {
 // The scheme ends where no character of a token (RFC 9110, section 5.6.2) stands.
 func TestSchemeEndsCompletely(t *testing.T) {
 	t.Parallel()
-	const token = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	const allowed = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	for c := range rune(256) {
-		goesOn := strings.ContainsRune(token, c)
+		goesOn := strings.ContainsRune(allowed, c)
 		if _, present, ok := bearer(header{value: "Bearer" + string(c) + "x", count: 1}); present == goesOn || !ok {
 			t.Errorf("%q behind the scheme: present %v, %v", c, present, ok)
 		}
@@ -181,5 +181,18 @@ func TestScanPassesOverOtherWireTypes(t *testing.T) {
 	}
 	if _, ok := scan([]byte{0x07}); ok {
 		t.Error("a wire type that is none is one")
+	}
+}
+
+// The header has at most 64 KiB.
+func TestXFCCLength(t *testing.T) {
+	t.Parallel()
+	const uri = "spiffe://acme.demo.test/ns/acme/sa/web"
+	head := `URI=` + uri + `;Subject="`
+	for n, want := range map[int]bool{maxXFCC: true, maxXFCC + 1: false} {
+		header := head + strings.Repeat("a", n-len(head)-1) + `"`
+		if got, err := xfccURI(header); len(header) != n || (err == nil) != want || want && got != uri {
+			t.Errorf("%d bytes: %q, %v", len(header), got, err)
+		}
 	}
 }

@@ -2,8 +2,10 @@ package extauthz_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -18,7 +20,7 @@ func TestRevokedAnswers(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		revoked   string
-		status    int32
+		status    typev3.StatusCode
 		grpc      codes.Code
 		challenge string
 	}{
@@ -30,22 +32,25 @@ func TestRevokedAnswers(t *testing.T) {
 		p := start(t, m, acmeOrders, m.agents(acmeOrders))
 		resp := p.check(t, call(m.acme.SVID(acmeWeb), acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.clerk()))
 		denied := resp.GetDeniedResponse()
-		if reason(resp) != "revoked" || int32(denied.GetStatus().GetCode()) != tt.status || resp.GetStatus().GetCode() != int32(tt.grpc) || headers(denied.GetHeaders())["www-authenticate"] != tt.challenge {
+		if reason(resp) != "revoked" || denied.GetStatus().GetCode() != tt.status || codes.Code(resp.GetStatus().GetCode()) != tt.grpc || headers(denied.GetHeaders())["www-authenticate"] != tt.challenge {
 			t.Errorf("%s: %v", name, resp)
 		}
 	}
 }
 
 // told is an Asker that a test sets.
-type told struct{ id identity.WorkloadID }
+type told struct {
+	id  identity.WorkloadID
+	err error
+}
 
-func (a *told) Asker(context.Context) (extauthz.Asking, error) { return extauthz.Own(a.id), nil }
+func (a *told) Asker(context.Context) (extauthz.Asking, error) { return extauthz.Own(a.id), a.err }
 
 // What one workload's proxy may ask for, another's does not use up.
 func TestLimitsAreEachAskersOwn(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
-	asker := &told{m.id(acmeOrders)}
+	asker := &told{id: m.id(acmeOrders)}
 	s := extauthz.New(&tables{}, asker, &entries{}, metrics(t, prometheus.NewRegistry()), newClock(m.now).Now,
 		extauthz.WithLimits(limit.Limits{Concurrent: 1, PerSecond: 1, Burst: 2}))
 	wire := encode(t, call(m.acme.SVID(acmeWeb), acmeWeb, "acme/orders", "GET", "/orders"))
@@ -59,7 +64,11 @@ func TestLimitsAreEachAskersOwn(t *testing.T) {
 	if err != nil || len(resp) == 0 {
 		t.Errorf("another asker: %v", err)
 	}
-	asker.id = identity.WorkloadID{}
+	asker.err = errors.New("not known")
+	if _, err := s.Check(t.Context(), wire); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("somebody, with an error: %v", err)
+	}
+	asker.id, asker.err = identity.WorkloadID{}, nil
 	if _, err := s.Check(t.Context(), wire); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("nobody: %v", err)
 	}
