@@ -21,18 +21,18 @@ func TestRevokedAnswers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		revoked   string
 		status    typev3.StatusCode
-		grpc      codes.Code
+		grpc      int32
 		challenge string
 	}{
-		"token":    {"token: {subject: alice}", 401, codes.Unauthenticated, `Bearer realm="ringfence", error="invalid_token"`},
-		"workload": {"workload: " + acmeWeb, 403, codes.PermissionDenied, ""},
+		"token":    {"token: {subject: alice}", 401, int32(codes.Unauthenticated), `Bearer realm="ringfence", error="invalid_token"`},
+		"workload": {"workload: " + acmeWeb, 403, int32(codes.PermissionDenied), ""},
 	} {
 		m := newMesh(t)
 		m.files["tenants/acme/revoked.yaml"] = "apiVersion: ringfence.dev/v1alpha1\nkind: Revocation\nmetadata: {name: r}\nspec: {" + tt.revoked + `, reason: r, notAfter: "2036-01-01T00:00:00Z"}` + "\n"
 		p := start(t, m, acmeOrders, m.agents(acmeOrders))
 		resp := p.check(t, call(m.acme.SVID(acmeWeb), acmeWeb, "acme/orders", "GET", "/orders", "Bearer "+m.clerk()))
 		denied := resp.GetDeniedResponse()
-		if reason(resp) != "revoked" || denied.GetStatus().GetCode() != tt.status || codes.Code(resp.GetStatus().GetCode()) != tt.grpc || headers(denied.GetHeaders())["www-authenticate"] != tt.challenge {
+		if reason(resp) != "revoked" || denied.GetStatus().GetCode() != tt.status || resp.GetStatus().GetCode() != tt.grpc || headers(denied.GetHeaders())["www-authenticate"] != tt.challenge {
 			t.Errorf("%s: %v", name, resp)
 		}
 	}

@@ -100,7 +100,7 @@ func score(out io.Writer, folder string, results []result) {
 	if all := dead + n[survived]; all > 0 {
 		percent = 100 * float64(dead) / float64(all)
 	}
-	fmt.Fprintf(out, "%-20s %5.1f %%  %d mutants: %d killed, %d of them for taking too long; %d survived, %d of them in code that no test runs; %d more do not compile\n",
+	fmt.Fprintf(out, "%-20s %5.1f %%  %d mutants: %d killed, %d of them for taking too long; %d survived, %d of them where no test comes by; %d more do not compile\n",
 		folder, percent, dead+n[survived], dead, n[hung], n[survived], unreached(results), n[unviable])
 }
 
