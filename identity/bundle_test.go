@@ -31,12 +31,16 @@ func TestBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	renamed, err := identity.NewBundle(identity.MustTrustDomain("emca.demo.test"), b.DER()...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	digests := map[[32]byte]bool{}
-	for _, other := range []identity.Bundle{b, one.Bundle("acme.demo.test"), onlyTwo, moved, {}} {
+	for _, other := range []identity.Bundle{b, one.Bundle("acme.demo.test"), onlyTwo, moved, renamed, {}} {
 		digests[other.Digest()] = true
 	}
-	if len(digests) != 5 {
-		t.Errorf("five bundles have %d digests", len(digests))
+	if len(digests) != 6 {
+		t.Errorf("six bundles have %d digests", len(digests))
 	}
 	if !b.Constrained() || b.IsZero() {
 		t.Error("both roots are constrained")
