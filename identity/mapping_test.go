@@ -155,7 +155,12 @@ func TestMappingIDIsNeverSomebodyElse(t *testing.T) {
 		of                 string // an ID of the tenant by the second rule
 		namespace, account string
 	}{
-		"another tenant":    {first, identity.MappingRule{TrustDomain: "b.test", Path: "/ns/{tenant}/sa/{serviceAccount}"}, "spiffe://b.test/ns/acme/sa/web", "globex", "web"},
+		"another tenant": {first, identity.MappingRule{TrustDomain: "b.test", Path: "/ns/{tenant}/sa/{serviceAccount}"}, "spiffe://b.test/ns/acme/sa/web", "globex", "web"},
+		"another tenant, without namespaces": {
+			identity.MappingRule{TrustDomain: "{tenant}.a.test", Path: "/globex/{serviceAccount}"},
+			identity.MappingRule{TrustDomain: "b.test", Path: "/{tenant}/{serviceAccount}"},
+			"spiffe://b.test/acme/web", "", "web",
+		},
 		"another namespace": {first, identity.MappingRule{TrustDomain: "{tenant}.b.test", Path: "/ns/prod/sa/{serviceAccount}"}, "spiffe://acme.b.test/ns/prod/sa/web", "prod", "web"},
 		"another account":   {short, identity.MappingRule{TrustDomain: "{tenant}.b.test", Path: "/{serviceAccount}/web"}, "spiffe://acme.b.test/sa/web", "", "web"},
 	} {
