@@ -165,6 +165,7 @@ func TestFirst(t *testing.T) {
 		"nobody, then one":    {[]extauthz.Asker{nobody, extauthz.Fixed(web)}, extauthz.Own(web), false},
 		"none that is known":  {[]extauthz.Asker{unknown, unknown}, extauthz.Asking{}, true},
 		"an error and nobody": {[]extauthz.Asker{unknown, nobody}, extauthz.Asking{}, true},
+		"one that fails":      {[]extauthz.Asker{&told{web, errors.New("not now")}}, extauthz.Asking{}, true},
 		"none at all":         {nil, extauthz.Asking{}, false},
 	} {
 		got, err := extauthz.First(tt.askers...).Asker(t.Context())

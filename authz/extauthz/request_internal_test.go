@@ -46,7 +46,7 @@ func TestTCPPort(t *testing.T) {
 			t.Errorf("%s: %d, %v", name, port, ok)
 		}
 	}
-	if _, ok := (address{"\x0a\x07\x12\x00\x18\x50\xff", 1}).tcpPort(); ok {
+	if _, ok := (address{"\x0a\x02\x18\x50\xff", 1}).tcpPort(); ok {
 		t.Error("garbage has a port")
 	}
 }
