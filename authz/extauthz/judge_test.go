@@ -133,7 +133,7 @@ func TestTokensThatAreNotRead(t *testing.T) {
 	m.edit("tenants/acme/orders.yaml", ", roles: [clerk, manager]", "")
 	m.files["tenants/acme/orders.yaml"] = strings.ReplaceAll(m.files["tenants/acme/orders.yaml"], ", roles: [manager]", "")
 	var lacking []string
-	p := start(t, m, acmeOrders, m.agents(acmeOrders), extauthz.StripToken(), extauthz.WithUnknownKeys(func(issuer string) { lacking = append(lacking, issuer) }))
+	p := start(t, m, acmeOrders, m.whole("acme"), extauthz.StripToken(), extauthz.WithUnknownKeys(func(issuer string) { lacking = append(lacking, issuer) }))
 	m.kid = "unknown"
 	unknown := m.token(acmeIDP, "acme", m.now.Add(time.Minute))
 	m.kid = "k1"

@@ -18,6 +18,7 @@ func TestXFCC(t *testing.T) {
 		want         error
 	}{
 		{"alone", uri, nil},
+		{"nothing behind a key", "By=;" + uri + ";DNS=", nil},
 		{"as Envoy writes it", "By=spiffe://a.test/x;Hash=" + strings.Repeat("a", 64) + `;Cert="-----BEGIN%20CERTIFICATE-----%0AMII%3D";Chain="x";Subject="CN=\"a, b\",O=c\\d";` + uri + ";DNS=a.test;DNS=b.test", nil},
 		{"subject and issuer with everything", `Subject="URI=spiffe://x;,=\"";` + uri + `;Issuer=""`, nil},
 
