@@ -81,3 +81,39 @@ func FuzzXFCC(f *testing.F) {
 		}
 	})
 }
+
+// Every byte, in quotes and without.
+func TestXFCCTextsCompletely(t *testing.T) {
+	t.Parallel()
+	for c := range 256 {
+		b := string([]byte{byte(c)})
+		printable := c >= ' ' && c <= '~'
+		if visible("a"+b) != printable {
+			t.Errorf("visible(%q) is not %v", b, printable)
+		}
+		value, rest, ok := unquote("a" + b + `z";rest`)
+		switch {
+		case b == `"`:
+			if value != "a" || rest != `z";rest` || !ok {
+				t.Errorf("a quote: %q, %q, %v", value, rest, ok)
+			}
+		case b == `\`:
+			if ok {
+				t.Errorf("an escaped letter is %q", value)
+			}
+		case ok != printable || ok && (value != "a"+b+"z" || rest != ";rest"):
+			t.Errorf("%q in quotes: %q, %q, %v", b, value, rest, ok)
+		}
+	}
+	if value, rest, ok := unquote(`a\"b\\c"`); value != `a"b\c` || rest != "" || !ok {
+		t.Errorf("escapes: %q, %q, %v", value, rest, ok)
+	}
+	if got, err := xfccURI(`URI="` + xfccWeb + `"`); got != xfccWeb || err != nil {
+		t.Errorf("a quoted URI: %q, %v", got, err)
+	}
+	for _, open := range []string{"a", `a\`, ""} {
+		if _, _, ok := unquote(open); ok {
+			t.Errorf("%q ends", open)
+		}
+	}
+}
