@@ -73,6 +73,16 @@ func TestAskersOfSeveralServices(t *testing.T) {
 			t.Errorf("%s in front of orders, shown as %q: %v", tt.asker, tt.principal, got)
 		}
 	}
+	// An asker may be a workload that the mesh knows, and then serves as itself.
+	const edgeID = "spiffe://acme.demo.test/ns/acme/sa/edge"
+	mapped := table(func(files map[string]string) {
+		files["mesh.yaml"] = strings.Replace(files["mesh.yaml"], gateway, edgeID, 1)
+	})
+	for _, a := range mapped.Askers() {
+		if got := a.Agrees(service(t, mapped, "acme", "orders"), edgeID); got != (a.Name() == "cert") {
+			t.Errorf("%s in front of orders, shown as %q: %v", a.Name(), edgeID, got)
+		}
+	}
 	for name, believed := range map[string]bool{"one": false, "cert": true, "told": true} {
 		c := askers[name].Caller(acmeWeb)
 		if c.IsKnown() != believed || (c.ID().String() == acmeWeb) != believed {
@@ -93,8 +103,9 @@ func TestAskersOfSeveralServices(t *testing.T) {
 		}
 	}
 	// Who is asserted does not expire, and the service demands a token.
-	if d := authz.Decide(acme, authz.Input{Caller: askers["told"].Caller(acmeWeb), Service: more, Method: "GET", Path: "/", Now: time.Now()}); d.Reason() != authz.TokenMissing {
-		t.Errorf("whom an asker asserts: %v", d.Reason())
+	e := authz.Explain(acme, authz.Input{Caller: askers["told"].Caller(acmeWeb), Service: more, Method: "GET", Path: "/", Now: time.Now()})
+	if e.Decision.Reason() != authz.TokenMissing || e.Steps[0].Text != acmeWeb+" is asserted by the asker, a workload of acme" {
+		t.Errorf("whom an asker asserts: %v, %+v", e.Decision.Reason(), e.Steps[0])
 	}
 	var zero authz.AskerRef
 	if zero.Bearer().IsKnown() || zero.Caller(acmeWeb).IsKnown() || (authz.Caller{}).IsKnown() {

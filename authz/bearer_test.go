@@ -303,6 +303,10 @@ func TestRevokedBearer(t *testing.T) {
 		if d := authz.Decide(table, in); d.Reason() != authz.TokenExpired || d.TokenRevoked() {
 			t.Errorf("%s, later: %s, revoked: %v", subject, d.Reason(), d.TokenRevoked())
 		}
+		// Without a good token nobody knows of which tenant the caller is.
+		if e := authz.Explain(table, in); e.Steps[2].Outcome != authz.Failed || e.Steps[3].Outcome != authz.NotReached {
+			t.Errorf("%s, later: %+v", subject, e.Steps)
+		}
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/ringfence-mesh/ringfence/tenancy/tenancytest"
 )
 
-// shared are a platform's services: archive is granted to globex and reads no token, vault to acme and globex, and runs
-// beside billing, which comes from the example and is granted to acme.
+// shared are a platform's services: archive is granted to globex and reads no token, vault to acme, and runs beside
+// billing, which comes from the example and is granted to acme, too.
 const shared = `
 kind: Service
 metadata: {name: archive}
@@ -34,6 +34,10 @@ spec:
 kind: Grant
 metadata: {name: globex-archive}
 spec: {tenant: globex, service: archive, to: {methods: [GET], paths: [/x]}, notAfter: "2036-01-01T00:00:00Z"}
+---
+kind: Grant
+metadata: {name: acme-vault}
+spec: {tenant: acme, service: vault, to: {methods: [GET], paths: [/x]}, notAfter: "2036-01-01T00:00:00Z"}
 ---
 kind: TokenIssuer
 metadata: {name: both-idp}
