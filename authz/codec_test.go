@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -256,4 +257,36 @@ func FuzzDecodeTable(f *testing.F) {
 			t.Errorf("what was accepted is not when encoded again: %v", err)
 		}
 	})
+}
+
+// What stands in a Table stands in an error shortened to 80 bytes.
+func TestDecodeTableShortensHostileText(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for n, want := range map[int]string{80: strings.Repeat("A", 80) + `"`, 81: strings.Repeat("A", 80) + `…"`} {
+		m := w.orders(tokenOptional, webReads())
+		m.Issuers[0].Name, m.Issuers[0].MaxLifetimeSeconds = strings.Repeat("A", n), -1
+		if _, err := authz.DecodeTable(encode(t, m)); err == nil || !strings.Contains(err.Error(), `"`+want) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
+// An ID may be longer than a claim of a token may be, and be revoked all the same.
+func TestDecodeTableRevokesLongIDs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.orders(tokenOptional, webReads())
+	m.Bundles, m.Issuers = nil, nil
+	m.Revocations = []*revocationMsg{{Name: "acme/r", Tenant: "acme", Workload: acmeWeb, NotAfter: 1}}
+	long := strings.Repeat("."+strings.Repeat("a", 63), 3) + "." + strings.Repeat("b", 50)
+	text := strings.ReplaceAll(prototext.Format(m), ".demo.test", long)
+	m.Reset()
+	if err := prototext.Unmarshal([]byte(text), m); err != nil {
+		t.Fatal(err)
+	}
+	if id := m.GetRevocations()[0].GetWorkload(); len(id) <= 255 {
+		t.Fatalf("%d bytes", len(id))
+	}
+	decode(t, m)
 }
