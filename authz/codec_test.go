@@ -291,18 +291,20 @@ func TestDecodeTableRevokesLongIDs(t *testing.T) {
 	decode(t, m)
 }
 
-// Ten years are the most that a class of data, or a token issuer, can name.
+// A class of data can ask for no more than 30 days, a token issuer give no more than ten years.
 func TestDecodeTableDurations(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	const most = 10 * 365 * 24 * 60 * 60
-	for seconds, ok := range map[int64]bool{-1: false, 1: true, most: true, most + 1: false} {
+	const day = 24 * 60 * 60
+	for seconds, ok := range map[int64]bool{-1: false, 1: true, 30 * day: true, 30*day + 1: false, 1 << 62: false} {
 		m := w.orders(tokenRequired, webReads())
 		m.Services[0].Sensitivity = &classMsg{Name: "secret", MaxAuthAgeSeconds: seconds}
 		if _, err := authz.DecodeTable(encode(t, m)); (err == nil) != ok {
 			t.Errorf("maxAuthAge of %d s: %v", seconds, err)
 		}
-		m = w.orders(tokenRequired, webReads())
+	}
+	for seconds, ok := range map[int64]bool{-1: false, 1: true, 3650 * day: true, 3650*day + 1: false} {
+		m := w.orders(tokenRequired, webReads())
 		m.Issuers[0].MaxLifetimeSeconds = seconds
 		if _, err := authz.DecodeTable(encode(t, m)); (err == nil) != ok {
 			t.Errorf("maxLifetime of %d s: %v", seconds, err)
