@@ -47,6 +47,9 @@ func TestDecodeTable(t *testing.T) {
 	if _, ok := table.Service("platform", "Billing"); ok {
 		t.Error("a service in upper case")
 	}
+	if !table.Trusts("acme-idp") || table.Trusts("globex-idp") || table.Trusts("") || (*authz.Table)(nil).Trusts("acme-idp") {
+		t.Error("it believes tokens of others than its issuers")
+	}
 	if all := table.Services(); len(all) != 1 || all[0] != s {
 		t.Errorf("%d services", len(all))
 	}
