@@ -340,3 +340,44 @@ func TestDecodeTableOfJWTSVIDs(t *testing.T) {
 		}
 	}
 }
+
+// Every byte in a method and in a rule's name, and the longest of both.
+func TestDecodeTableNamesCompletely(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const capitals = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	accepts := func(change func(*ruleMsg)) bool {
+		m := w.orders(tokenOptional, webReads())
+		change(m.GetServices()[0].GetRules()[0])
+		data, err := proto.Marshal(m)
+		if err != nil {
+			return false // no text
+		}
+		_, err = authz.DecodeTable(data)
+		return err == nil
+	}
+	method := func(text string) bool { return accepts(func(r *ruleMsg) { r.Methods = []string{text} }) }
+	name := func(text string) bool { return accepts(func(r *ruleMsg) { r.Name = text }) }
+	for c := range 256 {
+		b := string([]byte{byte(c)})
+		if want := strings.Contains(capitals, b); method(b+"GET") != want {
+			t.Errorf("a method that begins with %q: %v", b, !want)
+		}
+		if want := strings.Contains(capitals+"-_", b); method("G"+b) != want {
+			t.Errorf("a method with %q in it: %v", b, !want)
+		}
+		if want := c > ' ' && c <= '~'; name("a"+b) != want {
+			t.Errorf("a name with %q in it: %v", b, !want)
+		}
+	}
+	for n, ok := range map[int]bool{1: true, 32: true, 33: false} {
+		if method(strings.Repeat("A", n)) != ok {
+			t.Errorf("a method of %d characters: %v", n, !ok)
+		}
+	}
+	for n, ok := range map[int]bool{0: false, 1: true, 200: true, 201: false} {
+		if name(strings.Repeat("a", n)) != ok {
+			t.Errorf("a name of %d characters: %v", n, !ok)
+		}
+	}
+}
