@@ -320,6 +320,9 @@ func TestRelayLogs(t *testing.T) {
 	p.attach()
 	p.connect(v[0])
 	p.finish()
+	if errs := p.logs.FilterLevelExact(zapcore.ErrorLevel).All(); len(errs) != 0 {
+		t.Errorf("logged: %v", errs)
+	}
 	logged(zapcore.InfoLevel, "configuration received")
 	p.plane.SetTarget(v[2].target())
 	p.finish()
@@ -360,5 +363,78 @@ func TestResourceThatComesAgainCountsOnce(t *testing.T) {
 	p.relay.forget(k)
 	if p.relay.bytes != 0 || len(p.relay.received) != 0 {
 		t.Errorf("%d bytes are left", p.relay.bytes)
+	}
+}
+
+// A table that is refused is said to be, and what was received before a stream ended is not committed after.
+func TestRefusedTablesAndLateCommits(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	for _, name := range []string{"a foreign table", "a colleague's table", "a renamed table", "a garbled table"} {
+		p := newPairing(t, v)
+		p.connect(v[0])
+		p.receiveAll()
+		s := p.stream()
+		s.send(xds.TableType, nil, resource(hostile(t)[name].table))
+		if got := s.answers[xds.TableType]; len(got) != 1 || got[0] == "" {
+			t.Errorf("%s: answered %q", name, got)
+		}
+		p.wantTables(v[0], published{})
+	}
+	p := newPairing(t, v)
+	s := p.stream()
+	for _, r := range append(v[0].snapshot.All(), v[0].table) {
+		p.relay.response(&discovery.DeltaDiscoveryResponse{TypeUrl: r.TypeURL(), Nonce: "n", Resources: []*discovery.Resource{resource(r)}})
+	}
+	p.relay.disconnected()
+	p.relay.commit()
+	p.wantTables(published{}, published{})
+	if len(s.answers) != 0 {
+		t.Errorf("answered: %v", s.answers)
+	}
+}
+
+// Endpoints whose version is not theirs are refused once, wherever among the others they stand, and keep all from being used.
+func TestMiscalledEndpointsAmongOthers(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	endpoints := v[0].snapshot.Resources(xds.EndpointType)
+	if len(endpoints) < 2 {
+		t.Fatal("there are too few")
+	}
+	for i := range endpoints {
+		p := newPairing(t, v)
+		s := p.stream()
+		for _, typeURL := range upstreamTypes() {
+			if typeURL == xds.EndpointType {
+				continue
+			}
+			var rs []*discovery.Resource
+			for _, r := range append(v[0].snapshot.Resources(typeURL), v[0].table) {
+				if r.TypeURL() == typeURL {
+					rs = append(rs, resource(r))
+				}
+			}
+			s.send(typeURL, nil, rs...)
+		}
+		for j, r := range endpoints {
+			sent := resource(r)
+			if j == i {
+				sent.Version = "another"
+			}
+			p.relay.response(&discovery.DeltaDiscoveryResponse{TypeUrl: xds.EndpointType, Nonce: r.Name(), Resources: []*discovery.Resource{sent}})
+		}
+		for range 2 {
+			p.relay.commit()
+			p.relay.settle()
+		}
+		for j, r := range endpoints {
+			if got := s.answers[r.Name()]; (len(got) == 1 && got[0] != "") != (j == i) || len(got) > 1 {
+				t.Errorf("endpoints %d of which %d are miscalled: answered %q", j, i, got)
+			}
+		}
+		if !p.relay.committed.snapshot.IsZero() {
+			t.Error("they are committed")
+		}
 	}
 }

@@ -47,7 +47,7 @@ func (r *relay) stands(k delta.Key, version string) (standing, string) {
 			return r.superseded(k, version), ""
 		}
 		return settledWell, "" // of a secret that goes away Envoy is told nothing
-	case !committed || in != version:
+	case in != version:
 		return r.superseded(k, version), ""
 	case r.envoy.Acked[k] == version:
 		return settledWell, ""

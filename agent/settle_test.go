@@ -159,3 +159,45 @@ func TestHint(t *testing.T) {
 		t.Errorf("asked: %v", s.asked)
 	}
 }
+
+// Envoy is where it should be when it has acknowledged everything of what is offered now, and something is.
+func TestCurrent(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	p := newPairing(t, v)
+	r := p.relay
+	if r.envoy = (delta.Report{Target: r.targetID()}); r.current() {
+		t.Error("nothing is committed")
+	}
+	p.connect(v[0])
+	p.receiveAll()
+	all := versions(append(v[0].snapshot.All(), r.own)...)
+	for name, tt := range map[string]struct {
+		envoy delta.Report
+		want  bool
+	}{
+		"all of it":                   {delta.Report{Target: r.targetID(), Acked: all}, true},
+		"all, of an older target too": {delta.Report{Target: "older", Acked: all}, false},
+		"nothing yet":                 {delta.Report{Target: r.targetID()}, false},
+	} {
+		if r.envoy, r.quiet = tt.envoy, false; r.current() != tt.want {
+			t.Errorf("%s: %v", name, !tt.want)
+		}
+	}
+}
+
+// What is in force after Envoy's last answer is what a restart finds.
+func TestSettledIsSaved(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	p := newPairing(t, v)
+	p.attach()
+	p.connect(v[0])
+	p.finish()
+	p.plane.SetTarget(v[2].target())
+	p.finish()
+	c, settled, err := p.relay.judge.decodeState(p.saved)
+	if err != nil || settled.version() != v[2].table.Version() || c.table.version() != v[2].table.Version() {
+		t.Errorf("settled %.8s, want %.8s: %v", settled.version(), v[2].table.Version(), err)
+	}
+}
