@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"os/exec"
 	"strings"
@@ -54,43 +55,104 @@ func TestRevocationDocuments(t *testing.T) {
 	bystanders(t)
 }
 
+// endsWithin is how long what is open may outlive a revocation.
+const endsWithin = 5 * time.Second
+
+// within fails where the condition does not hold in time, and tells how long it took.
+func within(t *testing.T, limit time.Duration, start time.Time, what string, holds func(context.Context) bool) {
+	t.Helper()
+	eventually(t, 4*limit, what, holds)
+	if took := time.Since(start); took > limit {
+		t.Errorf("%s: it took %v", what, took)
+	} else {
+		t.Logf("%s after %v", what, took)
+	}
+}
+
 // TestRevocationEndsWhatIsOpen: streams of a revoked workload are cut within 5 seconds, as is an open TCP connection, and
 // what others have open through other chains goes on.
 func TestRevocationEndsWhatIsOpen(t *testing.T) {
-	const within = 5 * time.Second
 	t.Run("stream", func(t *testing.T) {
 		m := startMesh(t)
 		own := openStream(t, m, demo.Call{From: "acme/orders", To: "billing", Method: http.MethodGet, Path: "/invoices/stream"})
 		other := chainBytes(t, m, "globex/orders", "inbound/globex/orders")
 		start := time.Now()
 		write(t, m.ConfigDir()+"/tenants/acme/revoked.yaml", revocationHead+"workload: spiffe://acme.demo.test/ns/acme/sa/orders\n")
-		eventually(t, 4*within, "the stream is cut", func(context.Context) bool { return own.ended.Load() })
-		if took := time.Since(start); took > within {
-			t.Errorf("it took %v", took)
-		} else {
-			t.Logf("cut after %v", took)
-		}
+		within(t, endsWithin, start, "the stream is cut", func(context.Context) bool { return own.ended.Load() })
 		// Nothing of another tenant is drained.
 		sameChains(t, other, chainBytes(t, m, "globex/orders", "inbound/globex/orders"))
 	})
 	t.Run("TCP connection", func(t *testing.T) {
-		dir := tcpDir(t)
-		m := startMeshOf(t, dir)
-		port, err := m.OutboundTCP("acme/reports", "db")
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn := connect(t, port)
-		if !echoes(conn) {
-			t.Fatal("the connection does not work before")
-		}
+		m := startMeshOf(t, tcpDir(t))
+		conn := echo(t, m, "acme/reports", "db")
 		start := time.Now()
 		write(t, m.ConfigDir()+"/tenants/acme/revoked.yaml", revocationHead+"workload: "+acmeReports+"\n")
-		eventually(t, 4*within, "the connection is closed", func(context.Context) bool { return !echoes(conn) })
-		if took := time.Since(start); took > within {
-			t.Errorf("it took %v", took)
-		} else {
-			t.Logf("closed after %v", took)
+		within(t, endsWithin, start, "the connection is closed", func(context.Context) bool { return !echoes(conn) })
+	})
+}
+
+// echo is a TCP connection that works.
+func echo(t *testing.T, m *demo.Mesh, from, to string) net.Conn {
+	t.Helper()
+	port, err := m.OutboundTCP(from, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := connect(t, port)
+	if !echoes(conn) {
+		t.Fatal("the connection does not work before")
+	}
+	return conn
+}
+
+// TestRevocationOfADestination: nobody goes on talking to a revoked workload. Its callers' Envoys see to it; its own has not
+// changed, since it gets nothing any more. Calls to others pass meanwhile.
+func TestRevocationOfADestination(t *testing.T) {
+	t.Run("requests and streams", func(t *testing.T) {
+		m := startMesh(t)
+		call := demo.Call{From: "acme/web", To: "billing", Method: http.MethodPost, Path: "/invoices"}
+		stream := openStream(t, m, demo.Call{From: "acme/orders", To: "billing", Method: http.MethodGet, Path: "/invoices/stream"})
+		session := open(t, m, call)
+		if r := doOn(t, session, call); !r.As(allowed) {
+			t.Fatalf("before: %d by %s", r.Status, r.Layer)
+		}
+		others := keepCalling(t, m, demo.Call{From: "globex/web", To: "orders", Method: http.MethodGet, Path: "/orders/7"},
+			demo.Call{From: "acme/web", To: "orders", Method: http.MethodPost, Path: "/orders", Token: manager})
+		atBilling := chainBytes(t, m, "platform/billing", "inbound/platform/billing")
+		atGlobex := chainBytes(t, m, "globex/web", "outbound/globex/web")
+
+		start := time.Now()
+		write(t, m.ConfigDir()+"/platform/revoked.yaml", revocationHead+"workload: spiffe://platform.demo.test/ns/platform/sa/billing\n")
+		reached := func(ctx context.Context) bool {
+			before := hits(m).each["platform/billing"]
+			_, err := session.Do(ctx, call)
+			return err == nil && hits(m).each["platform/billing"] > before
+		}
+		within(t, time.Second, start, "no request reaches it", func(ctx context.Context) bool { return !reached(ctx) })
+		within(t, endsWithin, start, "the stream is cut", func(context.Context) bool { return stream.ended.Load() })
+		for range 20 {
+			if reached(t.Context()) {
+				t.Fatal("a request reaches it again")
+			}
+		}
+		sameChains(t, atBilling, chainBytes(t, m, "platform/billing", "inbound/platform/billing"))
+		sameChains(t, atGlobex, chainBytes(t, m, "globex/web", "outbound/globex/web")) // it has no Grant, so it is not concerned
+		others(t)
+		write(t, m.ConfigDir()+"/platform/revoked.yaml", "")
+		eventually(t, 30*time.Second, "it is called again", reached)
+	})
+	t.Run("TCP connections", func(t *testing.T) {
+		m := startMeshOf(t, tcpDir(t))
+		toDB, toMail := echo(t, m, "acme/reports", "db"), echo(t, m, "acme/reports", "platform/ledger")
+		start := time.Now()
+		write(t, m.ConfigDir()+"/tenants/acme/revoked.yaml", revocationHead+"workload: "+acmeDB+"\n")
+		within(t, endsWithin, start, "the connection is closed", func(context.Context) bool { return !echoes(toDB) })
+		before := hits(m).each["acme/db"]
+		if got := through(t, m, "acme/reports", "db", "hello"); got != "" || hits(m).each["acme/db"] != before {
+			t.Errorf("a new connection reads %q, and the application saw %d", got, hits(m).each["acme/db"]-before)
+		}
+		if !echoes(toMail) {
+			t.Error("the connection to another service was closed")
 		}
 	})
 }

@@ -88,10 +88,5 @@ func (l *linter) callersSecret(v *tlsv3.CertificateValidationContext) {
 	const path = "validation_context.match_typed_subject_alt_names"
 	sans := v.GetMatchTypedSubjectAltNames()
 	l.need(len(sans) > 0, setSecretNames, path, "none: everybody whom the roots vouch for may connect")
-	if len(sans) == 1 && sans[0].GetSanType() == tlsv3.SubjectAltNameMatcher_URI && sans[0].GetMatcher().GetExact() == "ringfence:nobody" {
-		return
-	}
-	for _, san := range sans {
-		l.exactURI(san, path)
-	}
+	l.exactURIs(sans, path)
 }

@@ -52,6 +52,14 @@ func (l *linter) upstreamTLS(socket *corev3.TransportSocket, tcp bool, path stri
 	l.need(!validation.GetSuppressClientCaList(), setClientCAList, path, "set where it means nothing")
 	sans := validation.GetMatchTypedSubjectAltNames()
 	l.need(len(sans) > 0, setUpstreamSANs, path, "no identity is pinned: every server would do")
+	l.exactURIs(sans, path)
+}
+
+// exactURIs accepts a list of which each entry is one identity, and the list of the one entry that nobody is.
+func (l *linter) exactURIs(sans []*tlsv3.SubjectAltNameMatcher, path string) {
+	if len(sans) == 1 && sans[0].GetSanType() == tlsv3.SubjectAltNameMatcher_URI && sans[0].GetMatcher().GetExact() == "ringfence:nobody" {
+		return
+	}
 	for _, san := range sans {
 		l.exactURI(san, path)
 	}

@@ -163,7 +163,7 @@ var settings = []Setting{
 	{setInspector, "an inbound listener reads the SNI label, and closes what is no TLS; an outbound one has no listener filter"},
 	{setInspectorTimeout, "a connection that sends no ClientHello is closed"},
 	{setChains, "an inbound listener has at least one chain, an outbound one exactly one, without a match and without TLS"},
-	{setChainEpoch, "a chain for callers bears an epoch or no metadata; a chain on loopback bears none"},
+	{setChainEpoch, "a chain bears an epoch or no metadata"},
 	{setChainName, "a chain bears the name of its route configuration, which belongs to this listener; no two are alike"},
 	{setSNI, "an inbound chain is chosen by exactly one SNI label, whole, that no other chain has"},
 	{setTransportProtocol, "an inbound chain takes TLS only"},

@@ -6,15 +6,10 @@ import (
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ringfence-mesh/ringfence/identity"
 )
-
-// nobody is a name that no certificate of a mesh bears: it is no SPIFFE ID, and has no host that the name constraints of a
-// root could permit. An empty list of callers would let in everybody whom the roots vouch for.
-const nobody = "ringfence:nobody"
 
 // InboundTCP is what one tenant's callers meet at a TCP service.
 type InboundTCP struct {
@@ -119,19 +114,11 @@ func CallersSecret(name string, roots identity.Bundle, ids []identity.WorkloadID
 	if name == "" {
 		return nil, errNoCaller
 	}
+	sans, err := exactURIs(ids)
+	if err != nil {
+		return nil, err
+	}
 	validation := trusted(roots)
-	for _, id := range ids {
-		san, err := exactURI(id)
-		if err != nil {
-			return nil, err
-		}
-		validation.MatchTypedSubjectAltNames = append(validation.GetMatchTypedSubjectAltNames(), san)
-	}
-	if len(ids) == 0 {
-		validation.MatchTypedSubjectAltNames = []*tlsv3.SubjectAltNameMatcher{{
-			SanType: tlsv3.SubjectAltNameMatcher_URI,
-			Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: nobody}},
-		}}
-	}
+	validation.MatchTypedSubjectAltNames = sans
 	return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: validation}}, nil
 }

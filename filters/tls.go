@@ -13,7 +13,6 @@ import (
 
 var (
 	errNobody    = errors.New("an identity that names nobody cannot be pinned")
-	errNoPin     = errors.New("a destination without identities: an empty list would accept every server")
 	errNoSNI     = errors.New("a destination without an SNI label")
 	errNoDomain  = errors.New("a TLS context without a trust domain")
 	errNoBundle  = errors.New("a bundle that vouches for nobody")
@@ -53,25 +52,20 @@ func downstreamTLS(secret string, alpn ...string) (*corev3.TransportSocket, erro
 }
 
 // UpstreamTLS is the client's side: the server must be one of these identities, by the bundle of their trust domain, and
-// is told by an SNI label which tenant calls. To a TCP service no protocol is negotiated.
+// is told by an SNI label which tenant calls. Without identities no server is accepted. To a TCP service no protocol is
+// negotiated.
 func UpstreamTLS(server identity.TrustDomain, ids []identity.WorkloadID, sni string, tcp bool) (*corev3.TransportSocket, error) {
 	if server.IsZero() {
 		return nil, errNoDomain
 	}
-	if len(ids) == 0 {
-		return nil, errNoPin
-	}
 	if sni == "" {
 		return nil, errNoSNI
 	}
-	pinned := &tlsv3.CertificateValidationContext{}
-	for _, id := range ids {
-		san, err := exactURI(id)
-		if err != nil {
-			return nil, err
-		}
-		pinned.MatchTypedSubjectAltNames = append(pinned.GetMatchTypedSubjectAltNames(), san)
+	sans, err := exactURIs(ids)
+	if err != nil {
+		return nil, err
 	}
+	pinned := &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: sans}
 	alpn := []string{sidecarProtocol}
 	if tcp {
 		alpn = nil
@@ -136,13 +130,37 @@ func trusted(b identity.Bundle) *tlsv3.CertificateValidationContext {
 	}
 }
 
+// nobody is a name that no certificate of a mesh bears: it is no SPIFFE ID, and has no host that the name constraints of a
+// root could permit. An empty list would accept everybody whom the roots vouch for.
+const nobody = "ringfence:nobody"
+
+// exactURIs match these SPIFFE IDs; without any, nobody.
+func exactURIs(ids []identity.WorkloadID) ([]*tlsv3.SubjectAltNameMatcher, error) {
+	if len(ids) == 0 {
+		return []*tlsv3.SubjectAltNameMatcher{uriMatcher(nobody)}, nil
+	}
+	sans := make([]*tlsv3.SubjectAltNameMatcher, 0, len(ids))
+	for _, id := range ids {
+		san, err := exactURI(id)
+		if err != nil {
+			return nil, err
+		}
+		sans = append(sans, san)
+	}
+	return sans, nil
+}
+
 // exactURI matches one SPIFFE ID, whole and byte for byte.
 func exactURI(id identity.WorkloadID) (*tlsv3.SubjectAltNameMatcher, error) {
 	if id.IsZero() {
 		return nil, errNobody
 	}
+	return uriMatcher(id.String()), nil
+}
+
+func uriMatcher(uri string) *tlsv3.SubjectAltNameMatcher {
 	return &tlsv3.SubjectAltNameMatcher{
 		SanType: tlsv3.SubjectAltNameMatcher_URI,
-		Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: id.String()}},
-	}, nil
+		Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: uri}},
+	}
 }

@@ -232,7 +232,7 @@ func readSecret(r xds.Resource) (roots []byte, callers []string, err error) {
 	return m.GetValidationContext().GetTrustedCa().GetInlineBytes(), callers, nil
 }
 
-// nobody is how a secret says that none of those whom its roots vouch for may connect.
+// nobody is how a secret and a cluster say that none of those whom the roots vouch for will do.
 const nobody = "ringfence:nobody"
 
 func bundleName(c *tlsv3.CommonTlsContext) string {

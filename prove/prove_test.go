@@ -126,7 +126,7 @@ func TestProveRefusesWhatIsOfAnotherModel(t *testing.T) {
 		parts, tables bool // which of the two differ
 	}{
 		"another endpoint":         {edited(services, "10.1.0.7", "10.1.0.17"), true, false},
-		"another account":          {edited(services, "serviceAccounts: [batch, orders]", "serviceAccounts: [batch, web]"), true, true},
+		"another account":          {edited(services, "serviceAccounts: [batch, night, orders]", "serviceAccounts: [batch, web]"), true, true},
 		"another outbound port":    {edited(services, "outbound: {port: 20182}", "outbound: {port: 20199}"), true, false},
 		"another application port": {edited(services, "appPort: 20281", "appPort: 20299"), true, false},
 		"another protocol":         {edited(services, "protocol: GRPC", "protocol: HTTP"), true, false},

@@ -25,7 +25,9 @@ func (b *builder) assemble() *Model {
 			callers: map[string][]Caller{}, life: life, revocations: d.revocations,
 		}
 		for _, name := range keys(d.services) {
-			t.services = append(t.services, Service{s: &d.services[name].service})
+			s := &d.services[name].service
+			s.servers, s.epoch = meet(s.ids, d.revocations)
+			t.services = append(t.services, Service{s: s})
 		}
 		t.workloads = workloads(t.services)
 		slices.SortFunc(t.issuers, func(x, y identity.TokenIssuer) int { return compareText(x.Config().Name, y.Config().Name) })
@@ -109,7 +111,7 @@ func share(platform, t *tenant, grants map[string][]Grant) {
 		}})
 		t.imports = append(t.imports, Import{i: &imported{
 			name: s.Name(), ids: s.s.ids, endpoints: s.s.endpoints, protocol: s.s.port.Protocol,
-			bundle: platform.bundle, sni: s.SNI(t.id),
+			bundle: platform.bundle, sni: s.SNI(t.id), servers: s.s.servers, epoch: s.s.epoch,
 		}})
 	}
 }

@@ -114,6 +114,8 @@ func (d digester) service(s Service) {
 	})
 	d.number(uint64(s.s.token))
 	d.flag(s.s.forward)
+	d.ids(s.s.servers)
+	d.text(s.s.epoch)
 	d.text(s.s.sensitivity.Class)
 	d.texts(s.s.sensitivity.ACR)
 	d.texts(s.s.sensitivity.AMR)
@@ -127,6 +129,8 @@ func (d digester) imported(i Import) {
 	d.number(uint64(i.i.protocol))
 	d.bundle(i.i.bundle)
 	d.text(i.i.sni)
+	d.ids(i.i.servers)
+	d.text(i.i.epoch)
 }
 
 func (d digester) caller(c Caller) {
@@ -155,6 +159,7 @@ func (d digester) revocation(r Revocation) {
 	d.text(r.Session)
 	d.text(r.Reason)
 	d.time(r.NotAfter)
+	d.flag(r.Over)
 	d.text(r.Pos)
 }
 

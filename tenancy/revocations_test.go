@@ -2,6 +2,7 @@ package tenancy_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -186,5 +187,67 @@ func TestOperatorsRevocations(t *testing.T) {
 	}
 	if m.Revokes(in.Revocations[0], "globex") || !m.Revokes(in.Revocations[2], "globex") {
 		t.Error("whom it is about is wrong")
+	}
+}
+
+// A caller meets those accounts of a service that no revocation of their ID holds for; a shared one's too, in each tenant that
+// has a Grant and in no other.
+func TestServers(t *testing.T) {
+	t.Parallel()
+	const batchID, billingID = "spiffe://acme.demo.test/ns/acme/sa/batch", "spiffe://platform.demo.test/ns/platform/sa/billing"
+	two := edits{orders + ": serviceAccounts: [orders]": "serviceAccounts: [orders, batch]"}
+	build := func(more edits, now time.Time) *tenancy.Model {
+		all := edits{}
+		maps.Copy(all, two)
+		maps.Copy(all, more)
+		in := tenancytest.Input(t, all.apply(t))
+		in.Now = now
+		m, problems := tenancy.Build(in)
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		return m
+	}
+	until := time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC)
+	before := build(nil, time.Time{})
+	ordersOf := func(m *tenancy.Model) tenancy.Service {
+		s, ok := tenancytest.Tenant(t, m, "acme").Service("orders")
+		if !ok {
+			t.Fatal("no service")
+		}
+		return s
+	}
+	if s := ordersOf(before); len(s.Servers()) != 2 || s.Epoch() != "" || !before.NextEnd().IsZero() || tenancytest.Tenant(t, before, "acme").Epoch() != "" {
+		t.Errorf("nothing is revoked: %v %q", s.Servers(), s.Epoch())
+	}
+	revoked := edits{"tenants/acme/revoked.yaml": revocation("batch", "workload: \""+batchID+"\"") +
+		revocation("serial", "certificate: {trustDomain: acme.demo.test, serial: \"1\"}")}
+	for name, c := range map[string]struct {
+		now     time.Time
+		servers int
+		next    time.Time
+	}{
+		"no clock": {time.Time{}, 1, until}, "it holds": {until.Add(-time.Second), 1, until}, "it is over": {until, 2, time.Time{}},
+	} {
+		m := build(revoked, c.now)
+		s := ordersOf(m)
+		if len(s.Servers()) != c.servers || len(s.IDs()) != 2 || s.Epoch() == "" || !m.NextEnd().Equal(c.next) {
+			t.Errorf("%s: %v of %v, epoch %q, next end %v", name, s.Servers(), s.IDs(), s.Epoch(), m.NextEnd())
+		}
+		if s.Epoch() != ordersOf(build(revoked, time.Time{})).Epoch() || tenancytest.Tenant(t, m, "acme").Epoch() == "" {
+			t.Errorf("%s: the epoch depends on the time", name)
+		}
+	}
+	// A caller that nobody calls is no destination.
+	if e := tenancytest.Tenant(t, build(edits{"tenants/acme/revoked.yaml": revocation("web", "workload: \""+webID+"\"")}, time.Time{}), "acme").Epoch(); e != "" {
+		t.Errorf("the epoch of a mere caller is %q", e)
+	}
+	m := build(edits{"platform/revoked.yaml": revocation("billing", "workload: \""+billingID+"\"")}, time.Time{})
+	imports := tenancytest.Tenant(t, m, "acme").Imports()
+	if len(imports[0].Servers()) != 0 || len(imports[0].IDs()) != 1 || imports[0].Epoch() == "" || tenancytest.Tenant(t, m, "acme").Epoch() == "" {
+		t.Errorf("the shared service: %v, epoch %q", imports[0].Servers(), imports[0].Epoch())
+	}
+	if tenancytest.Tenant(t, m, "globex").Digest() != tenancytest.Tenant(t, before, "globex").Digest() {
+		t.Error("it concerns a tenant without a Grant")
 	}
 }

@@ -186,6 +186,8 @@ type service struct {
 	tcp       []OutboundTCP
 	token     TokenMode
 	forward   bool
+	servers   []identity.WorkloadID
+	epoch     string
 
 	sensitivity Sensitivity
 }
@@ -260,6 +262,8 @@ type imported struct {
 	protocol  Protocol
 	bundle    identity.Bundle
 	sni       string
+	servers   []identity.WorkloadID
+	epoch     string
 }
 
 func (i Import) get() *imported {
@@ -272,7 +276,7 @@ func (i Import) get() *imported {
 // Name is the shared service's name.
 func (i Import) Name() string { return i.get().name }
 
-// IDs are the accounts that the service runs as, which a caller expects to meet.
+// IDs are the accounts that the service runs as; Servers are those of them that a caller may meet.
 func (i Import) IDs() []identity.WorkloadID { return slices.Clone(i.get().ids) }
 
 // Endpoints are where its sidecars listen, sorted.

@@ -174,6 +174,7 @@ func (b *builder) outbound(s tenancy.Service) error {
 	if err != nil {
 		return err
 	}
+	filters.WithEpoch(chain, b.made.t.Epoch())
 	listener := filters.OutboundListener(b.made.t.ResourceName(tenancy.KindOutbound, s.Name()))
 	listener.Address = socketAddress(netip.AddrPortFrom(loopback, port))
 	listener.FilterChains = []*listenerv3.FilterChain{chain}
@@ -183,7 +184,7 @@ func (b *builder) outbound(s tenancy.Service) error {
 // outboundTCP is a listener for the application's own connections to one TCP service. There is none to a shared service that
 // is not granted, or that speaks something else.
 func (b *builder) outboundTCP(s tenancy.Service, o tenancy.OutboundTCP) error {
-	owner, cluster, err := b.connects(o)
+	owner, cluster, epoch, err := b.connects(o)
 	if cluster == "" || err != nil {
 		return err
 	}
@@ -192,6 +193,7 @@ func (b *builder) outboundTCP(s tenancy.Service, o tenancy.OutboundTCP) error {
 	if err != nil {
 		return err
 	}
+	filters.WithEpoch(chain, epoch)
 	listener := filters.OutboundListener(name)
 	listener.Address = socketAddress(netip.AddrPortFrom(loopback, o.Port))
 	listener.FilterChains = []*listenerv3.FilterChain{chain}
@@ -199,30 +201,30 @@ func (b *builder) outboundTCP(s tenancy.Service, o tenancy.OutboundTCP) error {
 }
 
 // connects takes the cluster of a TCP destination into the Snapshot; its name is empty where there is no such destination.
-func (b *builder) connects(o tenancy.OutboundTCP) (owner identity.TenantID, cluster string, err error) {
+func (b *builder) connects(o tenancy.OutboundTCP) (owner identity.TenantID, cluster, epoch string, err error) {
 	t := b.made.t
 	if !o.Shared {
 		s, ok := t.Service(o.Service)
 		if port, called := s.Port(); !ok || !called || port.Protocol != tenancy.TCP {
-			return owner, "", fmt.Errorf("%s takes no TCP connections", o.Service)
+			return owner, "", "", fmt.Errorf("%s takes no TCP connections", o.Service)
 		}
 		if err := b.own(s); err != nil {
-			return owner, "", err
+			return owner, "", "", err
 		}
 		err = errors.Join(b.take(b.made.service(s)), b.take(b.made.serviceEndpoints(s)), b.take(b.made.bundle(t.Bundle())))
-		return t.ID(), t.ResourceName(tenancy.KindService, s.Name()), err
+		return t.ID(), t.ResourceName(tenancy.KindService, s.Name()), s.Epoch(), err
 	}
 	for _, i := range t.Imports() {
 		if i.Name() != o.Service || i.Protocol() != tenancy.TCP {
 			continue
 		}
 		if err := b.shared(i); err != nil {
-			return owner, "", err
+			return owner, "", "", err
 		}
 		err = errors.Join(b.take(b.made.imported(i)), b.take(b.made.importEndpoints(i)), b.take(b.made.bundle(i.Bundle())))
-		return i.IDs()[0].Tenant(), t.ResourceName(tenancy.KindImport, i.Name()), err
+		return i.IDs()[0].Tenant(), t.ResourceName(tenancy.KindImport, i.Name()), i.Epoch(), err
 	}
-	return owner, "", nil
+	return owner, "", "", nil
 }
 
 // destinations are the services that the workload can send requests to, with their clusters. An own service keeps its short name

@@ -35,7 +35,7 @@ func (p *pieces) once(typeURL, name string, build func() (Resource, error)) (Res
 // service is the cluster to a service of the tenant's own.
 func (p *pieces) service(s tenancy.Service) (Resource, error) {
 	port, _ := s.Port()
-	return p.mesh(p.t.ResourceName(tenancy.KindService, s.Name()), p.t.ID().TrustDomain(), s.IDs(), s.SNI(p.t.ID()), port.Protocol)
+	return p.mesh(p.t.ResourceName(tenancy.KindService, s.Name()), p.t.ID().TrustDomain(), s.Servers(), s.SNI(p.t.ID()), port.Protocol)
 }
 
 func (p *pieces) serviceEndpoints(s tenancy.Service) (Resource, error) {
@@ -44,14 +44,14 @@ func (p *pieces) serviceEndpoints(s tenancy.Service) (Resource, error) {
 
 // imported is the cluster to a shared service. It is the tenant's own: no two tenants share a connection pool.
 func (p *pieces) imported(i tenancy.Import) (Resource, error) {
-	return p.mesh(p.t.ResourceName(tenancy.KindImport, i.Name()), i.Bundle().TrustDomain(), i.IDs(), i.SNI(), i.Protocol())
+	return p.mesh(p.t.ResourceName(tenancy.KindImport, i.Name()), i.Bundle().TrustDomain(), i.Servers(), i.SNI(), i.Protocol())
 }
 
 func (p *pieces) importEndpoints(i tenancy.Import) (Resource, error) {
 	return p.endpoints(p.t.ResourceName(tenancy.KindImport, i.Name()), i.Endpoints())
 }
 
-// mesh is a cluster of other sidecars: found by EDS, pinned to the identities of the service.
+// mesh is a cluster of other sidecars: found by EDS, pinned to the identities of the service that are not revoked.
 func (p *pieces) mesh(
 	name string, td identity.TrustDomain, ids []identity.WorkloadID, sni string, speaks tenancy.Protocol,
 ) (Resource, error) {
