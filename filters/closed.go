@@ -99,12 +99,13 @@ var generated = map[protoreflect.FullName][]protoreflect.Name{
 	"envoy.extensions.transport_sockets.tls.v3.Secret":                       {"name", "validation_context"},
 
 	// Routes.
-	"envoy.config.route.v3.RouteConfiguration":   {"name", "virtual_hosts", "request_headers_to_remove", "typed_per_filter_config"},
-	"envoy.config.route.v3.VirtualHost":          {"name", "domains", "routes"},
-	"envoy.config.route.v3.Route":                {"match", "route", "direct_response"},
-	"envoy.config.route.v3.RouteMatch":           {"prefix"},
-	"envoy.config.route.v3.RouteAction":          {"cluster", "timeout"},
-	"envoy.config.route.v3.DirectResponseAction": {"status"},
+	"envoy.config.route.v3.RouteConfiguration":            {"name", "virtual_hosts", "request_headers_to_remove", "typed_per_filter_config"},
+	"envoy.config.route.v3.VirtualHost":                   {"name", "domains", "routes"},
+	"envoy.config.route.v3.Route":                         {"match", "route", "direct_response"},
+	"envoy.config.route.v3.RouteMatch":                    {"prefix"},
+	"envoy.config.route.v3.RouteAction":                   {"cluster", "timeout", "max_stream_duration"},
+	"envoy.config.route.v3.RouteAction.MaxStreamDuration": {"max_stream_duration"},
+	"envoy.config.route.v3.DirectResponseAction":          {"status"},
 
 	// Clusters and endpoints.
 	"envoy.config.cluster.v3.Cluster": {

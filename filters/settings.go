@@ -118,6 +118,7 @@ const (
 	setRouteMatch    = "routes_match"
 	setRouteTarget   = "routes_cluster"
 	setRouteTimeout  = "routes_timeout"
+	setRouteStream   = "routes_max_stream_duration"
 	setRefusal       = "routes_refusal"
 	setHeadersToDrop = "routes_headers_to_remove"
 
@@ -247,6 +248,7 @@ var settings = []Setting{
 	{setDomains, "hosts are whole lower-case names, each once; * stands last and alone"},
 	{setRouteMatch, "a virtual host has one route, for every path"},
 	{setRouteTarget, "inbound routes lead to the application; outbound routes to a service or an import of this tenant"},
+	{setRouteStream, "an inbound route ends streams, after 12 hours at most; an outbound one leaves it to the destination"},
 	{setRouteTimeout, "no timeout of the route: it would cut streams; idle and long ones have limits of their own"},
 	{setRefusal, "a host that is not known gets 403"},
 	{setHeadersToDrop, "inbound routes may keep the Authorization header from the application; nothing else is removed"},

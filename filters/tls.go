@@ -18,6 +18,7 @@ var (
 	errNoBundle  = errors.New("a bundle that vouches for nobody")
 	errNoCaller  = errors.New("a chain without a caller's SNI label")
 	errNoRoutes  = errors.New("a connection manager without the name of its routes")
+	errEndless   = errors.New("a route configuration without an end of streams")
 	errNoService = errors.New("a route configuration without the service it is for")
 )
 

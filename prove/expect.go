@@ -249,6 +249,8 @@ func callersRoutes(t tenancy.Tenant, s tenancy.Service, port tenancy.Port, c cal
 			return at("typed_per_filter_config", "the decision point is asked about %q port %q", clip(f.service), clip(f.port))
 		case f.app != name("app", t, s.Name()):
 			return at("virtual_hosts", "it leads to %q", clip(f.app))
+		case f.stream != s.MaxStreamDuration():
+			return at("virtual_hosts", "a stream may go on for %s, not %s", f.stream, s.MaxStreamDuration())
 		case f.dropsToken != drops:
 			return at("request_headers_to_remove", "the caller's token reaches the application: %t", !f.dropsToken)
 		}

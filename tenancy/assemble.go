@@ -3,6 +3,7 @@ package tenancy
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -14,10 +15,7 @@ func (b *builder) assemble() *Model {
 		mapping: b.mapping, tenants: map[identity.TenantID]*tenant{}, claims: b.claims,
 		operators: map[identity.WorkloadID][]identity.TenantID{},
 	}
-	life := b.in.ConnectionLife
-	if life <= 0 || life > MaxConnectionLife {
-		life = MaxConnectionLife
-	}
+	life := b.connectionLife()
 	for _, owner := range keys(b.draft) {
 		d := b.draft[owner]
 		t := &tenant{
@@ -27,6 +25,9 @@ func (b *builder) assemble() *Model {
 		for _, name := range keys(d.services) {
 			s := &d.services[name].service
 			s.servers, s.epoch = meet(s.ids, d.revocations)
+			if s.stream == 0 {
+				s.stream = life
+			}
 			t.services = append(t.services, Service{s: s})
 		}
 		t.workloads = workloads(t.services)
@@ -56,6 +57,13 @@ func (b *builder) assemble() *Model {
 		t.digest = digest(t)
 	}
 	return m
+}
+
+func (b *builder) connectionLife() time.Duration {
+	if life := b.in.ConnectionLife; 0 < life && life < MaxConnectionLife {
+		return life
+	}
+	return MaxConnectionLife
 }
 
 func workloads(services []Service) []Workload {

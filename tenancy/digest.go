@@ -114,6 +114,7 @@ func (d digester) service(s Service) {
 	})
 	d.number(uint64(s.s.token))
 	d.flag(s.s.forward)
+	d.number(uint64(s.s.stream)) //nolint:gosec // not negative
 	d.ids(s.s.servers)
 	d.text(s.s.epoch)
 	d.text(s.s.sensitivity.Class)

@@ -137,6 +137,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"tcp":       func(x *tenant) { x.services[0].s.tcp = nil },
 			"token":     func(x *tenant) { x.services[0].s.token = TokenRequired },
 			"forward":   func(x *tenant) { x.services[0].s.forward = false },
+			"stream":    func(x *tenant) { x.services[0].s.stream = time.Second },
 			"servers":   func(x *tenant) { x.services[0].s.servers = []identity.WorkloadID{w.web} },
 			"epoch":     func(x *tenant) { x.services[0].s.epoch = "x" },
 

@@ -251,3 +251,61 @@ func TestServers(t *testing.T) {
 		t.Error("it concerns a tenant without a Grant")
 	}
 }
+
+// How long a stream may go on: a quarter of an SVID's life and at most 5 minutes, or what the Service asks for.
+func TestMaxStreamDuration(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		file, written string
+		life          time.Duration
+		want          time.Duration
+		problem       bool
+		warning       bool
+	}{
+		"nothing":                   {orders, "", 0, 5 * time.Minute, false, false},
+		"nothing, short SVIDs":      {orders, "", time.Second, time.Second, false, false},
+		"shorter":                   {orders, "1s", 0, time.Second, false, false},
+		"the same":                  {orders, "5m", 0, 5 * time.Minute, false, false},
+		"longer":                    {orders, "6h", 0, 6 * time.Hour, false, true},
+		"longer than an SVID lives": {orders, "2m", time.Minute, 2 * time.Minute, false, true},
+		"the longest":               {orders, "12h", 0, 12 * time.Hour, false, true},
+		"too long":                  {orders, "12h0m1s", 0, 0, true, false},
+		"too short":                 {orders, "0s", 0, 0, true, false},
+		"parts of a second":         {orders, "1500ms", 0, 0, true, false},
+		"below nothing":             {orders, "-1s", 0, 0, true, false},
+		"a mere caller":             {web, "1h", 0, 0, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := edits{}
+			if c.written != "" {
+				e[c.file+": namespace: acme"] = "namespace: acme\n  maxStreamDuration: " + c.written
+			}
+			in := tenancytest.Input(t, e.apply(t))
+			in.ConnectionLife = c.life
+			m, problems := tenancy.Build(in)
+			if c.problem {
+				if len(problems) != 1 || problems[0].Code != v1alpha1.CodeStreams {
+					t.Errorf("problems: %v", problems)
+				}
+				return
+			}
+			if len(problems) > 0 {
+				t.Fatal(problems)
+			}
+			s, _ := tenancytest.Tenant(t, m, "acme").Service("orders")
+			if s.MaxStreamDuration() != c.want {
+				t.Errorf("%v, want %v", s.MaxStreamDuration(), c.want)
+			}
+			warned := slices.ContainsFunc(m.Warnings(), func(p v1alpha1.Problem) bool { return p.Code == v1alpha1.CodeLongStreams })
+			if warned != c.warning {
+				t.Errorf("warnings: %v", m.Warnings())
+			}
+		})
+	}
+	files := tenancytest.TCPFiles(t)
+	files["tenants/acme/tcp.yaml"] = strings.Replace(files["tenants/acme/tcp.yaml"], "namespace: acme", "namespace: acme\n  maxStreamDuration: 1h", 1)
+	if _, problems := tenancy.Build(tenancytest.Input(t, files)); len(problems) != 1 || problems[0].Code != v1alpha1.CodeStreams {
+		t.Errorf("of TCP: %v", problems)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -44,6 +45,7 @@ func (b *builder) readServices() {
 		b.readPort(s)
 		b.readEndpoints(s)
 		b.readOutbound(s)
+		b.readStreams(s)
 		b.readToken(s)
 		s.broken = len(b.problems) > before
 	}
@@ -139,6 +141,26 @@ func (b *builder) readPort(s *draftService) {
 	if len(s.doc.Spec.Endpoints) == 0 {
 		b.reportAt(p.Pos, v1alpha1.CodeIncompleteService, "", "a service with a port has endpoints")
 	}
+}
+
+// maxStream is the longest that a request may go on, whatever a Service asks for.
+const maxStream = 12 * time.Hour
+
+func (b *builder) readStreams(s *draftService) {
+	d := s.doc.Spec.MaxStreamDuration
+	if !d.IsSet() {
+		return
+	}
+	switch {
+	case d.Value < time.Second || d.Value > maxStream || d.Value%time.Second != 0:
+		b.reportAt(d.Pos, v1alpha1.CodeStreams, "", "maxStreamDuration is whole seconds, at most %dh", maxStream/time.Hour)
+	case s.port.Protocol != HTTP && s.port.Protocol != GRPC:
+		b.reportAt(d.Pos, v1alpha1.CodeStreams, "remove maxStreamDuration", "only a service with an HTTP or GRPC port has streams")
+	case d.Value > b.connectionLife():
+		b.warnAt(d.Pos, v1alpha1.CodeLongStreams, "",
+			"a stream may outlive the SVID that it was opened with: only a revocation ends it before %s have passed", d.Value)
+	}
+	s.stream = d.Value
 }
 
 // port is a port number, 0 where it is none.

@@ -186,6 +186,7 @@ type service struct {
 	tcp       []OutboundTCP
 	token     TokenMode
 	forward   bool
+	stream    time.Duration
 	servers   []identity.WorkloadID
 	epoch     string
 
@@ -231,6 +232,11 @@ func (s Service) Sensitivity() Sensitivity { return s.get().sensitivity.clone() 
 
 // ForwardToken reports whether a shared service's application gets the caller's token.
 func (s Service) ForwardToken() bool { return s.get().forward }
+
+// MaxStreamDuration is how long one request may go on; see Tenant.ConnectionLife, which it is where the document says nothing:
+// then a stream ends before the SVID that it was opened with, if that is renewed at half of its life, and at the latest so long
+// after it.
+func (s Service) MaxStreamDuration() time.Duration { return s.get().stream }
 
 // Shared reports whether the service is the platform's, so that other tenants may have Grants for it.
 func (s Service) Shared() bool { return s.get().owner.IsPlatform() }

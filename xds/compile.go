@@ -97,6 +97,8 @@ func (b *builder) chain(s tenancy.Service, port tenancy.Port, c tenancy.Caller) 
 		Port:    port.Name,
 		IDs:     c.IDs(),
 		App:     t.ResourceName(tenancy.KindApp, s.Name()),
+
+		MaxStream: s.MaxStreamDuration(),
 		// A shared service gets the tokens of its callers only if it asks for them. Where tokens are not read, the header is
 		// the application's own affair.
 		KeepAuthorization: !s.Shared() || s.ForwardToken() || s.Token() == tenancy.TokenNone,
