@@ -40,10 +40,11 @@ type Revocation struct {
 // Revocations are those of the tenant's own identities, by name.
 func (t Tenant) Revocations() []Revocation { return slices.Clone(t.get().revocations) }
 
-// Revokes reports whether a revocation of the workload or of the certificate holds now. The peer is one of the tenant's own.
-func (t Tenant) Revokes(p identity.Peer, now time.Time) bool {
+// Revokes reports whether a revocation of the workload, or of its certificate with that serial number, holds now. The workload is
+// one of the tenant's own; the serial is as Revocation has it, empty where no certificate was shown.
+func (t Tenant) Revokes(w identity.WorkloadID, serial string, now time.Time) bool {
 	return slices.ContainsFunc(t.get().revocations, func(r Revocation) bool {
-		return now.Before(r.NotAfter) && (r.Workload.Same(p.ID()) || r.Serial != "" && r.Serial == p.Serial())
+		return now.Before(r.NotAfter) && (r.Workload.Same(w) || r.Serial != "" && r.Serial == serial)
 	})
 }
 

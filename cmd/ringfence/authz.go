@@ -151,7 +151,7 @@ func (o authzFlags) open(
 		err      error
 	)
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		asker = namedAsker{uri: o.asker, pipeline: p}
+		asker = unrevoked(p, namedAsker{uri: o.asker, pipeline: p})
 		listener, err = controlplane.ListenUnix(ctx, path)
 	} else {
 		pair := &keyPair{cert: o.svid, key: o.key}
@@ -160,7 +160,8 @@ func (o authzFlags) open(
 		}
 		verifier := func() (identity.Verifier, string) { g := p.Current(); return g.Verifier(), g.Label() }
 		roots := &askerRoots{trust: trust, pipeline: p, log: d.log}
-		asker = extauthz.First(extauthz.NamedFromTLS(roots.verifier, namedTables{p}.Names, time.Now), extauthz.FromTLS(verifier, time.Now))
+		asker = unrevoked(p, extauthz.First(
+			extauthz.NamedFromTLS(roots.verifier, namedTables{p}.Names, time.Now), extauthz.FromTLS(verifier, time.Now)))
 		creds := extauthz.LimitConnections(credentials.NewTLS(askerTLS(p, roots, pair)), maxConnections)
 		options = append(options, grpc.Creds(creds), grpc.ConnectionTimeout(handshake))
 		listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address)
@@ -213,6 +214,14 @@ func askerTLS(p *pipeline.Pipeline, roots *askerRoots, pair *keyPair) *tls.Confi
 			return err
 		},
 	}
+}
+
+// unrevoked refuses askers with an identity of the mesh that is revoked.
+func unrevoked(p *pipeline.Pipeline, asker extauthz.Asker) extauthz.Asker {
+	return extauthz.Unrevoked(asker, func(id, serial string) bool {
+		w, err := p.Mapping().Parse(id)
+		return err == nil && p.Current().Revokes(w, serial, time.Now())
+	})
 }
 
 // namedAsker is the one workload whose Envoy can open a socket, as far as the documents name it.

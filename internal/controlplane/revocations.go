@@ -302,12 +302,7 @@ func newRevocationName() string {
 
 // revokes reports whether a revocation that is published holds of the peer.
 func (cp *ControlPlane) revokes(p identity.Peer) bool {
-	g := cp.pipeline.Current()
-	if g == nil {
-		return false
-	}
-	t, ok := g.Model().Tenant(p.ID().Tenant())
-	return ok && t.Revokes(p, cp.clock())
+	return cp.pipeline.Current().Revokes(p.ID(), p.Serial(), cp.clock())
 }
 
 // renewals gives no SVID to whoever is revoked, on a connection that was open before that either: the next one would have
