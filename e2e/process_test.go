@@ -137,18 +137,24 @@ func startApart(t testing.TB) *apart {
 		a.listen[name] = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	}
 	a.startServe()
-	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { a.hits.Add(1); _, _ = io.WriteString(w, "ok") }))
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", a.ports["20283"]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	app.Listener = l
-	app.Start()
-	t.Cleanup(app.Close)
+	a.startApp("20283")
 	for _, name := range []string{"orders", "web"} {
 		a.startAgent(name, true)
 	}
 	return a
+}
+
+// startApp starts an application where the example has that port.
+func (a *apart) startApp(port string) {
+	a.t.Helper()
+	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { a.hits.Add(1); _, _ = io.WriteString(w, "ok") }))
+	l, err := (&net.ListenConfig{}).Listen(a.t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", a.ports[port]))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	app.Listener = l
+	app.Start()
+	a.t.Cleanup(app.Close)
 }
 
 // freePorts replaces the example's ports in the copy: another test may use them at this moment.
@@ -212,6 +218,14 @@ func ready(ctx context.Context, address string) bool {
 
 func globexID(name string) string { return "spiffe://globex.demo.test/ns/globex/sa/" + name }
 
+// id is whose agent has that name: globex's, or billing's, which is the platform's.
+func (a *apart) id(name string) string {
+	if name == "billing" {
+		return "spiffe://platform.demo.test/ns/platform/sa/billing"
+	}
+	return globexID(name)
+}
+
 func (a *apart) agentState(name string) string { return filepath.Join(a.state, name) }
 
 // startAgent starts an agent and its Envoy; a first start takes a join token from the control plane.
@@ -219,14 +233,14 @@ func (a *apart) startAgent(name string, first bool) {
 	a.t.Helper()
 	http := fmt.Sprintf("127.0.0.1:%d", freePort(a.t))
 	args := []string{
-		"agent", "--id", globexID(name), "--state", a.agentState(name), "--control-plane", a.listen["xds"], "--issuer", a.listen["issuer"],
+		"agent", "--id", a.id(name), "--state", a.agentState(name), "--control-plane", a.listen["xds"], "--issuer", a.listen["issuer"],
 		"--control-plane-id", "spiffe://platform.demo.test/ns/ringfence-system/sa/control-plane",
 		"--platform-root", filepath.Join(a.planeState(), "trust", "platform.demo.test.pem"),
 		"--envoy", realenvoy.Path(a.t), "--http-listen", http,
 	}
 	if first {
 		token := filepath.Join(a.state, name+".token")
-		out, err := exec.CommandContext(a.t.Context(), binary, "token", "create", globexID(name), "--state", a.planeState()).Output()
+		out, err := exec.CommandContext(a.t.Context(), binary, "token", "create", a.id(name), "--state", a.planeState()).Output()
 		if err != nil {
 			a.t.Fatalf("token: %v\n%s", err, out)
 		}
@@ -239,9 +253,14 @@ func (a *apart) startAgent(name string, first bool) {
 
 // call is globex/web asking globex/orders through both sidecars. 0: no answer.
 func (a *apart) call(ctx context.Context, method string) int {
+	return a.ask(ctx, method, "http://orders/orders/7")
+}
+
+// ask is globex/web asking for a URL through its sidecar.
+func (a *apart) ask(ctx context.Context, method, target string) int {
 	proxy := &url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", a.ports["20184"])}
 	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(proxy), DisableKeepAlives: true}, Timeout: 5 * time.Second}
-	request, err := http.NewRequestWithContext(ctx, method, "http://orders/orders/7", http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, method, target, http.NoBody)
 	if err != nil {
 		a.t.Error(err)
 		return 0

@@ -69,6 +69,54 @@ func within(t *testing.T, limit time.Duration, start time.Time, what string, hol
 	}
 }
 
+// TestEachKindOfRevocation: each kind refuses the next request within a second on a connection that stays open, and those of
+// workloads and certificates end a stream within five. Of 3,000 calls of others not one fails meanwhile.
+func TestEachKindOfRevocation(t *testing.T) {
+	m := startMesh(t)
+	token := manager
+	token.Claims = map[string]any{"jti": "t-1", "sid": "s-1"}
+	call := demo.Call{From: "acme/web", To: "acme/orders", Raw: &demo.Raw{SNI: "acme/web"}, Method: http.MethodPost, Path: "/orders", Token: token}
+	session := open(t, m, call)
+	if r := doOn(t, session, call); !r.As(allowed) {
+		t.Fatalf("before: %d by %s", r.Status, r.Layer)
+	}
+	others := keepCallingOften(t, m, 3000, demo.Call{From: "globex/web", To: "orders", Method: http.MethodGet, Path: "/orders/7"},
+		demo.Call{From: "acme/orders", To: "billing", Method: http.MethodGet, Path: "/invoices/1"})
+	const own, platform = "/tenants/acme/revoked.yaml", "/platform/revoked.yaml"
+	for _, k := range []struct {
+		name, file, spec string
+		want             demo.Want
+		ends             bool // what is open
+	}{
+		{"workload", own, "workload: spiffe://acme.demo.test/ns/acme/sa/web", callerRevoked, true},
+		{"workload, by the platform", platform, "workload: spiffe://acme.demo.test/ns/acme/sa/web", callerRevoked, true},
+		{"certificate", own, "certificate: {trustDomain: acme.demo.test, serial: \"" + serialOf(t, m, "acme/web") + "\"}", callerRevoked, true},
+		{"jti", own, "token: {jti: t-1}", tokenRevoked, false},
+		{"subject", own, "token: {subject: user@acme}", tokenRevoked, false},
+		{"session", own, "token: {session: s-1}", tokenRevoked, false},
+		{"subject, in one tenant", platform, "tenant: acme\n  token: {subject: user@acme}", tokenRevoked, false},
+		{"session, in all tenants", platform, "token: {session: s-1}", tokenRevoked, false},
+	} {
+		stream := openStream(t, m, demo.Call{From: "acme/web", To: "acme/orders", Raw: &demo.Raw{SNI: "acme/web"}, Method: http.MethodGet, Path: "/orders/stream", Token: token})
+		start := time.Now()
+		write(t, m.ConfigDir()+k.file, revocationHead+k.spec+"\n")
+		t.Log(k.name)
+		expectWithin(t, session, call, k.want)
+		if k.ends {
+			within(t, endsWithin, start, "the stream is cut", func(context.Context) bool { return stream.ended.Load() })
+			session = open(t, m, call) // GOAWAY has ended the reuse of the one before
+		} else {
+			stream.goesOn(t)
+		}
+		write(t, m.ConfigDir()+k.file, "")
+		eventually(t, 20*time.Second, "the call is allowed again", func(ctx context.Context) bool {
+			r, err := session.Do(ctx, call)
+			return err == nil && r.As(allowed)
+		})
+	}
+	others(t)
+}
+
 // TestRevocationEndsWhatIsOpen: streams of a revoked workload are cut within 5 seconds, as is an open TCP connection, and
 // what others have open through other chains goes on.
 func TestRevocationEndsWhatIsOpen(t *testing.T) {
@@ -160,6 +208,12 @@ func TestRevocationOfADestination(t *testing.T) {
 // keepCalling makes calls over and over that must all pass, until the function is called.
 func keepCalling(t *testing.T, m *demo.Mesh, calls ...demo.Call) func(testing.TB) {
 	t.Helper()
+	return keepCallingOften(t, m, 1, calls...)
+}
+
+// keepCallingOften goes on until there were at least so many calls.
+func keepCallingOften(t *testing.T, m *demo.Mesh, least int64, calls ...demo.Call) func(testing.TB) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var (
 		running        sync.WaitGroup
@@ -183,6 +237,7 @@ func keepCalling(t *testing.T, m *demo.Mesh, calls ...demo.Call) func(testing.TB
 	t.Cleanup(func() { cancel(); running.Wait() })
 	return func(t testing.TB) {
 		t.Helper()
+		eventually(t, 2*time.Minute, "others have called often enough", func(context.Context) bool { return passed.Load()+failed.Load() >= least })
 		cancel()
 		running.Wait()
 		t.Logf("%d calls of others passed", passed.Load())
@@ -243,3 +298,58 @@ func (a *apart) revoke(args ...string) string {
 	}
 	return strings.TrimSpace(string(out))
 }
+
+// TestRevocationWithOneSlowAgent: one agent does not read what the control plane sends, though its Envoy runs on. The revocation
+// holds everywhere else in time; the Envoy without its agent lets nobody in; the slow one is named, and has it once it goes on.
+func TestRevocationWithOneSlowAgent(t *testing.T) {
+	a := startApart(t)
+	file := a.dir + "/platform/billing.yaml"
+	editFile(t, file, "tenant: acme\n", "tenant: globex\n")
+	a.startApp("20280")
+	a.startAgent("billing", true)
+	const atBilling = "http://billing/invoices/1"
+	a.goesOn(10 * time.Second)
+	eventually(t, 10*time.Second, "billing is called", func(ctx context.Context) bool { return a.ask(ctx, http.MethodGet, atBilling) == 200 })
+
+	slow := a.agents["orders"]
+	slow.signal(syscall.SIGSTOP)
+	t.Cleanup(func() { slow.signal(syscall.SIGCONT) }) // a stopped process ends by no other signal
+	start := time.Now()
+	if got := a.call(t.Context(), http.MethodGet); got != 503 {
+		t.Errorf("an Envoy whose agent does not answer: %d", got)
+	}
+	t.Logf("the Envoy of the slow agent refuses after %v", time.Since(start))
+
+	start = time.Now()
+	a.revoke("workload", globexID("web"), "--reason", "host stolen", "--yes")
+	within(t, time.Second+commandTakes, start, "it is refused elsewhere",
+		func(ctx context.Context) bool { return a.ask(ctx, http.MethodGet, atBilling) == 403 })
+	hits := a.hits.Load()
+	state := func(ctx context.Context) string {
+		for line := range strings.Lines(a.proxies(ctx)) {
+			if rest, ok := strings.CutPrefix(line, a.id("orders")); ok {
+				return strings.TrimSpace(rest)
+			}
+		}
+		return ""
+	}
+	eventually(t, 10*time.Second, "the slow one is named", func(ctx context.Context) bool { return strings.HasPrefix(state(ctx), "behind") })
+	for range 5 {
+		if got := a.call(t.Context(), http.MethodGet); got != 503 {
+			t.Errorf("the Envoy of the slow agent: %d", got)
+		}
+	}
+	if a.hits.Load() != hits {
+		t.Error("a call reached an application")
+	}
+	slow.signal(syscall.SIGCONT)
+	eventually(t, 30*time.Second, "the slow one has it", func(ctx context.Context) bool {
+		return strings.HasPrefix(state(ctx), "in sync") && a.call(ctx, http.MethodGet) == 403
+	})
+	if a.hits.Load() != hits {
+		t.Error("a call reached an application")
+	}
+}
+
+// commandTakes is how long a process may take to start and to ask on a busy machine.
+const commandTakes = 2 * time.Second
