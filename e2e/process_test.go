@@ -231,6 +231,13 @@ func (a *apart) agentState(name string) string { return filepath.Join(a.state, n
 // startAgent starts an agent and its Envoy; a first start takes a join token from the control plane.
 func (a *apart) startAgent(name string, first bool) {
 	a.t.Helper()
+	a.launchAgent(name, first)
+	eventually(a.t, 15*time.Second, name+"'s agent is ready", func(ctx context.Context) bool { return ready(ctx, a.status[name]) })
+}
+
+// launchAgent does not wait for it.
+func (a *apart) launchAgent(name string, first bool) {
+	a.t.Helper()
 	http := fmt.Sprintf("127.0.0.1:%d", freePort(a.t))
 	args := []string{
 		"agent", "--id", a.id(name), "--state", a.agentState(name), "--control-plane", a.listen["xds"], "--issuer", a.listen["issuer"],
@@ -248,7 +255,6 @@ func (a *apart) startAgent(name string, first bool) {
 		args = append(args, "--join-token-file", token)
 	}
 	a.agents[name], a.status[name] = startProcess(a.t, nil, args...), http
-	eventually(a.t, 15*time.Second, name+"'s agent is ready", func(ctx context.Context) bool { return ready(ctx, http) })
 }
 
 // call is globex/web asking globex/orders through both sidecars. 0: no answer.
