@@ -121,3 +121,26 @@ func TestCommandsPrintHostileText(t *testing.T) {
 		}
 	}
 }
+
+// A text comes out the same however it is cut into writes, and is left alone where there is nothing in it.
+func TestPlainWriter(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"": "", "a\tb\nc äöü 日本 😀\n": "a\tb\nc äöü 日本 😀\n", "\x1b[1m\u009b\u202e\x7f.": `\u001b[1m\u009b\u202e\u007f.`, "a\xffb\n": "a\ufffdb\n",
+	} {
+		for size := 1; size <= len(text)+1; size++ {
+			var out bytes.Buffer
+			w := newPlain(&out)
+			for rest := []byte(text); len(rest) > 0; {
+				n := min(size, len(rest))
+				if got, err := w.Write(rest[:n]); got != n || err != nil {
+					t.Fatalf("%d, %v", got, err)
+				}
+				rest = rest[n:]
+			}
+			if out.String() != want {
+				t.Errorf("%q in pieces of %d: %q, want %q", text, size, out.String(), want)
+			}
+		}
+	}
+}
