@@ -211,12 +211,12 @@ func (l *boltLedger) add(td identity.TrustDomain, e entry, limit int, now time.T
 		if err := prune(entries, ends, now); err != nil {
 			return err
 		}
-		free, err := supersede(entries, e.renews)
+		free, err := supersede(entries, e.renews, now)
 		if err != nil {
 			return err
 		}
 		if !free {
-			count, err := countOutstanding(entries)
+			count, err := countOutstanding(entries, ends, now)
 			if err != nil {
 				return err
 			}
@@ -232,7 +232,7 @@ func (l *boltLedger) add(td identity.TrustDomain, e entry, limit int, now time.T
 	return err
 }
 
-// prune drops what has expired.
+// prune drops what is over.
 func prune(entries, ends *bbolt.Bucket, now time.Time) error {
 	var gone [][]byte
 	c := ends.Cursor()
@@ -240,10 +240,16 @@ func prune(entries, ends *bbolt.Bucket, now time.Time) error {
 		if len(key) != endSize+serialSize {
 			return errEntry
 		}
-		if int64(binary.BigEndian.Uint64(key)) > now.Unix() { //nolint:gosec // written from a positive int64
+		if int64(binary.BigEndian.Uint64(key)) > now.Add(-keptIfSuperseded).Unix() { //nolint:gosec // written from a positive int64
 			break
 		}
-		gone = append(gone, bytes.Clone(key))
+		e, err := decodeEntry(key[endSize:], entries.Get(key[endSize:]))
+		if err != nil {
+			return err
+		}
+		if e.over(now) {
+			gone = append(gone, bytes.Clone(key))
+		}
 	}
 	for _, key := range gone {
 		if err := errors.Join(ends.Delete(key), entries.Delete(key[endSize:])); err != nil {
@@ -254,7 +260,7 @@ func prune(entries, ends *bbolt.Bucket, now time.Time) error {
 }
 
 // supersede marks what is renewed. free says that it was not yet: the new one then takes its place.
-func supersede(entries *bbolt.Bucket, s serial) (free bool, err error) {
+func supersede(entries *bbolt.Bucket, s serial, now time.Time) (free bool, err error) {
 	if s == (serial{}) {
 		return false, nil
 	}
@@ -263,7 +269,7 @@ func supersede(entries *bbolt.Bucket, s serial) (free bool, err error) {
 		return false, nil
 	}
 	old, err := decodeEntry(s[:], value)
-	if err != nil || old.superseded {
+	if err != nil || old.superseded || old.expired(now) {
 		return false, err
 	}
 	old.superseded = true
@@ -282,20 +288,29 @@ func put(entries, ends *bbolt.Bucket, e entry) error {
 	return errors.Join(entries.Put(e.serial[:], text), ends.Put(endKey(e), []byte{}))
 }
 
-func countOutstanding(entries *bbolt.Bucket) (int, error) {
+// countOutstanding looks only at those that have not expired: what is kept after its end costs nothing here.
+func countOutstanding(entries, ends *bbolt.Bucket, now time.Time) (int, error) {
 	count := 0
-	err := entries.ForEach(func(key, value []byte) error {
-		e, err := decodeEntry(key, value)
-		if err == nil && !e.superseded {
+	first := make([]byte, endSize)
+	binary.BigEndian.PutUint64(first, uint64(max(0, now.Unix()+1)))
+	c := ends.Cursor()
+	for key, _ := c.Seek(first); key != nil; key, _ = c.Next() {
+		if len(key) != endSize+serialSize {
+			return 0, errEntry
+		}
+		e, err := decodeEntry(key[endSize:], entries.Get(key[endSize:]))
+		if err != nil {
+			return 0, err
+		}
+		if !e.superseded {
 			count++
 		}
-		return err
-	})
-	return count, err
+	}
+	return count, nil
 }
 
 func (l *boltLedger) find(td identity.TrustDomain, s serial) (e entry, ok bool, err error) {
-	err = l.view(td, func(entries *bbolt.Bucket) error {
+	err = l.view(td, func(entries, _ *bbolt.Bucket) error {
 		value := entries.Get(s[:])
 		if value == nil {
 			return nil
@@ -308,20 +323,15 @@ func (l *boltLedger) find(td identity.TrustDomain, s serial) (e entry, ok bool, 
 }
 
 func (l *boltLedger) outstanding(td identity.TrustDomain, now time.Time) (count int, err error) {
-	err = l.view(td, func(entries *bbolt.Bucket) error {
-		return entries.ForEach(func(key, value []byte) error {
-			e, err := decodeEntry(key, value)
-			if err == nil && !e.superseded && !e.expired(now) {
-				count++
-			}
-			return err
-		})
+	err = l.view(td, func(entries, ends *bbolt.Bucket) error {
+		count, err = countOutstanding(entries, ends, now)
+		return err
 	})
 	return count, err
 }
 
 func (l *boltLedger) each(td identity.TrustDomain, f func(entry)) error {
-	return l.view(td, func(entries *bbolt.Bucket) error {
+	return l.view(td, func(entries, _ *bbolt.Bucket) error {
 		return entries.ForEach(func(key, value []byte) error {
 			e, err := decodeEntry(key, value)
 			if err == nil {
@@ -333,13 +343,13 @@ func (l *boltLedger) each(td identity.TrustDomain, f func(entry)) error {
 }
 
 // view reads the entries of a trust domain, if it has any.
-func (l *boltLedger) view(td identity.TrustDomain, read func(entries *bbolt.Bucket) error) error {
+func (l *boltLedger) view(td identity.TrustDomain, read func(entries, ends *bbolt.Bucket) error) error {
 	err := l.db.View(func(tx *bbolt.Tx) error {
 		of := tx.Bucket([]byte(td.String()))
 		if of == nil {
 			return nil
 		}
-		return read(of.Bucket(bucketEntries))
+		return read(of.Bucket(bucketEntries), of.Bucket(bucketEnds))
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrLedger, err)
