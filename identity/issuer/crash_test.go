@@ -33,6 +33,13 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childState); dir != "" {
 		os.Exit(child(dir, os.Getenv(childToken), os.Getenv(childStep)))
 	}
+	if dir := os.Getenv(childFull); dir != "" {
+		if err := issueOnAFullDisk(dir); err != nil {
+			fmt.Fprintln(os.Stdout, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

@@ -99,7 +99,7 @@ func (d *directory) openable() (had bool, err error) {
 
 func (d *directory) close() error {
 	var err error
-	if d.boltLedger != nil {
+	if d.boltLedger != nil && !d.broken.Load() { // a broken one might never let go; the end of the process closes it
 		err = d.db.Close()
 	}
 	return errors.Join(err, d.lock.Close())

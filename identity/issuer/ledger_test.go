@@ -140,39 +140,6 @@ func TestADamagedLedgerIsRefused(t *testing.T) {
 	}
 }
 
-// Whatever byte is changed, opening gives an error or a ledger that can be used; the process goes on.
-func TestAnyChangedByteOfTheLedgerIsSurvived(t *testing.T) {
-	t.Parallel()
-	path := filled(t, 30)
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied := filepath.Join(t.TempDir(), "ledger.db")
-	refused := 0
-	for at := 0; at < len(whole); at += 211 {
-		broken := bytes.Clone(whole)
-		broken[at] ^= 0x55
-		write(t, copied, broken)
-		l, closed, _, err := issuer.OpenLedger(copied)
-		if err != nil {
-			refused++
-			continue
-		}
-		for n := byte(1); n <= 30; n++ {
-			if _, _, _, ok := l.Find(domains("acme.demo.test")[0], n); !ok {
-				t.Errorf("byte %d changed: entry %d is gone without a word", at, n)
-			}
-		}
-		if err := closed(); err != nil {
-			t.Error(err)
-		}
-	}
-	if refused == 0 {
-		t.Error("no change was noticed")
-	}
-}
-
 // A state directory whose ledger is damaged is not served from, and one whose ledger was moved away is.
 func TestTheWayOutOfADamagedLedger(t *testing.T) {
 	t.Parallel()
