@@ -109,10 +109,10 @@ func spiffeID(name string) string {
 	return fmt.Sprintf("spiffe://%s.demo.test/ns/%s/sa/%s", tenant, tenant, account)
 }
 
-func startKillable(t testing.TB, ttl time.Duration) *killable {
+func startKillable(t testing.TB, state string, ttl time.Duration) *killable {
 	t.Helper()
 	k := &killable{
-		t: t, dir: t.TempDir(), state: shortDir(t), ttl: ttl, ports: map[string]int{}, listen: map[string]string{}, labels: map[string]string{},
+		t: t, dir: t.TempDir(), state: state, ttl: ttl, ports: map[string]int{}, listen: map[string]string{}, labels: map[string]string{},
 		agents: map[string]*agentProcess{}, seen: map[string]map[string]bool{},
 	}
 	if err := os.CopyFS(k.dir, examples.TwoTenants()); err != nil {
@@ -258,10 +258,13 @@ func (k *killable) killEnvoy(a *agentProcess) bool {
 	return killed
 }
 
+// outbound is where a sidecar takes calls whose port in the example is this one.
+func (k *killable) outbound(port string) string { return fmt.Sprintf("127.0.0.1:%d", k.ports[port]) }
+
 // pairs are the calls that must pass.
 func (k *killable) pairs() map[string]func(context.Context) int {
 	through := func(port, target string) func(context.Context) int {
-		proxy := http.ProxyURL(&url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", k.ports[port])})
+		proxy := http.ProxyURL(&url.URL{Scheme: "http", Host: k.outbound(port)})
 		client := &http.Client{Transport: &http.Transport{Proxy: proxy, DisableKeepAlives: true}, Timeout: 3 * time.Second}
 		return func(ctx context.Context) int {
 			status, err := get(ctx, client, target)
@@ -290,8 +293,8 @@ func (k *killable) load(ctx context.Context) *sync.WaitGroup {
 			}
 		})
 	}
-	outbound := func(port, target, method string) func(context.Context) {
-		proxy := http.ProxyURL(&url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", k.ports[port])})
+	through := func(port, target, method string) func(context.Context) {
+		proxy := http.ProxyURL(&url.URL{Scheme: "http", Host: k.outbound(port)})
 		client := &http.Client{Transport: &http.Transport{Proxy: proxy, DisableKeepAlives: true}, Timeout: 3 * time.Second}
 		return func(ctx context.Context) { k.attack(ctx, client, target, method) }
 	}
@@ -301,8 +304,8 @@ func (k *killable) load(ctx context.Context) *sync.WaitGroup {
 		k.stolen("globex/web", "acme>platform/billing", "20080", "/invoices/attack"),
 		k.stolen("globex/web", "globex>platform/billing", "20080", "/invoices/attack"),
 		k.stolen("", "globex>globex/orders", "20083", "/orders/attack"),
-		outbound("20184", "http://billing/invoices/attack", http.MethodGet),
-		outbound("20184", "http://orders/orders/attack", http.MethodDelete),
+		through("20184", "http://billing/invoices/attack", http.MethodGet),
+		through("20184", "http://orders/orders/attack", http.MethodDelete),
 	} {
 		wg.Go(func() {
 			for ctx.Err() == nil {
@@ -343,7 +346,7 @@ func (k *killable) attack(ctx context.Context, client *http.Client, target, meth
 
 // stolen asks past all sidecars of its own, with the SVID that lies in an agent's directory; without a name with none.
 func (k *killable) stolen(name, label, port, path string) func(context.Context) {
-	address := fmt.Sprintf("127.0.0.1:%d", k.ports[port])
+	address := k.outbound(port)
 	return func(ctx context.Context) {
 		config := &tls.Config{
 			InsecureSkipVerify: true, //nolint:gosec // an attacker does not care who answers

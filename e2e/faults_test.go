@@ -104,7 +104,7 @@ func TestKilledUnderLoad(t *testing.T) {
 	t.Logf("%d deaths, RINGFENCE_FAULTS_SEED=%d", n, seed)
 	faults := drawFaults(rand.New(rand.NewPCG(seed, seed)), n)
 
-	k := startKillable(t, 30*time.Second)
+	k := startKillable(t, shortDir(t), 30*time.Second)
 	k.recovered(t, time.Now())
 	ctx, stop := context.WithCancel(t.Context())
 	calls := k.load(ctx)
