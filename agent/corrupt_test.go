@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -106,7 +107,7 @@ func TestADamagedRenewalIsNotBelieved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole := append(text, encodePEM(after.cert.Certificate)...)
+	whole := slices.Concat(text, encodePEM(after.cert.Certificate))
 	restored := func() {
 		key, err := encodeKey(before.key())
 		if err != nil {
@@ -155,7 +156,7 @@ func TestADamagedConfigurationIsNotUsed(t *testing.T) {
 		}
 	}
 	head := 8 * (len(stateHeader) + 32)
-	for n := 0; n < 8*len(whole); n++ {
+	for n := range 8 * len(whole) {
 		if n >= head && n%97 != 0 {
 			continue
 		}

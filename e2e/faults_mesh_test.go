@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -204,7 +205,7 @@ func (k *killable) once(message, about string, do func(line string)) (happened <
 	var first sync.Once
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.heard = append(k.heard[:len(k.heard):len(k.heard)], func(line string) {
+	k.heard = append(slices.Clip(k.heard), func(line string) {
 		if strings.Contains(line, message) && strings.Contains(line, about) {
 			first.Do(func() { do(line); close(done) })
 		}
@@ -349,7 +350,7 @@ func (k *killable) stolen(name, label, port, path string) func(context.Context) 
 	address := k.outbound(port)
 	return func(ctx context.Context) {
 		config := &tls.Config{
-			InsecureSkipVerify: true, //nolint:gosec // an attacker does not care who answers
+			InsecureSkipVerify: true, // an attacker does not care who answers
 			MinVersion:         tls.VersionTLS13, NextProtos: []string{"h2"}, ServerName: k.labels[label],
 		}
 		if name != "" {

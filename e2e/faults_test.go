@@ -265,10 +265,10 @@ func (k *killable) whole(t *testing.T) {
 	entries := readLedger(t, filepath.Join(k.planeState(), "ledger.db"))
 	joined := 0
 	for serial, e := range entries {
-		switch e.GetAttestation() {
-		case agentv1alpha1.Attestation_ATTESTATION_JOIN_TOKEN:
+		if e.GetAttestation() == agentv1alpha1.Attestation_ATTESTATION_JOIN_TOKEN {
 			joined++
-		case agentv1alpha1.Attestation_ATTESTATION_RENEWAL:
+		}
+		if e.GetAttestation() == agentv1alpha1.Attestation_ATTESTATION_RENEWAL {
 			if before, ok := entries[hex.EncodeToString(e.GetRenews())]; !ok || !before.GetSuperseded() || before.GetWorkload() != e.GetWorkload() {
 				t.Errorf("%s renews an SVID that the ledger does not have so", serial)
 			}

@@ -123,7 +123,7 @@ func killed(err error) bool {
 // only, with its own key; whoever else has the token gets one only where the workload had not got so far.
 func TestATokenIsUsedOnceWhereverTheProcessDies(t *testing.T) { //nolint:paralleltest // see above
 	for step, free := range map[string]bool{"found": true, "signed": true, "spent": false, "recorded": false} { //nolint:paralleltest // see above
-		for _, first := range []string{"the workload", "somebody else"} { //nolint:paralleltest // see above
+		for _, first := range []string{"the workload", "somebody else"} {
 			t.Run(step+", then "+first, func(t *testing.T) {
 				dir, key := filepath.Join(t.TempDir(), "state"), p256(t)
 				i := open(t, dir)

@@ -227,13 +227,14 @@ func (f *Fetcher) took(uri string, s *set, keys identity.KeySet, err error) {
 	now := f.config.Clock()
 	f.mu.Lock()
 	var changed, save bool
-	if err == nil {
+	switch {
+	case err == nil:
 		changed = s.keys != keys || f.tooOld(s) || s.expired
 		save = changed || now.Sub(s.kept) > saveAgain
 		s.keys, s.at, s.expired = keys, now, false
-	} else if !s.keys.IsZero() && f.tooOld(s) && !s.expired {
+	case !s.keys.IsZero() && f.tooOld(s) && !s.expired:
 		s.expired, changed = true, true
-	} else if s.expired && !f.tooOld(s) { // the clock was set back
+	case s.expired && !f.tooOld(s): // the clock was set back
 		s.expired, changed = false, true
 	}
 	at, tooOld := s.at, s.expired

@@ -196,7 +196,9 @@ func (s revoker) Revoke(ctx context.Context, req *agentv1alpha1.RevokeRequest) (
 	if problems := g.Model().CheckRevocation(docs[0]); len(problems) > 0 {
 		return nil, status.Error(codes.InvalidArgument, problems[0].Text)
 	}
-	list := slices.DeleteFunc(slices.Clone(r.list()), func(d *v1alpha1.Revocation) bool { return !now.Before(d.Spec.NotAfter.Value.Add(revocationsKept)) })
+	list := slices.DeleteFunc(slices.Clone(r.list()), func(d *v1alpha1.Revocation) bool {
+		return !now.Before(d.Spec.NotAfter.Value.Add(revocationsKept))
+	})
 	holding := 0
 	for _, d := range list {
 		if now.Before(d.Spec.NotAfter.Value) {
