@@ -131,6 +131,11 @@ test-long: ## The tests with the race detector (needs a C compiler) and many mor
 	@$(envoy); RINGFENCE_LONG=1 CGO_ENABLED=1 go test -race -count=1 -timeout 60m ./...
 	@go run ./internal/fuzzrun -time 1m
 
+.PHONY: test-faults
+test-faults: ## Kill agents, Envoys and the control plane 100 times under load, and fill their disks (about 5 minutes)
+	@$(call say,100 deaths under load$(,) and full disks)
+	@$(envoy); RINGFENCE_FAULTS=$${RINGFENCE_FAULTS:-100} go test -count=1 -timeout 40m -v -run 'TestKilledUnderLoad|TestFullDisks' ./e2e
+
 .PHONY: bench
 bench: ## Benchmarks (BENCHTIME=1s); docs/performance.md says what they mean
 	@$(call say,a Check beside a decision point that does nothing; four minutes)

@@ -184,16 +184,20 @@ func (a *Agent) writeBootstrap(own svid) error {
 	return a.envoyDir.write(bootstrapFile, text)
 }
 
-// store keeps the configuration in the state directory; nothing is kept of none.
+// store keeps the configuration in the state directory; nothing is kept of none. What cannot be kept leaves nothing either: an
+// older one may allow what is forbidden now.
 func (a *Agent) store(c committed, settled table) error {
 	if c.table.decoded == nil {
 		return a.dir.remove(stateFile)
 	}
 	data, err := encodeState(c, settled)
-	if err != nil {
-		return err
+	if err == nil {
+		err = a.dir.write(stateFile, data)
 	}
-	return a.dir.write(stateFile, data)
+	if err != nil {
+		return errors.Join(err, a.dir.remove(stateFile))
+	}
+	return nil
 }
 
 // restore serves what an earlier start has kept. What cannot be used is set aside, and nothing is served until the control
@@ -214,9 +218,15 @@ func (a *Agent) restore(r *relay) {
 			return
 		}
 	}
-	aside := fmt.Sprintf("%s.corrupt-%s", stateFile, a.config.Clock().UTC().Format("20060102T150405.000Z"))
+	aside, moved := a.setAside(stateFile)
 	a.log.Error("the configuration on disk cannot be used; it is set aside and every call is denied",
-		zap.Error(err), zap.String("aside", a.dir.file(aside)), zap.NamedError("rename", a.dir.rename(stateFile, aside)))
+		zap.Error(err), zap.String("aside", aside), zap.NamedError("rename", moved))
+}
+
+// setAside gives a file that cannot be used another name, which it returns: somebody may want to look at it.
+func (a *Agent) setAside(name string) (string, error) {
+	aside := fmt.Sprintf("%s.corrupt-%s", name, a.config.Clock().UTC().Format("20060102T150405.000Z"))
+	return a.dir.file(aside), a.dir.rename(name, aside)
 }
 
 // Status is what an agent says of itself.

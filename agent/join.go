@@ -40,7 +40,15 @@ func (a *Agent) identify(ctx context.Context) (svid, error) {
 	case err != nil:
 		a.log.Warn("the SVID on disk cannot be used, joining anew", zap.Error(err))
 	}
+	// The key is on the disk before anybody is asked: should this process end before it has the answer, the next one asks again
+	// with the same token and the same key, and gets the same SVID.
 	key, err := loadKey(a.dir, a.config.Key)
+	if errors.Is(err, errKey) {
+		aside, moved := a.setAside(keyFile)
+		a.log.Error("the key on disk cannot be used; it is set aside and a new one is made",
+			zap.Error(err), zap.String("aside", aside), zap.NamedError("rename", moved))
+		key, err = loadKey(a.dir, a.config.Key)
+	}
 	if err != nil {
 		return svid{}, err
 	}

@@ -28,7 +28,7 @@ func (a *Agent) own(
 	ctx context.Context, r *relay, events <-chan event, reports *latest[delta.Report], renewals <-chan svid, notAfter time.Time,
 ) {
 	left := func() time.Duration { return notAfter.Sub(a.config.Clock()) }
-	expiry := time.NewTimer(min(left(), expiryCheck))
+	expiry := time.NewTimer(a.untilLook(notAfter))
 	defer expiry.Stop()
 	quiet := time.NewTimer(quietAfter)
 	defer quiet.Stop()
@@ -55,23 +55,37 @@ func (a *Agent) own(
 			r.quiet = true
 		case next := <-renewals:
 			notAfter = next.notAfter
-			expiry.Reset(min(left(), expiryCheck))
+			expiry.Reset(a.untilLook(notAfter))
 			if j, err := newJudge(next, a.anchor.bundle); err == nil { // there is none for roots that newSVID took
 				r.judge = j
 			}
 			r.renewed(next.secret)
 		case <-expiry.C:
-			if left() > 0 {
-				expiry.Reset(min(left(), expiryCheck))
-				break
+			expired := left() <= 0
+			switch {
+			case expired && !r.expired:
+				a.log.Error("the SVID has expired by this machine's clock: every call is denied; join again with a new token, or correct the clock")
+			case !expired && r.expired:
+				a.log.Warn("the clock was set back, and the SVID holds again")
 			}
-			a.log.Error("the SVID has expired: every call is denied; join again with a new token")
-			r.expire()
+			if expired != r.expired {
+				r.expire(expired)
+			}
+			r.saveAgain()
+			expiry.Reset(a.untilLook(notAfter))
 		case <-ctx.Done():
 			return
 		}
 		r.settle()
 	}
+}
+
+// untilLook is when the clock is asked next whether the SVID holds until then: also after its end, for the clock may be wrong.
+func (a *Agent) untilLook(notAfter time.Time) time.Duration {
+	if left := notAfter.Sub(a.config.Clock()); left > 0 && left < expiryCheck {
+		return left
+	}
+	return expiryCheck
 }
 
 func (a *Agent) event(r *relay, e event) {

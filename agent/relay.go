@@ -40,6 +40,7 @@ type relay struct {
 	settled   table // the table whose resources Envoy has acknowledged
 	newest    table // the one that arrived last
 	expired   bool
+	unsaved   bool // the disk does not have what is in force
 
 	// The control plane's stream, and what it believes that the agent has.
 	send     func(*discovery.DeltaDiscoveryRequest) // nil while there is no stream
@@ -102,9 +103,9 @@ func (r *relay) decide() {
 	r.tables.set(current, next)
 }
 
-// expire denies everything: the SVID is no longer valid.
-func (r *relay) expire() {
-	r.expired = true
+// expire says whether the SVID has expired by the clock: then everything is denied. A clock that was set ahead may be set back.
+func (r *relay) expire(expired bool) {
+	r.expired = expired
 	r.decide()
 }
 
@@ -291,8 +292,19 @@ func (r *relay) clear() {
 }
 
 func (r *relay) save() {
-	if err := r.store(r.committed, r.settled); err != nil {
-		r.log.Error("cannot keep the configuration on disk: a restart will find an older one", zap.Error(err))
+	err := r.store(r.committed, r.settled)
+	if err != nil {
+		r.log.Error("cannot keep the configuration on disk: a restart now would find none; it is tried again", zap.Error(err))
+	} else if r.unsaved {
+		r.log.Info("the configuration is kept on disk again")
+	}
+	r.unsaved = err != nil
+}
+
+// saveAgain does what save could not.
+func (r *relay) saveAgain() {
+	if r.unsaved {
+		r.save()
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -29,7 +31,10 @@ const (
 	ownSecret = "default"
 )
 
-var errSVID = errors.New("SVID")
+var (
+	errSVID = errors.New("SVID")
+	errKey  = errors.New("not a key that was written here")
+)
 
 // svid is the workload's own identity: everything that the agent knows without the control plane. It never changes.
 type svid struct {
@@ -48,11 +53,20 @@ type storedIdentity struct {
 	Workload            string       `json:"workload"`
 	PlatformTrustDomain string       `json:"platformTrustDomain"`
 	Mapping             []storedRule `json:"mapping"`
+	// Sum tells a damaged disk: it is the SHA-256, in hex, of the rest. Earlier versions wrote none.
+	Sum string `json:"sum,omitempty"`
 }
 
 type storedRule struct {
 	TrustDomain string `json:"trustDomain"`
 	Path        string `json:"path"`
+}
+
+func (s storedIdentity) sum() string {
+	s.Sum = ""
+	text, _ := json.Marshal(s) //nolint:errchkjson // texts can always be written
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
 func (s storedIdentity) mapping() (identity.Mapping, error) {
@@ -145,12 +159,18 @@ func loadSVID(d *stateDir, id string, now time.Time) (svid, bool, error) {
 	if err := json.Unmarshal(files[identityFile], &stored); err != nil {
 		return svid{}, false, fmt.Errorf("%s: %w", identityFile, err)
 	}
+	if stored.Sum != "" && stored.Sum != stored.sum() {
+		return svid{}, false, fmt.Errorf("%w: the checksum of %s is wrong", errSVID, d.file(identityFile))
+	}
 	if stored.Workload != id {
 		return svid{}, false, fmt.Errorf("%w: %s belongs to %s", errStateDir, d.path, stored.Workload)
 	}
 	bundle, err := decodePEM(files[bundleFile])
 	if err != nil {
 		return svid{}, false, fmt.Errorf("%s: %w", bundleFile, err)
+	}
+	if err := selfSigned(bundle); err != nil {
+		return svid{}, false, fmt.Errorf("%w: %s: %w", errSVID, d.file(bundleFile), err)
 	}
 	assemble := func(keyPEM, chainPEM []byte) (svid, error) {
 		key, err := decodeKey(keyPEM)
@@ -174,6 +194,20 @@ func loadSVID(d *stateDir, id string, now time.Time) (svid, bool, error) {
 	}
 	s, err := assemble(files[keyFile], files[svidFile])
 	return s, err == nil, err
+}
+
+// selfSigned tells damage to roots: the issuer's bear their own signature, and a changed bit anywhere breaks it.
+func selfSigned(roots [][]byte) error {
+	for _, der := range roots {
+		root, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		if err := root.CheckSignature(root.SignatureAlgorithm, root.RawTBSCertificate, root.Signature); err != nil {
+			return errors.New("a root does not bear its own signature")
+		}
+	}
+	return nil
 }
 
 // splitNext takes next.pem apart: the key stands first.
@@ -226,7 +260,9 @@ func (s svid) stored() storedIdentity {
 
 // save keeps a new SVID; the key is there already.
 func (s svid) save(d *stateDir) error {
-	text, err := json.MarshalIndent(s.stored(), "", "  ")
+	stored := s.stored()
+	stored.Sum = stored.sum()
+	text, err := json.MarshalIndent(stored, "", "  ")
 	if err != nil {
 		return fmt.Errorf("%s: %w", identityFile, err)
 	}
@@ -281,15 +317,15 @@ func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
 func decodeKey(data []byte) (*ecdsa.PrivateKey, error) {
 	block, _ := pem.Decode(data)
 	if block == nil || block.Type != keyBlock {
-		return nil, fmt.Errorf("%s: no %s block", keyFile, keyBlock)
+		return nil, fmt.Errorf("%s: %w: no %s block", keyFile, errKey, keyBlock)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", keyFile, err)
+		return nil, fmt.Errorf("%s: %w: %w", keyFile, errKey, err)
 	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("%s: not an ECDSA key", keyFile)
+		return nil, fmt.Errorf("%s: %w: it is of another kind", keyFile, errKey)
 	}
 	return key, nil
 }

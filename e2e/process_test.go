@@ -29,7 +29,12 @@ import (
 // binary is the real program, built once for all tests of this package.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+func TestMain(m *testing.M) {
+	if text := os.Getenv(childPlane); text != "" {
+		os.Exit(planeProcess(text))
+	}
+	os.Exit(buildAndRun(m))
+}
 
 func buildAndRun(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "rfbin")
@@ -54,11 +59,18 @@ type process struct {
 	done   chan struct{}
 	err    error
 	output *lockedBuffer
+	killed atomic.Bool // on purpose
 }
 
 func startProcess(t testing.TB, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), done: make(chan struct{}), output: &lockedBuffer{}}
+	return startProgram(t, binary, env, nil, args...)
+}
+
+// startProgram starts any program; heard, if it is not nil, is called with each line that it writes.
+func startProgram(t testing.TB, program string, env []string, heard func(line string), args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{}), output: &lockedBuffer{heard: heard}}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	if err := p.cmd.Start(); err != nil {
@@ -68,8 +80,8 @@ func startProcess(t testing.TB, env []string, args ...string) *process {
 	t.Cleanup(func() {
 		p.signal(syscall.SIGCONT)
 		p.stop(t, syscall.SIGTERM)
-		if t.Failed() {
-			t.Logf("%s:\n%s", strings.Join(args, " "), p.output.tail())
+		if t.Failed() && !p.killed.Load() {
+			t.Logf("%s %s:\n%s", program, strings.Join(args, " "), p.output.tail())
 		}
 	})
 	return p
@@ -84,18 +96,26 @@ func (p *process) stop(t testing.TB, s os.Signal) {
 	select {
 	case <-p.done:
 	case <-time.After(15 * time.Second):
-		t.Errorf("%s does not end on %v", p.cmd.Args[1], s)
+		t.Errorf("%s does not end on %v", strings.Join(p.cmd.Args, " "), s)
 		p.signal(syscall.SIGKILL)
 		<-p.done
 	}
 }
 
 type lockedBuffer struct {
+	heard func(line string)
+
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
+// Write implements io.Writer. A logger writes whole lines.
 func (l *lockedBuffer) Write(p []byte) (int, error) {
+	if l.heard != nil {
+		for line := range strings.Lines(string(p)) {
+			l.heard(line)
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.Write(p)
@@ -132,7 +152,7 @@ func startApart(t testing.TB) *apart {
 	if err := os.CopyFS(a.dir, examples.TwoTenants()); err != nil {
 		t.Fatal(err)
 	}
-	a.freePorts()
+	replacePorts(t, a.dir, a.ports)
 	for _, name := range []string{"xds", "issuer", "http"} {
 		a.listen[name] = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	}
@@ -157,11 +177,12 @@ func (a *apart) startApp(port string) {
 	a.t.Cleanup(app.Close)
 }
 
-// freePorts replaces the example's ports in the copy: another test may use them at this moment.
-func (a *apart) freePorts() {
-	a.t.Helper()
+// replacePorts replaces the example's ports in the copy, and notes which took which place: another test may use them at this
+// moment.
+func replacePorts(t testing.TB, dir string, ports map[string]int) {
+	t.Helper()
 	number := regexp.MustCompile(`\b20[0-9]{3}\b`)
-	err := filepath.WalkDir(a.dir, func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() || filepath.Ext(path) != ".yaml" {
 			return err
 		}
@@ -169,16 +190,16 @@ func (a *apart) freePorts() {
 		if err != nil {
 			return err
 		}
-		write(a.t, path, number.ReplaceAllStringFunc(string(data), func(port string) string {
-			if a.ports[port] == 0 {
-				a.ports[port] = freePort(a.t)
+		write(t, path, number.ReplaceAllStringFunc(string(data), func(port string) string {
+			if ports[port] == 0 {
+				ports[port] = freePort(t)
 			}
-			return strconv.Itoa(a.ports[port])
+			return strconv.Itoa(ports[port])
 		}))
 		return nil
 	})
 	if err != nil {
-		a.t.Fatal(err)
+		t.Fatal(err)
 	}
 }
 

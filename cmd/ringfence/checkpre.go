@@ -40,7 +40,7 @@ func (o checkFlags) before(ctx context.Context, p process, state string) health.
 	f.StateErr = private(state)
 	// The longest one: sockets are made in a directory of their own first, whose name ends in up to ten digits.
 	f.Socket = filepath.Join(state, ".s0123456789", "s")
-	f.Newest = newest(state)
+	f.Newest, f.Aside, f.Room = newest(state), setAside(state), room(state)
 	if o.config != "" {
 		_, report, err := try(ctx, o.config)
 		f.ConfigErr = err
@@ -106,6 +106,32 @@ func canMake(parent string) error {
 			return fmt.Errorf("it is not there, and cannot be made in %s: %w", parent, err)
 		}
 		return nil
+	}
+}
+
+// setAside are the files that agents and the control plane gave another name because they were damaged.
+func setAside(dir string) []string {
+	var found []string
+	for _, pattern := range []string{"*.corrupt-*", "*.bad"} {
+		names, _ := filepath.Glob(filepath.Join(dir, pattern)) // the patterns are good
+		found = append(found, names...)
+	}
+	return found
+}
+
+// room is how many bytes this user can write into the directory, or into the nearest one above that is there; nil: not known.
+func room(dir string) *uint64 {
+	for {
+		var fs syscall.Statfs_t
+		err := syscall.Statfs(dir, &fs)
+		switch {
+		case err == nil:
+			bytes := fs.Bavail * uint64(fs.Bsize) //nolint:gosec // a block has a size
+			return &bytes
+		case !errors.Is(err, syscall.ENOENT) || dir == filepath.Dir(dir):
+			return nil
+		}
+		dir = filepath.Dir(dir)
 	}
 }
 

@@ -99,7 +99,7 @@ func (d *directory) openable() (had bool, err error) {
 
 func (d *directory) close() error {
 	var err error
-	if d.boltLedger != nil {
+	if d.boltLedger != nil && !d.broken.Load() { // a broken one might never let go; the end of the process closes it
 		err = d.db.Close()
 	}
 	return errors.Join(err, d.lock.Close())
@@ -322,7 +322,21 @@ func (d *directory) addToken(h tokenHash, r record) error {
 	if err != nil {
 		return fmt.Errorf("join token: %w", err)
 	}
-	return durable.Replace(d.tokenPath(h), data, fileMode)
+	if err := durable.Replace(d.tokenPath(h), data, fileMode); err != nil {
+		return fmt.Errorf("join token: %w", err)
+	}
+	return nil
+}
+
+func (d *directory) spendToken(h tokenHash, r record) (bool, error) {
+	_, err := os.Lstat(d.tokenPath(h))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("join token: %w", err)
+	}
+	return true, d.addToken(h, r)
 }
 
 func (d *directory) dropToken(h tokenHash) (bool, error) {

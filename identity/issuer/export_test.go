@@ -20,6 +20,15 @@ func (i *Issuer) Recorded(td identity.TrustDomain, n [20]byte) (workload string,
 	return e.workload, e.superseded, ok
 }
 
+// Given counts the entries of the ledger.
+func (i *Issuer) Given(td identity.TrustDomain) int {
+	count := 0
+	if err := i.store.each(td, func(entry) { count++ }); err != nil {
+		panic(err)
+	}
+	return count
+}
+
 // Ledger is a ledger, with what a test needs of an entry.
 type Ledger struct{ l ledger }
 

@@ -241,28 +241,34 @@ func (i *Issuer) CreateToken(id identity.WorkloadID, ttl time.Duration, now time
 type Named func(uri string) (identity.WorkloadID, bool)
 
 // Issue gives the SVID of the workload that the join token is bound to, for the key of the certificate request. The
-// token is spent once the request has been found good: a malformed request may be sent again.
+// token is spent once the request has been found good: a malformed request may be sent again. A token gives one SVID, for one
+// key; to a request with that key it gives the same one again, for an hour or until its own end, unless it was renewed.
 //
 // The errors are ErrRefused, ErrBadRequest, ErrLimited, or what the disk says.
 func (i *Issuer) Issue(csrDER []byte, joinToken string, named Named, now time.Time) (SVID, error) {
-	uri, hash, err := i.tokens.find(joinToken, now)
+	r, hash, err := i.tokens.find(joinToken, now)
 	if err != nil {
 		return SVID{}, err
 	}
-	id, ok := named(uri)
-	if !ok || id.String() != uri || reserved(id) {
+	id, ok := named(r.Workload)
+	if !ok || id.String() != r.Workload || reserved(id) {
 		return SVID{}, ErrRefused
 	}
 	if !i.allow(id, now) {
 		return SVID{}, ErrLimited
 	}
-	public, err := judgeRequest(csrDER, uri)
+	public, err := judgeRequest(csrDER, r.Workload)
 	if errors.Is(err, errOtherName) {
 		return SVID{}, ErrRefused
 	}
 	if err != nil {
 		return SVID{}, err
 	}
+	spki, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return SVID{}, fmt.Errorf("%w: a key that cannot be encoded", ErrBadRequest)
+	}
+	key := sha256.Sum256(spki)
 	a, err := i.existing(id.Tenant().TrustDomain())
 	if err != nil {
 		return SVID{}, err
@@ -270,6 +276,12 @@ func (i *Issuer) Issue(csrDER []byte, joinToken string, named Named, now time.Ti
 	i.step("found")
 	i.giving.Lock()
 	defer i.giving.Unlock()
+	if r, hash, err = i.tokens.find(joinToken, now); err != nil { // as it is now that nobody else uses it
+		return SVID{}, err
+	}
+	if again, ok, err := i.given(id, a, r, key, now); ok || err != nil {
+		return again, err
+	}
 	count, err := i.store.outstanding(a.td, now)
 	if err != nil {
 		return SVID{}, err
@@ -277,11 +289,45 @@ func (i *Issuer) Issue(csrDER []byte, joinToken string, named Named, now time.Ti
 	if count >= i.outstanding {
 		return SVID{}, errOutstanding // before the token is spent for nothing
 	}
-	if err := i.tokens.use(hash); err != nil {
-		return SVID{}, err
+	return i.give(id, public, grounds{
+		how: agentv1alpha1.Attestation_ATTESTATION_JOIN_TOKEN, limit: i.outstanding,
+		note: func(leaf *x509.Certificate) error {
+			defer i.step("spent")
+			return i.tokens.spend(hash, key, leaf.Raw, now)
+		},
+	}, now)
+}
+
+// given is the SVID that a token was used for already, for the workload that asks again with the same key: its agent, or this
+// process, may have ended before the answer arrived. false: there is none, or nobody can have got it, since it is not in the
+// ledger. i.giving is held.
+func (i *Issuer) given(id identity.WorkloadID, a *authority, r record, key [sha256.Size]byte, now time.Time) (SVID, bool, error) {
+	if !r.free(key) {
+		return SVID{}, false, ErrRefused
 	}
-	i.step("spent")
-	return i.give(id, public, grounds{how: agentv1alpha1.Attestation_ATTESTATION_JOIN_TOKEN, limit: i.outstanding}, now)
+	if r.Spent == nil {
+		return SVID{}, false, nil
+	}
+	leaf, err := x509.ParseCertificate(r.Spent.SVID)
+	if err != nil || !now.Before(leaf.NotAfter) {
+		return SVID{}, false, ErrRefused
+	}
+	s, ok := serialOf(leaf.SerialNumber)
+	if !ok {
+		return SVID{}, false, ErrRefused
+	}
+	e, ok, err := i.store.find(a.td, s)
+	if err != nil || !ok {
+		return SVID{}, false, err
+	}
+	if e.superseded || e.key != key || e.workload != id.String() {
+		return SVID{}, false, ErrRefused // whoever renewed it has it
+	}
+	b, err := a.bundle()
+	if err != nil {
+		return SVID{}, false, err
+	}
+	return SVID{ID: id, Chain: [][]byte{leaf.Raw}, Bundle: b, NotAfter: leaf.NotAfter}, true, nil
 }
 
 // Renew gives the next SVID of the workload whose certificate the caller has proved to hold the key of, for the key of the
@@ -361,6 +407,8 @@ type grounds struct {
 	how    agentv1alpha1.Attestation
 	renews serial // zero: none
 	limit  int    // of what may be outstanding
+	// note is called with the SVID before the ledger has it; nil: nothing is to be noted.
+	note func(*x509.Certificate) error
 }
 
 // give signs, and has the SVID in the ledger before anybody gets it.
@@ -383,6 +431,11 @@ func (i *Issuer) give(id identity.WorkloadID, public crypto.PublicKey, on ground
 		return SVID{}, err
 	}
 	i.step("signed")
+	if on.note != nil {
+		if err := on.note(leaf); err != nil {
+			return SVID{}, err
+		}
+	}
 	if err := i.store.add(a.td, e, on.limit, now); err != nil {
 		return SVID{}, err
 	}

@@ -105,6 +105,10 @@ func TestServiceGivesOneSVIDForOneToken(t *testing.T) {
 	if answer.GetPlatformTrustDomain() != "platform.demo.test" || !cmp.Equal(mapping(t).Rules(), rules) {
 		t.Errorf("mapping %v of %q", answer.GetMapping(), answer.GetPlatformTrustDomain())
 	}
+	if again, err := ask(acmeWeb, made.GetToken()); err != nil || !cmp.Equal(again.GetChain(), answer.GetChain()) {
+		t.Errorf("the agent that asks again gets another SVID, or none: %v", err)
+	}
+	key = p256(t)
 	refused(ask(acmeWeb, made.GetToken()))
 	for _, r := range refusals[1:] {
 		if diff := cmp.Diff(refusals[0], r); diff != "" {

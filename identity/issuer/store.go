@@ -11,13 +11,23 @@ import (
 // tokenHash names a join token without telling it.
 type tokenHash [sha256.Size]byte
 
-// record is what is kept of a join token.
+// record is what is kept of a join token. One that is spent has no Expires, so a version that does not know of Spent takes
+// it for one that has expired.
 type record struct {
 	Workload string    `json:"workload"`
-	Expires  time.Time `json:"expires"`
+	Expires  time.Time `json:"expires,omitzero"`
+	Spent    *spent    `json:"spent,omitempty"`
 }
 
-// store keeps roots, unused tokens and the ledger. Every change is durable when the method returns.
+// spent is what a token was used for: one SVID, for one key. Who has that key may ask for that SVID again, because nobody knows
+// whether the answer has arrived.
+type spent struct {
+	Key   []byte    `json:"key"`  // SHA-256 of the SubjectPublicKeyInfo
+	SVID  []byte    `json:"svid"` // DER
+	Until time.Time `json:"until"`
+}
+
+// store keeps roots, join tokens and the ledger. Every change is durable when the method returns.
 type store interface {
 	ledger
 
@@ -27,6 +37,8 @@ type store interface {
 	rootKeys() Keys
 	tokens() (map[tokenHash]record, error)
 	addToken(h tokenHash, r record) error
+	// spendToken replaces what is kept of a token, and reports false where the token was not there any more.
+	spendToken(h tokenHash, r record) (bool, error)
 	// dropToken reports false where the token was not there any more.
 	dropToken(h tokenHash) (bool, error)
 	close() error
@@ -77,6 +89,16 @@ func (m *memory) addToken(h tokenHash, r record) error {
 	defer m.mu.Unlock()
 	m.byHash[h] = r
 	return nil
+}
+
+func (m *memory) spendToken(h tokenHash, r record) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.byHash[h]; !ok {
+		return false, nil
+	}
+	m.byHash[h] = r
+	return true, nil
 }
 
 func (m *memory) dropToken(h tokenHash) (bool, error) {

@@ -34,6 +34,9 @@ const (
 	revocationsFile = "revocations.yaml"
 	revocationsMode = 0o600
 	maxRevocations  = 1000
+	// revocationsKept is how long a revocation stays in the file after its time limit: a clock that is ahead must not end for good
+	// what still holds.
+	revocationsKept = 24 * time.Hour
 )
 
 // revocations are those that operators have made. They are no documents of the source: a document with a problem must not
@@ -193,8 +196,16 @@ func (s revoker) Revoke(ctx context.Context, req *agentv1alpha1.RevokeRequest) (
 	if problems := g.Model().CheckRevocation(docs[0]); len(problems) > 0 {
 		return nil, status.Error(codes.InvalidArgument, problems[0].Text)
 	}
-	list := slices.DeleteFunc(slices.Clone(r.list()), func(d *v1alpha1.Revocation) bool { return !now.Before(d.Spec.NotAfter.Value) })
-	if len(list) >= maxRevocations {
+	list := slices.DeleteFunc(slices.Clone(r.list()), func(d *v1alpha1.Revocation) bool {
+		return !now.Before(d.Spec.NotAfter.Value.Add(revocationsKept))
+	})
+	holding := 0
+	for _, d := range list {
+		if now.Before(d.Spec.NotAfter.Value) {
+			holding++
+		}
+	}
+	if holding >= maxRevocations {
 		return nil, status.Errorf(codes.ResourceExhausted, "there are %d revocations already: undo some, or write documents", len(list))
 	}
 	if err := r.replace(append(list, docs[0])); err != nil {

@@ -28,6 +28,10 @@ const (
 	trustLooks = 3 * time.Second
 	// republishAfter is when roots that could not be published are published again.
 	republishAfter = 5 * time.Second
+	// doubtFor is how long nothing is withdrawn after the clock was set ahead: what seems to have ended may live on, should it be
+	// set back. doubtful is by how much it must have been: a time service corrects less.
+	doubtFor = 2 * time.Hour
+	doubtful = 10 * time.Second
 	// nagEvery is how often the log says whom a rotation waits for.
 	nagEvery = time.Minute
 )
@@ -39,6 +43,7 @@ type rotations struct {
 
 	cp     *ControlPlane
 	events *rotationEvents
+	clock  steadiness
 
 	mu        sync.Mutex
 	confirmed map[identity.TrustDomain]confirmed
@@ -64,9 +69,10 @@ func (r *rotations) run(ctx context.Context) {
 	tick := time.NewTicker(rotateEvery)
 	defer tick.Stop()
 	for {
-		if g := r.cp.Generation(); g != nil {
+		now := r.cp.clock()
+		if g := r.cp.Generation(); r.clock.look(now, time.Now(), r.cp.log) && g != nil {
 			for _, id := range g.Model().Tenants() {
-				r.look(ctx, id)
+				r.look(ctx, id, now)
 			}
 		}
 		select {
@@ -77,11 +83,40 @@ func (r *rotations) run(ctx context.Context) {
 	}
 }
 
+// steadiness tells a clock that was set ahead. The zero value has not looked yet: a process takes the clock as it finds it.
+type steadiness struct {
+	wall, running time.Time // as seen at the last look
+	ahead         time.Duration
+	until         time.Time // of the doubt, by the clock that nobody sets
+}
+
+// look reports whether what has ended by the wall clock can be believed to have ended. running is time.Now, whose difference
+// to an earlier one is of a clock that nobody sets.
+func (s *steadiness) look(wall, running time.Time, log *zap.Logger) bool {
+	wall = wall.Round(0)
+	if !s.wall.IsZero() {
+		switch jump := wall.Sub(s.wall) - running.Sub(s.running); {
+		case jump > doubtful:
+			s.ahead, s.until = s.ahead+jump, running.Add(doubtFor)
+			log.Warn("the clock was set ahead: rotations of roots wait, because what seems to have ended may live on",
+				zap.Duration("by", jump), zap.Duration("at_most", doubtFor))
+		case jump < -doubtful:
+			s.ahead = max(0, s.ahead+jump)
+			log.Warn("the clock was set back", zap.Duration("by", -jump))
+		}
+	}
+	s.wall, s.running = wall, running
+	if s.ahead <= doubtful || !running.Before(s.until) {
+		s.ahead = 0
+		return true
+	}
+	return false
+}
+
 // look takes the next step of a tenant's rotation, if there is one and nothing is waited for.
-func (r *rotations) look(ctx context.Context, id identity.TenantID) {
+func (r *rotations) look(ctx context.Context, id identity.TenantID, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.cp.clock()
 	at, err := r.cp.issuer.Rotation(id.TrustDomain())
 	if err != nil || at.Step == "" {
 		r.events.idle(id)

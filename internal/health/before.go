@@ -18,6 +18,10 @@ type BeforeFacts struct {
 	State    string
 	StateErr error
 	Socket   string
+	// Aside are the files in it that were set aside because they were damaged. Room is how many bytes can be written there; nil: it
+	// could not be found out.
+	Aside []string
+	Room  *uint64
 	// Config is the configuration directory, empty for none; ConfigErr why it was not judged, Problems what is wrong with it.
 	Config    string
 	ConfigErr error
@@ -38,6 +42,9 @@ const maxSocketPath = 107 // sockaddr_un, without the final NUL
 
 // epoch is when the oldest Envoy that is taken was released; an earlier clock is wrong.
 func epoch() time.Time { return time.Date(2026, time.October, 1, 0, 0, 0, 0, time.UTC) }
+
+// leastRoom is what a state directory needs at least; a tenant's largest configuration has less.
+const leastRoom = 16 << 20
 
 const (
 	// backwards is how much younger than a file the clock may be.
@@ -98,6 +105,19 @@ func (f BeforeFacts) state() list {
 		l.fail(CodeLongPath, check, "%s has %d bytes, at most %d are possible", f.Socket, n, maxSocketPath)
 	} else {
 		l.ok(check)
+	}
+	if whole := "no file in it was set aside as damaged"; len(f.Aside) > 0 {
+		l.fail(CodeAside, whole, "%s", some(f.Aside))
+	} else {
+		l.ok(whole)
+	}
+	switch room := "there is room to write"; {
+	case f.Room == nil:
+		l.notKnown(room, "the file system does not say how much")
+	case *f.Room < leastRoom:
+		l.fail(CodeNoRoom, room, "%d MiB, at least %d are needed", *f.Room>>20, leastRoom>>20)
+	default:
+		l.ok(room)
 	}
 	return l
 }

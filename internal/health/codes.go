@@ -73,6 +73,8 @@ const (
 	CodeInvalid     Code = "RC2005"
 	CodeLongPath    Code = "RC2006"
 	CodeClock       Code = "RC2007"
+	CodeAside       Code = "RC2008"
+	CodeNoRoom      Code = "RC2009"
 )
 
 // CodeInfo explains a Code.
@@ -123,6 +125,8 @@ func Codes() []CodeInfo {
 		{CodeInvalid, "configuration not accepted", "ringfence serve would not serve all of these documents.", "Correct them; ringfence validate shows each problem with its position."},
 		{CodeLongPath, "path too long for a socket", "A Unix socket's path has at most 107 bytes, so the sockets in this directory could not be made.", "Choose a directory with a shorter path."},
 		{CodeClock, "clock not sane", "Certificates are judged by the clock, and this one cannot be right.", "Let a time service set the clock."},
+		{CodeAside, "file set aside as damaged", "A file of the state directory could not be used and has another name now; what it held is gone until it comes anew.", "See whether the disk is well (docs/repair.md), then remove the file that was set aside."},
+		{CodeNoRoom, "disk full", "What cannot be written is lost with the process: a renewed SVID, a configuration, the entry of an SVID, without which none is given.", "Make room, or move the state directory to a disk of its own (docs/repair.md)."},
 	}
 }
 

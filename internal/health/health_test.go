@@ -60,11 +60,11 @@ func well(t *testing.T) health.Facts {
 
 // wellBefore are the facts of a machine on which everything can start.
 func wellBefore() health.BeforeFacts {
-	yes := true
+	yes, room := true, uint64(1<<30)
 	now := time.Date(2027, time.January, 2, 3, 4, 5, 0, time.UTC)
 	return health.BeforeFacts{
 		Now: now, Envoy: "/usr/bin/envoy", Version: "\n/usr/bin/envoy  version: 0123abc/1.40.0/Clean/RELEASE/BoringSSL\n",
-		Listen: []health.Port{{Address: ":7443"}}, State: "state", Socket: "/state/s", Config: "mesh", Newest: now, Synchronised: &yes,
+		Listen: []health.Port{{Address: ":7443"}}, State: "state", Socket: "/state/s", Room: &room, Config: "mesh", Newest: now, Synchronised: &yes,
 	}
 }
 
@@ -193,6 +193,8 @@ func failing(t *testing.T) map[string]struct {
 	before("no version", func(f *health.BeforeFacts) { f.Version = "envoy 1.40.0" }, health.CodeEnvoyBroken)
 	before("Envoy old", func(f *health.BeforeFacts) { f.Version = strings.Replace(f.Version, "1.40.0", "1.39.2", 1) }, health.CodeEnvoyOld)
 	before("port taken", func(f *health.BeforeFacts) { f.Listen[0].Err = errAway }, health.CodePortTaken)
+	before("a damaged file", func(f *health.BeforeFacts) { f.Aside = []string{"state.corrupt-1"} }, health.CodeAside)
+	before("disk full", func(f *health.BeforeFacts) { *f.Room = 1 << 20 }, health.CodeNoRoom)
 	before("state open", func(f *health.BeforeFacts) { f.StateErr = errAway }, health.CodeStateOpen)
 	before("long path", func(f *health.BeforeFacts) { f.Socket = strings.Repeat("x", 108) }, health.CodeLongPath)
 	before("no directory", func(f *health.BeforeFacts) { f.ConfigErr = errAway }, health.CodeInvalid)
