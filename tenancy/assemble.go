@@ -82,7 +82,7 @@ func admitOwn(t *tenant) {
 			ids = append(ids, r.From...)
 		}
 		t.callers[s.Name()] = []Caller{{c: &caller{
-			id: t.id, ids: sortIDs(ids), bundle: t.bundle, sni: s.SNI(t.id), issuers: t.issuers, epoch: epoch(t.revocations),
+			id: t.id, ids: sortIDs(ids), bundle: t.bundle, sni: s.SNI(t.id), issuers: t.issuers, epoch: epoch(t.revocations, t.bundle),
 		}}}
 	}
 }
@@ -105,7 +105,7 @@ func share(platform, t *tenant, grants map[string][]Grant) {
 		slices.SortFunc(granted, func(x, y Grant) int { return cmp.Compare(x.Name, y.Name) })
 		platform.callers[s.Name()] = append(platform.callers[s.Name()], Caller{c: &caller{
 			id: t.id, ids: sortIDs(ids), bundle: t.bundle, sni: s.SNI(t.id), grants: granted, issuers: t.issuers,
-			revocations: t.revocations, epoch: epoch(t.revocations),
+			revocations: t.revocations, epoch: epoch(t.revocations, t.bundle),
 		}})
 		t.imports = append(t.imports, Import{i: &imported{
 			name: s.Name(), ids: s.s.ids, endpoints: s.s.endpoints, protocol: s.s.port.Protocol,

@@ -90,6 +90,7 @@ func (d digester) mapping(m identity.Mapping) {
 func (d digester) bundle(b identity.Bundle) {
 	sum := b.Digest()
 	d.h.Write(sum[:])
+	list(d, b.Withdrawn(), func(root [32]byte) { d.h.Write(root[:]) })
 }
 
 func (d digester) endpoints(aps []netip.AddrPort) {

@@ -47,15 +47,18 @@ func (t Tenant) Revokes(p identity.Peer, now time.Time) bool {
 // Revocations are those of the caller's identities, by name; none for the own tenant, whose handle has them.
 func (c Caller) Revocations() []Revocation { return slices.Clone(c.get().revocations) }
 
-// Epoch differs wherever other workloads or certificates of the tenant are revoked, so that what they have open can be ended by
-// it; empty where none is. Who may call is no part of it: a rule that changes ends nothing. It does not tell
-// whether a revocation still holds, nor does it change when one ends.
+// Epoch differs wherever other workloads or certificates of the tenant are revoked, or other roots of it were withdrawn as
+// compromised, so that what they have open can be ended by it; empty where none is. Who may call is no part of it: a rule that
+// changes ends nothing. It does not tell whether a revocation still holds, nor does it change when one ends.
 func (c Caller) Epoch() string { return c.get().epoch }
 
 // epoch is the Epoch of callers of whose tenant these are. Tokens are no part of it: there are many, and each would end the open
 // streams of everybody.
-func epoch(list []Revocation) string {
+func epoch(list []Revocation, b identity.Bundle) string {
 	var revoked []string
+	for _, root := range b.Withdrawn() {
+		revoked = append(revoked, "root "+hex.EncodeToString(root[:])) // neither a serial number nor a SPIFFE ID
+	}
 	for _, r := range list {
 		switch {
 		case r.Serial != "":
