@@ -2,6 +2,8 @@ package issuer
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -31,6 +33,8 @@ type authority struct {
 	roots    []*root   // the current one first
 	last     int       // the highest generation that ever was
 	underway *underway // nil: no rotation is
+	// compromised are the SHA-256 of roots that were withdrawn as that, in their order.
+	compromised [][sha256.Size]byte
 }
 
 func (a *authority) current() *root { return a.roots[0] }
@@ -41,12 +45,21 @@ func (a *authority) bundle() (identity.Bundle, error) {
 	for _, r := range slices.SortedFunc(slices.Values(a.roots), func(x, y *root) int { return x.generation - y.generation }) {
 		ders = append(ders, r.cert.Raw)
 	}
-	return identity.NewBundle(a.td, ders...)
+	b, err := identity.NewBundle(a.td, ders...)
+	if err != nil {
+		return identity.Bundle{}, err
+	}
+	return b.Without(a.compromised...)
+}
+
+// has reports whether a root of that fingerprint is trusted.
+func (a *authority) has(fingerprint [sha256.Size]byte) bool {
+	return slices.ContainsFunc(a.roots, func(r *root) bool { return r.fingerprint() == fingerprint })
 }
 
 const (
 	rootsVersion = 1
-	maxRoots     = 1 << 20
+	maxRoots     = 64 << 20
 )
 
 // storedRoots is roots.json: one file, replaced as a whole, says which root signs, so that a change of it happens at once
@@ -57,6 +70,8 @@ type storedRoots struct {
 	// Last is the highest generation that ever was, where no root has it any more.
 	Last     int       `json:"last,omitempty"`
 	Rotation *underway `json:"rotation,omitempty"`
+	// Compromised are the SHA-256, in hex, of roots that were withdrawn as that.
+	Compromised []string `json:"compromised,omitempty"`
 }
 
 type storedRoot struct {
@@ -68,6 +83,9 @@ type storedRoot struct {
 
 func (a *authority) encode() ([]byte, error) {
 	s := storedRoots{Version: rootsVersion, Last: a.last, Rotation: a.underway}
+	for _, c := range a.compromised {
+		s.Compromised = append(s.Compromised, hex.EncodeToString(c[:]))
+	}
 	for _, r := range a.roots {
 		text := pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: r.cert.Raw})
 		s.Roots = append(s.Roots, storedRoot{Generation: r.generation, Role: r.role, Key: r.keyName, Certificate: string(text)})
@@ -75,6 +93,9 @@ func (a *authority) encode() ([]byte, error) {
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("roots of %s: %w", a.td, err)
+	}
+	if len(text) >= maxRoots {
+		return nil, fmt.Errorf("roots of %s: more than can be read again", a.td)
 	}
 	return append(text, '\n'), nil
 }
@@ -92,6 +113,13 @@ func parseAuthority(td identity.TrustDomain, text []byte, keys Keys) (*authority
 		return nil, fmt.Errorf("roots of %s: version %d, this program reads version %d", td, s.Version, rootsVersion)
 	}
 	a := &authority{td: td, last: s.Last, underway: s.Rotation}
+	for _, text := range s.Compromised {
+		raw, err := hex.DecodeString(text)
+		if err != nil || len(raw) != sha256.Size {
+			return nil, fmt.Errorf("roots of %s: a compromised root is not named by its SHA-256", td)
+		}
+		a.compromised = append(a.compromised, [sha256.Size]byte(raw))
+	}
 	seen := map[role]bool{}
 	for _, kept := range s.Roots {
 		known := kept.Role == roleCurrent || kept.Role == roleNext || kept.Role == rolePrevious
@@ -119,6 +147,9 @@ func parseAuthority(td identity.TrustDomain, text []byte, keys Keys) (*authority
 	}
 	if !a.underway.fits(roles) {
 		return nil, fmt.Errorf("roots of %s: the roots are not those of the rotation's step", td)
+	}
+	if _, err := a.bundle(); err != nil { // a root that is trusted and compromised
+		return nil, fmt.Errorf("roots of %s: %w", td, err)
 	}
 	return a, nil
 }
