@@ -22,7 +22,7 @@ func (b *builder) assemble() *Model {
 		d := b.draft[owner]
 		t := &tenant{
 			id: d.id, mapping: b.mapping, bundle: d.bundle, rules: d.rules, issuers: d.issuers,
-			callers: map[string][]Caller{}, life: life, revocations: d.revocations,
+			callers: map[string][]Caller{}, life: life, rootLife: d.rootLife, revocations: d.revocations,
 		}
 		for _, name := range keys(d.services) {
 			t.services = append(t.services, Service{s: &d.services[name].service})

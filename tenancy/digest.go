@@ -18,7 +18,8 @@ func digest(t *tenant) [32]byte {
 	d.tenant(t.id)
 	d.mapping(t.mapping)
 	d.bundle(t.bundle)
-	d.number(uint64(t.life)) //nolint:gosec // not negative
+	d.number(uint64(t.life))     //nolint:gosec // not negative
+	d.number(uint64(t.rootLife)) //nolint:gosec // not negative
 	list(d, t.services, d.service)
 	list(d, t.workloads, func(w Workload) {
 		d.text(w.id.String())

@@ -210,7 +210,9 @@ type RotationStatus struct {
 	// SPIFFE IDs of the workloads whose SVIDs were ended as compromised and that have joined again, sorted.
 	Attested []string `protobuf:"bytes,9,rep,name=attested,proto3" json:"attested,omitempty"`
 	// Where the control plane keeps the tenant's roots for those who only verify; empty: it keeps none.
-	TrustFile     string `protobuf:"bytes,10,opt,name=trust_file,json=trustFile,proto3" json:"trust_file,omitempty"`
+	TrustFile string `protobuf:"bytes,10,opt,name=trust_file,json=trustFile,proto3" json:"trust_file,omitempty"`
+	// When the next rotation begins by itself; 0: it does not.
+	DueUnix       int64 `protobuf:"varint,11,opt,name=due_unix,json=dueUnix,proto3" json:"due_unix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -315,6 +317,13 @@ func (x *RotationStatus) GetTrustFile() string {
 	return ""
 }
 
+func (x *RotationStatus) GetDueUnix() int64 {
+	if x != nil {
+		return x.DueUnix
+	}
+	return 0
+}
+
 type Straggler struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SPIFFE ID.
@@ -383,7 +392,7 @@ const file_api_agent_v1alpha1_rotations_proto_rawDesc = "" +
 	"\n" +
 	"\"api/agent/v1alpha1/rotations.proto\x12\x18ringfence.agent.v1alpha1\")\n" +
 	"\x0fRotationRequest\x12\x16\n" +
-	"\x06tenant\x18\x01 \x01(\tR\x06tenant\"\xee\x02\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\"\x89\x03\n" +
 	"\x0eRotationStatus\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12:\n" +
 	"\x04step\x18\x02 \x01(\x0e2&.ringfence.agent.v1alpha1.RotationStepR\x04step\x12\x1a\n" +
@@ -397,7 +406,8 @@ const file_api_agent_v1alpha1_rotations_proto_rawDesc = "" +
 	"\battested\x18\t \x03(\tR\battested\x12\x1d\n" +
 	"\n" +
 	"trust_file\x18\n" +
-	" \x01(\tR\ttrustFile\"{\n" +
+	" \x01(\tR\ttrustFile\x12\x19\n" +
+	"\bdue_unix\x18\v \x01(\x03R\adueUnix\"{\n" +
 	"\tStraggler\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x123\n" +
 	"\x03why\x18\x02 \x01(\x0e2!.ringfence.agent.v1alpha1.WaitingR\x03why\x12\x1d\n" +
