@@ -38,6 +38,8 @@ itself, also across its restarts, each when everybody concerned is ready:
 --status names the workloads that the present step waits for, and why. --rollback goes back to the old root, until that is
 withdrawn. Sidecars that are not connected hold a step up only as long as their SVID holds. Other tenants' sidecars get nothing.
 
+A Tenant or Mesh that says rootLife lets a rotation begin by itself when the root is so old; --status then says when.
+
 --compromised is for a root whose key may be in a stranger's hands. It waits for nobody: whatever the tenant's roots have signed is
 worth nothing at once, a new root signs, and the tenant is down until each of its workloads has joined again with a new token. It
 works at any step of a rotation, and cannot be taken back. --status then says who has joined again and who has not.`,
@@ -96,11 +98,13 @@ type keyRotation struct {
 	Step     string `json:"step"`
 	Rollback bool   `json:"rollback"`
 	// SigningRoot and TrustedRoot are generations: of the root that signs, and of the other one that is trusted, 0 for none.
-	SigningRoot int64          `json:"signingRoot"`
-	TrustedRoot int64          `json:"trustedRoot"`
-	Started     *time.Time     `json:"started,omitempty"`
-	Since       *time.Time     `json:"since,omitempty"`
-	Waiting     []keyStraggler `json:"waiting"`
+	SigningRoot int64      `json:"signingRoot"`
+	TrustedRoot int64      `json:"trustedRoot"`
+	Started     *time.Time `json:"started,omitempty"`
+	Since       *time.Time `json:"since,omitempty"`
+	// Due is when the next rotation begins by itself.
+	Due     *time.Time     `json:"due,omitempty"`
+	Waiting []keyStraggler `json:"waiting"`
 	// Attested are the workloads that have joined again since their SVIDs were ended as compromised.
 	Attested []string `json:"attested,omitempty"`
 	// TrustFile is where the control plane keeps the tenant's roots for those who only verify.
@@ -121,7 +125,7 @@ func newKeyRotation(answer *agentv1alpha1.RotationStatus) keyRotation {
 	r := keyRotation{
 		APIVersion: v1alpha1.APIVersion, Kind: "KeyRotation", Tenant: answer.GetTenant(), Step: stepName(answer.GetStep()),
 		Rollback: answer.GetRollback(), SigningRoot: answer.GetSigning(), TrustedRoot: answer.GetBeside(),
-		Started: moment(answer.GetStartedUnix()), Since: moment(answer.GetSinceUnix()), Waiting: []keyStraggler{},
+		Started: moment(answer.GetStartedUnix()), Since: moment(answer.GetSinceUnix()), Due: moment(answer.GetDueUnix()), Waiting: []keyStraggler{},
 		Attested: answer.GetAttested(), TrustFile: answer.GetTrustFile(),
 	}
 	for _, s := range answer.GetWaiting() {
@@ -196,6 +200,8 @@ func (r keyRotation) says() string {
 			r.SigningRoot, r.missing()+len(r.Attested), r.missing())
 	case r.Step == "withdrawn":
 		return fmt.Sprintf("root %d signs, the other is withdrawn: every sidecar is to acknowledge that", r.SigningRoot)
+	case r.Due != nil:
+		return fmt.Sprintf("no rotation is under way, root %d signs; the next one begins by itself on %s", r.SigningRoot, r.Due.Format(time.RFC3339))
 	default:
 		return fmt.Sprintf("no rotation is under way, root %d signs", r.SigningRoot)
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"go.step.sm/crypto/kms/apiv1"
 
@@ -32,6 +33,7 @@ type authority struct {
 	td       identity.TrustDomain
 	roots    []*root   // the current one first
 	last     int       // the highest generation that ever was
+	begun    time.Time // the last rotation; zero: there was none
 	underway *underway // nil: no rotation is
 	// compromised are the SHA-256 of roots that were withdrawn as that, in their order.
 	compromised [][sha256.Size]byte
@@ -70,6 +72,8 @@ type storedRoots struct {
 	// Last is the highest generation that ever was, where no root has it any more.
 	Last     int       `json:"last,omitempty"`
 	Rotation *underway `json:"rotation,omitempty"`
+	// Begun is when the last rotation began.
+	Begun time.Time `json:"begun,omitzero"`
 	// Compromised are the SHA-256, in hex, of roots that were withdrawn as that.
 	Compromised []string `json:"compromised,omitempty"`
 }
@@ -82,7 +86,7 @@ type storedRoot struct {
 }
 
 func (a *authority) encode() ([]byte, error) {
-	s := storedRoots{Version: rootsVersion, Last: a.last, Rotation: a.underway}
+	s := storedRoots{Version: rootsVersion, Last: a.last, Rotation: a.underway, Begun: a.begun}
 	for _, c := range a.compromised {
 		s.Compromised = append(s.Compromised, hex.EncodeToString(c[:]))
 	}
@@ -112,7 +116,7 @@ func parseAuthority(td identity.TrustDomain, text []byte, keys Keys) (*authority
 	if s.Version != rootsVersion {
 		return nil, fmt.Errorf("roots of %s: version %d, this program reads version %d", td, s.Version, rootsVersion)
 	}
-	a := &authority{td: td, last: s.Last, underway: s.Rotation}
+	a := &authority{td: td, last: s.Last, begun: s.Begun, underway: s.Rotation}
 	for _, text := range s.Compromised {
 		raw, err := hex.DecodeString(text)
 		if err != nil || len(raw) != sha256.Size {

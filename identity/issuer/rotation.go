@@ -46,6 +46,9 @@ type Rotation struct {
 	Started, Since time.Time
 	// SigningRoot is the generation of the root that signs, Beside that of the other one that is trusted; 0: there is none.
 	SigningRoot, Beside int
+	// SigningSince is when the root that signs was made, Begun when the last rotation began, which may have been taken back;
+	// zero: there was none.
+	SigningSince, Begun time.Time
 }
 
 // underway is the part of a Rotation that roots.json keeps. The roles of the roots say the rest.
@@ -86,7 +89,9 @@ func (u *underway) fits(roles []role) bool {
 }
 
 func (a *authority) rotation() Rotation {
-	r := Rotation{TrustDomain: a.td, SigningRoot: a.current().generation}
+	r := Rotation{
+		TrustDomain: a.td, SigningRoot: a.current().generation, SigningSince: a.current().cert.NotBefore.Add(backdate), Begun: a.begun,
+	}
 	if other := a.beside(); other != nil {
 		r.Beside = other.generation
 	}
@@ -110,13 +115,13 @@ func (a *authority) begin(next *root, now time.Time) (*authority, error) {
 		return nil, ErrRotating
 	}
 	b := a.changed(&underway{Step: Published, Started: now, Since: now}, a.current(), next.as(roleNext))
-	b.last = next.generation
+	b.last, b.begun = next.generation, now
 	return b, nil
 }
 
 // changed is the authority with other roots, at another step.
 func (a *authority) changed(u *underway, roots ...*root) *authority {
-	return &authority{td: a.td, last: a.last, compromised: a.compromised, underway: u, roots: roots}
+	return &authority{td: a.td, last: a.last, begun: a.begun, compromised: a.compromised, underway: u, roots: roots}
 }
 
 // compromise withdraws every root there is, at whatever step: of two, the other one was made by a control plane whose secrets

@@ -42,6 +42,7 @@ type rotations struct {
 
 	mu        sync.Mutex
 	confirmed map[identity.TrustDomain]confirmed
+	tried     map[identity.TrustDomain]time.Time // when the schedule began a rotation last, or could not
 }
 
 var _ agentv1alpha1.RotationsServer = (*rotations)(nil)
@@ -56,7 +57,7 @@ type confirmed struct {
 }
 
 func newRotations(cp *ControlPlane, events *rotationEvents) *rotations {
-	return &rotations{cp: cp, events: events, confirmed: map[identity.TrustDomain]confirmed{}}
+	return &rotations{cp: cp, events: events, confirmed: map[identity.TrustDomain]confirmed{}, tried: map[identity.TrustDomain]time.Time{}}
 }
 
 // run takes every step that can be taken, until ctx ends.
@@ -85,6 +86,9 @@ func (r *rotations) look(ctx context.Context, id identity.TenantID) {
 	at, err := r.cp.issuer.Rotation(id.TrustDomain())
 	if err != nil || at.Step == "" {
 		r.events.idle(id)
+		if err == nil && !id.IsPlatform() {
+			r.schedule(ctx, id, at, now)
+		}
 		return
 	}
 	waiting, err := r.waiting(id, at, now)
@@ -415,6 +419,9 @@ func (r *rotations) show(id identity.TenantID) (*agentv1alpha1.RotationStatus, e
 		TrustFile: r.cp.issuer.TrustFile(id.TrustDomain()),
 	}
 	if at.Step == "" {
+		if when := due(at, r.rootLife(id)); !when.IsZero() {
+			answer.DueUnix = when.Unix()
+		}
 		return answer, nil
 	}
 	answer.StartedUnix, answer.SinceUnix = at.Started.Unix(), at.Since.Unix()
