@@ -2,6 +2,7 @@ package issuer_test
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -158,12 +159,19 @@ func TestCompromisedRootsEndWhereverTheProcessDies(t *testing.T) {
 // A root that is named as withdrawn and as trusted is served by nobody: somebody has edited the file.
 func TestARootThatIsTrustedAndWithdrawnIsRefused(t *testing.T) {
 	t.Parallel()
-	b := roots(t, func() *issuer.Issuer { i, _ := inMemory(t); return i }())
-	if _, err := b.Without(fingerprints(b)...); err == nil {
-		t.Error("a bundle without its own root")
+	dir := filepath.Join(t.TempDir(), "state")
+	i := open(t, dir)
+	trusted := fingerprints(roots(t, i))[0]
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
 	}
-	without, err := b.Without([sha256.Size]byte{1})
-	if err != nil || without.Digest() != b.Digest() || len(b.Withdrawn()) != 0 || len(without.Withdrawn()) != 1 {
-		t.Errorf("%v, %v", without.Withdrawn(), err)
+	edit(t, rootsFile(dir), `"version": 1,`, `"version": 1, "compromised": ["`+hex.EncodeToString(trusted[:])+`"],`)
+	again, err := issuer.Open(dir, issuer.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = again.Close() })
+	if _, err := again.Bundles(now, domains(acmeDomain)...); err == nil {
+		t.Error("served")
 	}
 }
