@@ -107,7 +107,8 @@ const (
 // readRootLife is the age at which roots are replaced; 0: never.
 func (b *builder) readRootLife(l v1alpha1.Duration) time.Duration {
 	if l.IsSet() && l.Value != 0 && (l.Value < minRootLife || l.Value > maxRootLife) {
-		b.reportAt(l.Pos, v1alpha1.CodeBadValue, "write for example 90d", "rootLife is between 1d and %dd, or 0s for never", maxRootLife/minRootLife)
+		b.reportAt(l.Pos, v1alpha1.CodeBadValue, "write for example 90d",
+			"rootLife is between 1d and %dd, or 0s for never", maxRootLife/minRootLife)
 		return 0
 	}
 	return l.Value

@@ -125,7 +125,8 @@ func newKeyRotation(answer *agentv1alpha1.RotationStatus) keyRotation {
 	r := keyRotation{
 		APIVersion: v1alpha1.APIVersion, Kind: "KeyRotation", Tenant: answer.GetTenant(), Step: stepName(answer.GetStep()),
 		Rollback: answer.GetRollback(), SigningRoot: answer.GetSigning(), TrustedRoot: answer.GetBeside(),
-		Started: moment(answer.GetStartedUnix()), Since: moment(answer.GetSinceUnix()), Due: moment(answer.GetDueUnix()), Waiting: []keyStraggler{},
+		Started: moment(answer.GetStartedUnix()), Since: moment(answer.GetSinceUnix()), Due: moment(answer.GetDueUnix()),
+		Waiting: []keyStraggler{},
 		Attested: answer.GetAttested(), TrustFile: answer.GetTrustFile(),
 	}
 	for _, s := range answer.GetWaiting() {
