@@ -126,7 +126,7 @@ func newKeyRotation(answer *agentv1alpha1.RotationStatus) keyRotation {
 		APIVersion: v1alpha1.APIVersion, Kind: "KeyRotation", Tenant: answer.GetTenant(), Step: stepName(answer.GetStep()),
 		Rollback: answer.GetRollback(), SigningRoot: answer.GetSigning(), TrustedRoot: answer.GetBeside(),
 		Started: moment(answer.GetStartedUnix()), Since: moment(answer.GetSinceUnix()), Due: moment(answer.GetDueUnix()),
-		Waiting: []keyStraggler{},
+		Waiting:  []keyStraggler{},
 		Attested: answer.GetAttested(), TrustFile: answer.GetTrustFile(),
 	}
 	for _, s := range answer.GetWaiting() {
