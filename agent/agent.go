@@ -76,13 +76,26 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		}
 		err = errors.Join(err, a.dir.close())
 	}()
-	own, err := a.identify(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil // told to stop while waiting for the issuer
+	var before error // why the identity before this one is gone
+	for {
+		own, err := a.identify(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil // told to stop while waiting for the issuer
+			}
+			return errors.Join(before, err)
 		}
-		return err
+		if before = a.runAs(ctx, own); !errors.Is(before, ErrWithdrawn) {
+			return before
+		}
+		if err := a.removeIdentity(); err != nil {
+			return err
+		}
 	}
+}
+
+// runAs serves Envoy with that identity.
+func (a *Agent) runAs(ctx context.Context, own svid) error {
 	a.log.Info("identity", zap.Time("not_after", own.notAfter))
 	judge, err := newJudge(own, a.anchor.bundle)
 	if err != nil {
@@ -113,22 +126,28 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	defer stopInner()
 
 	events, reports := make(chan event), newLatest[delta.Report]()
+	withdrawn := make(chan struct{})
 	unknown := newUnknownKeys(a.log)
 	decide := extauthz.New(
 		ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock, extauthz.WithUnknownKeys(unknown.add),
 	)
 	down := newDownstream(to, reports, a.setEnvoyVersion, decide, a.log)
-	var present atomic.Pointer[tls.Certificate]
+	var (
+		present atomic.Pointer[tls.Certificate]
+		roots   atomic.Pointer[identity.Bundle]
+	)
 	present.Store(&own.cert)
+	roots.Store(&own.bundle)
 	up := &upstream{
 		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, unknown: unknown,
-		envoy: a.envoyVersion, clock: a.config.Clock, renewed: make(chan struct{}, 1),
+		envoy: a.envoyVersion, clock: a.config.Clock, renewed: make(chan struct{}, 1), failed: make(chan struct{}, 1),
 		creds: credentials.NewTLS(a.anchor.tls(present.Load)),
 	}
 	a.setIdentity(own)
 	renewals := make(chan svid)
 	renewed := func(next svid) {
 		present.Store(&next.cert)
+		roots.Store(&next.bundle)
 		a.setIdentity(next)
 		if err := source.set(next); err != nil {
 			a.log.Error("the applications keep the old SVID", zap.Error(err))
@@ -140,10 +159,20 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 		up.reopen()
 	}
 	var parts sync.WaitGroup
-	parts.Go(func() { a.own(inner, r, events, reports, renewals, own.notAfter) })
+	var ended error // written before parts.Wait returns, as the failures below
+	parts.Go(func() {
+		defer stop()
+		ended = a.own(inner, r, inputs{events: events, reports: reports, renewals: renewals, withdrawn: withdrawn}, own.notAfter)
+	})
+	parts.Go(func() {
+		if a.waitWithdrawn(inner, up.failed, roots.Load) {
+			source.end()
+			close(withdrawn)
+		}
+	})
 	parts.Go(func() { a.keepRenewed(inner, own, renewed) })
 	parts.Go(func() { up.run(inner) })
-	var failure, workloadFailure error // written before parts.Wait returns
+	var failure, workloadFailure error
 	parts.Go(func() {
 		defer stop()
 		failure = down.run(inner, l)
@@ -160,7 +189,7 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	<-ctx.Done()
 	stopInner()
 	parts.Wait()
-	return errors.Join(failure, workloadFailure)
+	return errors.Join(ended, failure, workloadFailure)
 }
 
 // listenWorkload opens the socket of the workload's applications, and says what is served there.

@@ -23,10 +23,17 @@ const quietAfter = time.Second
 // stands still while the machine sleeps. It is longer than quietAfter, which begins anew with everything that happens.
 const expiryCheck = 5 * time.Second
 
-// own runs the relay: it alone touches it, until ctx ends.
-func (a *Agent) own(
-	ctx context.Context, r *relay, events <-chan event, reports *latest[delta.Report], renewals <-chan svid, notAfter time.Time,
-) {
+// inputs are what the relay follows.
+type inputs struct {
+	events    <-chan event
+	reports   *latest[delta.Report] // of Envoy
+	renewals  <-chan svid
+	withdrawn <-chan struct{} // closed once a root of the workload's is withdrawn as compromised
+}
+
+// own runs the relay: it alone touches it, until ctx ends, or, with ErrWithdrawn, until everything is denied because the root was
+// withdrawn.
+func (a *Agent) own(ctx context.Context, r *relay, in inputs, notAfter time.Time) error {
 	left := func() time.Duration { return notAfter.Sub(a.config.Clock()) }
 	expiry := time.NewTimer(a.untilLook(notAfter))
 	defer expiry.Stop()
@@ -41,19 +48,19 @@ func (a *Agent) own(
 		}
 		a.publish(r)
 		select {
-		case e := <-events:
+		case e := <-in.events:
 			a.event(r, e)
-			a.drain(r, events)
+			a.drain(r, in.events)
 			r.commit()
-		case <-reports.wake:
-			r.report(reports.get())
+		case <-in.reports.wake:
+			r.report(in.reports.get())
 			if version := a.envoyVersion(); version != told {
 				told = version
 				r.hint()
 			}
 		case <-quiet.C:
 			r.quiet = true
-		case next := <-renewals:
+		case next := <-in.renewals:
 			notAfter = next.notAfter
 			expiry.Reset(a.untilLook(notAfter))
 			if j, err := newJudge(next, a.anchor.bundle); err == nil { // there is none for roots that newSVID took
@@ -73,10 +80,33 @@ func (a *Agent) own(
 			}
 			r.saveAgain()
 			expiry.Reset(a.untilLook(notAfter))
+		case <-in.withdrawn:
+			a.log.Error("the root of the workload's trust domain was withdrawn as compromised: every call is denied, and the identity is removed")
+			r.withdraw()
+			a.publish(r)
+			a.letGo(ctx, r, in.reports)
+			return ErrWithdrawn
+		case <-ctx.Done():
+			return nil
+		}
+		r.settle()
+	}
+}
+
+// letGo waits until Envoy, who may outlive the agent, has let go of everything, but not long.
+func (a *Agent) letGo(ctx context.Context, r *relay, reports *latest[delta.Report]) {
+	const most = 2 * time.Second
+	late := time.NewTimer(most)
+	defer late.Stop()
+	for r.envoy.Target != r.targetID() || !r.envoy.Idle {
+		select {
+		case <-reports.wake:
+			r.report(reports.get())
+		case <-late.C:
+			return
 		case <-ctx.Done():
 			return
 		}
-		r.settle()
 	}
 }
 

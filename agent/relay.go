@@ -284,11 +284,21 @@ func (r *relay) clear() {
 	if r.committed.snapshot.IsZero() && r.newest.decoded == nil {
 		return
 	}
-	r.committed, r.settled, r.newest, r.quiet = committed{}, table{}, table{}, false
-	r.save()
-	r.decide()
-	r.offer()
+	r.empty()
 	r.log.Warn("the mesh no longer knows this workload: every call is denied")
+}
+
+// withdraw is for a workload whose root is withdrawn: nothing is served, every call is denied, and what arrives is not heard any more.
+func (r *relay) withdraw() {
+	r.disconnected()
+	r.empty()
+}
+
+func (r *relay) empty() {
+	r.committed, r.settled, r.newest, r.quiet = committed{}, table{}, table{}, false
+	r.decide() // before the disk
+	r.save()
+	r.offer()
 }
 
 func (r *relay) save() {

@@ -36,6 +36,7 @@ type upstream struct {
 	envoy   func() string // its version, empty while it has not said it
 	clock   func() time.Time
 	renewed chan struct{} // holds a notice when the stream is to be opened again with a new SVID
+	failed  chan struct{} // holds a notice when the stream has ended or could not be opened
 }
 
 var errRenewed = errors.New("the SVID was renewed")
@@ -63,6 +64,10 @@ func (u *upstream) run(ctx context.Context) {
 			continue
 		}
 		u.log.Warn("the control plane is away", zap.Error(err))
+		select {
+		case u.failed <- struct{}{}:
+		default: // it is known
+		}
 		if wait.sleep(ctx) != nil {
 			return
 		}

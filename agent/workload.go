@@ -55,6 +55,15 @@ func (s *workloadSource) set(own svid) error {
 	return nil
 }
 
+// end takes the identity away: the workload has none any more.
+func (s *workloadSource) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now = workloadapi.Identity{}
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
 // Identity implements workloadapi.Source: an SVID that has expired is none.
 func (s *workloadSource) Identity() workloadapi.Identity {
 	s.mu.Lock()

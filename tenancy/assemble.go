@@ -20,11 +20,11 @@ func (b *builder) assemble() *Model {
 		d := b.draft[owner]
 		t := &tenant{
 			id: d.id, mapping: b.mapping, bundle: d.bundle, rules: d.rules, issuers: d.issuers,
-			callers: map[string][]Caller{}, life: life, revocations: d.revocations,
+			callers: map[string][]Caller{}, life: life, rootLife: d.rootLife, revocations: d.revocations,
 		}
 		for _, name := range keys(d.services) {
 			s := &d.services[name].service
-			s.servers, s.epoch = meet(s.ids, d.revocations)
+			s.servers, s.epoch = meet(s.ids, d.revocations, d.bundle)
 			if s.stream == 0 {
 				s.stream = life
 			}
@@ -92,7 +92,7 @@ func admitOwn(t *tenant) {
 			ids = append(ids, r.From...)
 		}
 		t.callers[s.Name()] = []Caller{{c: &caller{
-			id: t.id, ids: sortIDs(ids), bundle: t.bundle, sni: s.SNI(t.id), issuers: t.issuers, epoch: epoch(t.revocations),
+			id: t.id, ids: sortIDs(ids), bundle: t.bundle, sni: s.SNI(t.id), issuers: t.issuers, epoch: epoch(t.revocations, t.bundle),
 		}}}
 	}
 }
@@ -115,7 +115,7 @@ func share(platform, t *tenant, grants map[string][]Grant) {
 		slices.SortFunc(granted, func(x, y Grant) int { return cmp.Compare(x.Name, y.Name) })
 		platform.callers[s.Name()] = append(platform.callers[s.Name()], Caller{c: &caller{
 			id: t.id, ids: sortIDs(ids), bundle: t.bundle, sni: s.SNI(t.id), grants: granted, issuers: t.issuers,
-			revocations: t.revocations, epoch: epoch(t.revocations),
+			revocations: t.revocations, epoch: epoch(t.revocations, t.bundle),
 		}})
 		t.imports = append(t.imports, Import{i: &imported{
 			name: s.Name(), ids: s.s.ids, endpoints: s.s.endpoints, protocol: s.s.port.Protocol,

@@ -18,7 +18,8 @@ func digest(t *tenant) [32]byte {
 	d.tenant(t.id)
 	d.mapping(t.mapping)
 	d.bundle(t.bundle)
-	d.number(uint64(t.life)) //nolint:gosec // not negative
+	d.number(uint64(t.life))     //nolint:gosec // not negative
+	d.number(uint64(t.rootLife)) //nolint:gosec // not negative
 	list(d, t.services, d.service)
 	list(d, t.workloads, func(w Workload) {
 		d.text(w.id.String())
@@ -90,6 +91,7 @@ func (d digester) mapping(m identity.Mapping) {
 func (d digester) bundle(b identity.Bundle) {
 	sum := b.Digest()
 	d.h.Write(sum[:])
+	list(d, b.Withdrawn(), func(root [32]byte) { d.h.Write(root[:]) })
 }
 
 func (d digester) endpoints(aps []netip.AddrPort) {

@@ -124,6 +124,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"issuers":   func(x *tenant) { x.issuers = nil },
 			"askers":    func(x *tenant) { x.askers = nil },
 			"life":      func(x *tenant) { x.life = time.Second },
+			"rootLife":  func(x *tenant) { x.rootLife = time.Second },
 			"digest":    nil, // the result
 
 			"revocations": func(x *tenant) { x.revocations = nil },

@@ -51,15 +51,15 @@ func (t Tenant) Revokes(w identity.WorkloadID, serial string, now time.Time) boo
 // Revocations are those of the caller's identities, by name; none for the own tenant, whose handle has them.
 func (c Caller) Revocations() []Revocation { return slices.Clone(c.get().revocations) }
 
-// Epoch differs wherever other workloads or certificates of the tenant are revoked, so that what they have open can be ended by
-// it; empty where none is. Who may call is no part of it: a rule that changes ends nothing. It does not tell
-// whether a revocation still holds, nor does it change when one ends.
+// Epoch differs wherever other workloads or certificates of the tenant are revoked, or other roots of it were withdrawn as
+// compromised, so that what they have open can be ended by it; empty where none is. Who may call is no part of it: a rule that
+// changes ends nothing. It does not tell whether a revocation still holds, nor does it change when one ends.
 func (c Caller) Epoch() string { return c.get().epoch }
 
 // epoch is the Epoch of callers of whose tenant these are. Tokens are no part of it: there are many, and each would end the open
 // streams of everybody.
-func epoch(list []Revocation) string {
-	var revoked []string
+func epoch(list []Revocation, b identity.Bundle) string {
+	revoked := withdrawn(b)
 	for _, r := range list {
 		switch {
 		case r.Serial != "":
@@ -75,8 +75,8 @@ func epoch(list []Revocation) string {
 // None: nobody may be met. A certificate that is revoked by its serial number is not told apart: the caller's Envoy sees names.
 func (s Service) Servers() []identity.WorkloadID { return slices.Clone(s.get().servers) }
 
-// Epoch differs wherever other accounts of the service are revoked, so that what its callers have open can be ended by it;
-// empty where none is. As that of a Caller it does not change when a revocation ends.
+// Epoch differs wherever other accounts of the service are revoked, or other roots of its owner were withdrawn as compromised,
+// so that what its callers have open can be ended by it; empty where none is. As that of a Caller it does not change when a revocation ends.
 func (s Service) Epoch() string { return s.get().epoch }
 
 // Servers are the accounts of the shared service that a caller may meet; see Service.Servers.
@@ -85,7 +85,7 @@ func (i Import) Servers() []identity.WorkloadID { return slices.Clone(i.get().se
 // Epoch is that of the shared service.
 func (i Import) Epoch() string { return i.get().epoch }
 
-// Epoch differs wherever other accounts are revoked of those services that the tenant's workloads send requests to: its own and
+// Epoch differs wherever other accounts are revoked, or what proved them, of those services that the tenant's workloads send requests to: its own and
 // the shared ones that are granted to it, without those of TCP, each of which is reached by a way of its own.
 func (t Tenant) Epoch() string {
 	var all []string
@@ -102,9 +102,18 @@ func (t Tenant) Epoch() string {
 	return epochOf(all)
 }
 
-// meet is whom a caller of a service with these accounts may meet, and the service's epoch.
-func meet(ids []identity.WorkloadID, list []Revocation) (servers []identity.WorkloadID, epoch string) {
-	var revoked []string
+// withdrawn are the compromised roots of a bundle as parts of an epoch: neither serial numbers nor SPIFFE IDs.
+func withdrawn(b identity.Bundle) []string {
+	var roots []string
+	for _, r := range b.Withdrawn() {
+		roots = append(roots, "root "+hex.EncodeToString(r[:]))
+	}
+	return roots
+}
+
+// meet is whom a caller of a service with these accounts may meet, and the service's epoch; b is what proves the accounts.
+func meet(ids []identity.WorkloadID, list []Revocation, b identity.Bundle) (servers []identity.WorkloadID, epoch string) {
+	revoked := withdrawn(b)
 	for _, id := range ids {
 		holds := false
 		for _, r := range list {

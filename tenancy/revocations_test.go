@@ -309,3 +309,61 @@ func TestMaxStreamDuration(t *testing.T) {
 		t.Errorf("of TCP: %v", problems)
 	}
 }
+
+// Roots that were withdrawn change the epoch of whoever they proved, wherever those may call, and of nobody else; and the digest of
+// a tenant that nobody calls.
+func TestWithdrawnRootsChangeTheEpoch(t *testing.T) {
+	t.Parallel()
+	model := func(gone ...[32]byte) *tenancy.Model {
+		in := tenancytest.Input(t, tenancytest.TwoTenantsFiles(t))
+		var all []identity.Bundle
+		for _, b := range in.Bundles.All() {
+			if b.TrustDomain().String() == "acme.demo.test" {
+				var err error
+				if b, err = b.Without(gone...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			all = append(all, b)
+		}
+		var err error
+		if in.Bundles, err = identity.NewBundles(all...); err != nil {
+			t.Fatal(err)
+		}
+		m, problems := tenancy.Build(in)
+		if m == nil {
+			t.Fatal(problems)
+		}
+		return m
+	}
+	epochs := func(m *tenancy.Model) map[string]string {
+		all := map[string]string{}
+		for tenant, service := range map[string]string{"acme": "orders", "globex": "orders", "platform": "billing"} {
+			for _, c := range tenancytest.Tenant(t, m, tenant).Callers(service) {
+				all[tenant+" from "+c.Tenant().Name()] = c.Epoch()
+			}
+			own, _ := tenancytest.Tenant(t, m, tenant).Service(service)
+			all["to "+tenant] = own.Epoch()
+		}
+		return all
+	}
+	seen := map[string]bool{}
+	for n, m := range []*tenancy.Model{model(), model([32]byte{1}), model([32]byte{1}, [32]byte{2})} {
+		got := epochs(m)
+		for name, epoch := range got {
+			if acme := strings.HasSuffix(name, "from acme") || name == "to acme"; !acme && epoch != "" || acme && (epoch == "") != (n == 0) {
+				t.Errorf("%d: %s has the epoch %q", n, name, epoch)
+			}
+		}
+		if got["acme from acme"] != got["platform from acme"] || seen[got["acme from acme"]] {
+			t.Errorf("%d: %v", n, got)
+		}
+		seen[got["acme from acme"]] = true
+		if same := tenancytest.Tenant(t, m, "acme").Digest() == tenancytest.Tenant(t, model(), "acme").Digest(); same != (n == 0) {
+			t.Errorf("%d: the digest is the same: %t", n, same)
+		}
+		if tenancytest.Tenant(t, m, "globex").Digest() != tenancytest.Tenant(t, model(), "globex").Digest() {
+			t.Errorf("%d: it is globex's business", n)
+		}
+	}
+}

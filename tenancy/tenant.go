@@ -28,6 +28,7 @@ type tenant struct {
 	issuers   []identity.TokenIssuer
 	askers    []Asker
 	life      time.Duration // of connections
+	rootLife  time.Duration // 0: without end
 	digest    [32]byte
 
 	revocations []Revocation
@@ -61,6 +62,9 @@ func (t Tenant) Bundle() identity.Bundle { return t.get().bundle }
 // is made and refuses calls once that one has expired, however often it has been renewed since: so a connection must end
 // before the SVID that it was made with, which is renewed at half of its life.
 func (t Tenant) ConnectionLife() time.Duration { return t.get().life }
+
+// RootLife is the age at which the tenant's root is to be replaced by another one; 0: never.
+func (t Tenant) RootLife() time.Duration { return t.get().rootLife }
 
 // Services are the tenant's own, by name.
 func (t Tenant) Services() []Service { return slices.Clone(t.get().services) }

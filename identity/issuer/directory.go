@@ -170,7 +170,7 @@ func (d *directory) withoutRoots(td identity.TrustDomain) (*authority, bool, err
 		d.log.Info("the root of a trust domain is kept in its new form now", zap.Stringer("trust_domain", td))
 		return a, true, d.forgetOldForm(td)
 	}
-	published := filepath.Join(d.path, trustDir, td.String()+".pem")
+	published := d.trustFile(td)
 	switch _, err := os.Stat(published); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, false, nil
@@ -264,6 +264,10 @@ func (d *directory) putAuthority(a *authority) error {
 
 func (d *directory) rootKeys() Keys { return d.keys }
 
+func (d *directory) trustFile(td identity.TrustDomain) string {
+	return filepath.Join(d.path, trustDir, td.String()+".pem")
+}
+
 // all are the trust domains that have roots.
 func (d *directory) all() ([]identity.TrustDomain, error) {
 	entries, err := os.ReadDir(filepath.Join(d.path, rootsDir))
@@ -285,7 +289,7 @@ func (d *directory) publish(a *authority) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(d.path, trustDir, a.td.String()+".pem")
+	path := d.trustFile(a.td)
 	if have, err := os.ReadFile(path); err == nil && string(have) == string(b.PEM()) {
 		return nil
 	}

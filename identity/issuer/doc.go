@@ -10,7 +10,7 @@
 // It promises that a token gives at most one SVID, also across restarts and concurrent requests: its use is on disk before
 // the answer leaves. And that nothing is given that is not in the ledger, and nothing renewed that is not there: who has
 // stolen a root can mint certificates of that trust domain, and cannot have them renewed. It attests nothing but the token
-// and the certificate, and does not revoke.
+// and the certificate. It revokes no single certificate: what a compromised root has signed ends with that root, at once.
 //
 // Sources: SPIFFE X509-SVID standard, RFC 5280 (certificates), RFC 2986 (certificate requests), RFC 7512 (PKCS #11 URIs).
 package issuer

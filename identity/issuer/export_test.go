@@ -49,8 +49,16 @@ func (l Ledger) Add(td identity.TrustDomain, n, renews byte, end time.Time, limi
 	e := entry{
 		serial: serial{19: n}, workload: "spiffe://" + td.String() + "/w", notBefore: end.Add(-time.Hour), notAfter: end,
 		attestation: agentv1alpha1.Attestation_ATTESTATION_JOIN_TOKEN, renews: serial{19: renews}, key: sha256.Sum256([]byte{n}),
+		root: [sha256.Size]byte{n % 2},
 	}
 	return l.l.add(td, e, limit, now)
+}
+
+// Retain drops the entries of other roots than that of a number; each entry's root has the number of the entry's serial modulo 2.
+func (l Ledger) Retain(td identity.TrustDomain, root byte) {
+	if err := l.l.retain(td, func(of [sha256.Size]byte) bool { return of == [sha256.Size]byte{root} }); err != nil {
+		panic(err)
+	}
 }
 
 // Find says what is kept under a number.

@@ -89,6 +89,7 @@ type Issuer struct {
 	store       store
 	keys        Keys
 	tokens      *tokens
+	log         *zap.Logger
 	step        func(string) // for tests that end the process between two steps
 
 	mu          sync.Mutex
@@ -150,6 +151,7 @@ func newIssuer(s store, o Options) (*Issuer, error) {
 		store:       s,
 		keys:        o.Keys,
 		tokens:      t,
+		log:         o.Log,
 		step:        func(string) {},
 		authorities: map[identity.TrustDomain]*authority{},
 		overall:     rate.NewLimiter(overallPerSecond, overallBurst),
@@ -161,6 +163,9 @@ func (i *Issuer) Close() error { return errors.Join(i.store.close(), i.keys.Clos
 
 // TTL is the life of the SVIDs it gives.
 func (i *Issuer) TTL() time.Duration { return i.ttl }
+
+// TrustFile is where the roots of a trust domain lie for those who only verify; empty for an Issuer in memory.
+func (i *Issuer) TrustFile(td identity.TrustDomain) string { return i.store.trustFile(td) }
 
 // Bundles are the bundles of these trust domains; a root that is missing is made. Where a root cannot be had the others
 // are returned all the same, with the error: one trust domain must not hold up the rest.
@@ -214,8 +219,17 @@ func (i *Issuer) authority(td identity.TrustDomain, now time.Time) (*authority, 
 			return nil, err
 		}
 	}
+	i.retain(a) // the process may have ended between the withdrawal of a root and this
 	i.authorities[td] = a
 	return a, nil
+}
+
+// retain drops from the ledger what no root that is trusted has signed. Nothing of that is renewed in any case; it would only
+// count as outstanding.
+func (i *Issuer) retain(a *authority) {
+	if err := i.store.retain(a.td, a.has); err != nil {
+		i.log.Warn("SVIDs of a withdrawn root stay in the ledger until they have expired", zap.Stringer("trust_domain", a.td), zap.Error(err))
+	}
 }
 
 // existing is the authority of a trust domain that Bundles was asked for before.
@@ -368,8 +382,13 @@ func (i *Issuer) Renew(csrDER, leafDER []byte, mapping identity.Mapping, named N
 	if err != nil {
 		return SVID{}, err
 	}
+	i.step("proved")
 	i.giving.Lock()
 	defer i.giving.Unlock()
+	// Its root may have been withdrawn since, and another one must not sign for who has nothing but that.
+	if a, err := i.existing(a.td); err != nil || !a.has(e.root) {
+		return SVID{}, errors.Join(ErrNotRenewable, err)
+	}
 	return i.give(id, public, grounds{how: agentv1alpha1.Attestation_ATTESTATION_RENEWAL, renews: s, limit: i.outstanding}, now)
 }
 

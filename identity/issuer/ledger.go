@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"sync"
 	"time"
@@ -144,6 +145,8 @@ type ledger interface {
 	outstanding(td identity.TrustDomain, now time.Time) (int, error)
 	// each gives all of them, in no order.
 	each(td identity.TrustDomain, f func(entry)) error
+	// retain drops those that other roots have signed, which cannot be renewed and are not to count.
+	retain(td identity.TrustDomain, trusted func(root [sha256.Size]byte) bool) error
 }
 
 // memoryLedger ends with the process. It is also what the one on disk is compared with in tests, so it is plain.
@@ -208,5 +211,12 @@ func (l *memoryLedger) each(td identity.TrustDomain, f func(entry)) error {
 	for _, e := range l.entries[td] {
 		f(e)
 	}
+	return nil
+}
+
+func (l *memoryLedger) retain(td identity.TrustDomain, trusted func([sha256.Size]byte) bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.entries[td], func(_ serial, e entry) bool { return !trusted(e.root) })
 	return nil
 }

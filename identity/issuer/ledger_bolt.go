@@ -2,6 +2,7 @@ package issuer
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -389,6 +390,30 @@ func (l *boltLedger) each(td identity.TrustDomain, f func(entry)) error {
 			return err
 		})
 	})
+}
+
+func (l *boltLedger) retain(td identity.TrustDomain, trusted func([sha256.Size]byte) bool) error {
+	var gone []entry
+	if err := l.each(td, func(e entry) {
+		if !trusted(e.root) {
+			gone = append(gone, e)
+		}
+	}); err != nil || len(gone) == 0 {
+		return err
+	}
+	err := l.db.Update(func(tx *bbolt.Tx) error {
+		of := tx.Bucket([]byte(td.String()))
+		for _, e := range gone { // what has been pruned since then is deleted in vain
+			if err := errors.Join(of.Bucket(bucketEnds).Delete(endKey(e)), of.Bucket(bucketEntries).Delete(e.serial[:])); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLedger, err)
+	}
+	return nil
 }
 
 // view reads the entries of a trust domain, if it has any.

@@ -42,6 +42,11 @@ func TestLedgersAgree(t *testing.T) {
 					t.Fatalf("add: %v, want %v", got, want)
 				}
 			},
+			"retain": func(t *rapid.T) {
+				td, root := rapid.SampledFrom(tds).Draw(t, "td"), rapid.ByteRange(0, 1).Draw(t, "root")
+				disk.Retain(td, root)
+				plain.Retain(td, root)
+			},
 			"pass": func(t *rapid.T) { at = at.Add(time.Duration(rapid.IntRange(1, 3).Draw(t, "seconds")) * time.Second) },
 			"wait": func(t *rapid.T) { at = at.Add(time.Duration(rapid.IntRange(1, 24).Draw(t, "hours")) * time.Hour) },
 			"jump": func(t *rapid.T) { at = at.Add(-time.Duration(rapid.IntRange(1, 3).Draw(t, "hours")) * time.Hour) },

@@ -2,6 +2,7 @@ package issuer
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"time"
 
@@ -113,6 +114,23 @@ func (s *Renewals) Renew(ctx context.Context, req *agentv1alpha1.RenewRequest) (
 	}
 	s.log.Info("SVID renewed", from(ctx), zap.Stringer("workload", svid.ID), zap.Time("not_after", svid.NotAfter))
 	return &agentv1alpha1.RenewResponse{Chain: svid.Chain, Bundle: svid.Bundle.DER()}, nil
+}
+
+// maxAsked is how many roots may be asked about at a time; a trust domain has two at most.
+const maxAsked = 8
+
+// Withdrawn tells who trusts a root whether that was withdrawn as compromised. It need not be known who asks: only who has the
+// root can name it.
+func (s *Service) Withdrawn(_ context.Context, req *agentv1alpha1.WithdrawnRequest) (*agentv1alpha1.WithdrawnResponse, error) {
+	roots := req.GetRoots()
+	if len(roots) > maxAsked {
+		return nil, status.Errorf(codes.InvalidArgument, "more than %d roots", maxAsked)
+	}
+	answer := &agentv1alpha1.WithdrawnResponse{}
+	for _, r := range roots {
+		answer.Withdrawn = answer.GetWithdrawn() || len(r) == sha256.Size && s.issuer.Withdrawn([sha256.Size]byte(r))
+	}
+	return answer, nil
 }
 
 // certificate is the leaf that the other end of a mutual TLS connection has proved to hold the key of; nil for none.

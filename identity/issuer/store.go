@@ -35,6 +35,8 @@ type store interface {
 	authority(td identity.TrustDomain) (*authority, bool, error)
 	putAuthority(a *authority) error
 	rootKeys() Keys
+	// trustFile is where the roots of a trust domain lie alone, for those who only verify; empty: nowhere.
+	trustFile(td identity.TrustDomain) string
 	tokens() (map[tokenHash]record, error)
 	addToken(h tokenHash, r record) error
 	// spendToken replaces what is kept of a token, and reports false where the token was not there any more.
@@ -81,6 +83,8 @@ func (m *memory) putAuthority(a *authority) error {
 }
 
 func (m *memory) rootKeys() Keys { return m.keys }
+
+func (*memory) trustFile(identity.TrustDomain) string { return "" }
 
 func (*memory) tokens() (map[tokenHash]record, error) { return map[tokenHash]record{}, nil }
 

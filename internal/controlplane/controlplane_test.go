@@ -55,6 +55,7 @@ type plane struct {
 
 	t      *testing.T
 	config string
+	clock  func() time.Time
 	stop   func() error
 }
 
@@ -87,7 +88,11 @@ func start(t *testing.T, c controlplane.Config, config string) plane {
 			t.Errorf("end: %v", err)
 		}
 	})
-	return plane{ControlPlane: cp, t: t, config: config, stop: stop}
+	clock := c.Clock
+	if clock == nil {
+		clock = time.Now
+	}
+	return plane{ControlPlane: cp, t: t, config: config, clock: clock, stop: stop}
 }
 
 // within bounds what a test waits for.
@@ -134,7 +139,7 @@ func (p plane) trust() *tls.Config {
 		MinVersion:         tls.VersionTLS13,
 		InsecureSkipVerify: true, // the SPIFFE ID is verified instead of a host name
 		VerifyConnection: func(s tls.ConnectionState) error {
-			peer, err := verifier.VerifyLeaf(s.PeerCertificates[0].Raw, nil, time.Now())
+			peer, err := verifier.VerifyLeaf(s.PeerCertificates[0].Raw, nil, p.clock())
 			if err == nil && !peer.ID().Same(want) {
 				err = errors.New("somebody else")
 			}

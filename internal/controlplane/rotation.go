@@ -47,6 +47,7 @@ type rotations struct {
 
 	mu        sync.Mutex
 	confirmed map[identity.TrustDomain]confirmed
+	tried     map[identity.TrustDomain]time.Time // when the schedule began a rotation last, or could not
 }
 
 var _ agentv1alpha1.RotationsServer = (*rotations)(nil)
@@ -61,7 +62,7 @@ type confirmed struct {
 }
 
 func newRotations(cp *ControlPlane, events *rotationEvents) *rotations {
-	return &rotations{cp: cp, events: events, confirmed: map[identity.TrustDomain]confirmed{}}
+	return &rotations{cp: cp, events: events, confirmed: map[identity.TrustDomain]confirmed{}, tried: map[identity.TrustDomain]time.Time{}}
 }
 
 // run takes every step that can be taken, until ctx ends.
@@ -120,6 +121,9 @@ func (r *rotations) look(ctx context.Context, id identity.TenantID, now time.Tim
 	at, err := r.cp.issuer.Rotation(id.TrustDomain())
 	if err != nil || at.Step == "" {
 		r.events.idle(id)
+		if err == nil && !id.IsPlatform() {
+			r.schedule(ctx, id, at, now)
+		}
 		return
 	}
 	waiting, err := r.waiting(id, at, now)
@@ -190,6 +194,10 @@ func (r *rotations) waiting(id identity.TenantID, at issuer.Rotation, now time.T
 	if err != nil {
 		return nil, err
 	}
+	_, missing, err := r.attested(id, living)
+	if err != nil {
+		return nil, err
+	}
 	if at.Step == issuer.Signing {
 		ofOld(byName, at, living, streams)
 	} else {
@@ -210,12 +218,36 @@ func (r *rotations) waiting(id identity.TenantID, at issuer.Rotation, now time.T
 				byName[s.GetWorkload()] = s
 			}
 		}
+		for _, name := range missing {
+			byName[name] = &agentv1alpha1.Straggler{Workload: name, Why: agentv1alpha1.Waiting_WAITING_ATTESTATION}
+		}
 	}
 	var all []*agentv1alpha1.Straggler
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		all = append(all, byName[name])
 	}
 	return all, nil
+}
+
+// attested are the workloads whose SVIDs were ended as compromised and that have joined again since then, missing those that have
+// not. A workload that no document names any more is neither.
+func (r *rotations) attested(id identity.TenantID, living []issuer.Living) (again, missing []string, err error) {
+	ended, err := r.cp.issuer.Ended(id.TrustDomain())
+	if err != nil {
+		return nil, nil, err
+	}
+	until := ends(slices.DeleteFunc(slices.Clone(living), func(l issuer.Living) bool { return l.Root == 0 }))
+	for _, name := range ended {
+		if _, named := r.cp.Generation().Workload(name); !named {
+			continue
+		}
+		if until[name].IsZero() {
+			missing = append(missing, name)
+		} else {
+			again = append(again, name)
+		}
+	}
+	return again, missing, nil
 }
 
 // youngest are the streams that count: older ones are what a dead agent left behind.
@@ -324,6 +356,24 @@ func (r *rotations) Rollback(ctx context.Context, req *agentv1alpha1.RotationReq
 	return r.order(ctx, req, r.cp.issuer.Rollback)
 }
 
+// Compromised withdraws a tenant's roots at once, and answers when the control plane serves that.
+func (r *rotations) Compromised(ctx context.Context, req *agentv1alpha1.RotationRequest) (*agentv1alpha1.RotationStatus, error) {
+	answer, err := r.order(ctx, req, r.cp.issuer.Compromised)
+	if err != nil {
+		return nil, err
+	}
+	id, err := r.tenant(req.GetTenant())
+	if err != nil {
+		return nil, err
+	}
+	if !r.published(r.cp.Generation(), id, r.cp.clock()) {
+		r.cp.log.Error("the withdrawal of a tenant's roots is not served yet", zap.Stringer("tenant", id))
+		return nil, status.Error(codes.Aborted, "the roots are withdrawn and sign nothing any more, but sidecars are not told yet, "+
+			"because the configuration cannot be published: the reason is in the control plane's log. It is tried again until it can; look with --status")
+	}
+	return answer, nil
+}
+
 // Show tells where a rotation stands.
 func (r *rotations) Show(_ context.Context, req *agentv1alpha1.RotationRequest) (*agentv1alpha1.RotationStatus, error) {
 	id, err := r.tenant(req.GetTenant())
@@ -344,6 +394,9 @@ func (r *rotations) order(
 	at, err := do(id.TrustDomain(), r.cp.clock())
 	switch {
 	case errors.Is(err, issuer.ErrRotating):
+		if at.Step == issuer.Attesting {
+			return nil, status.Error(codes.FailedPrecondition, err.Error()+": workloads whose SVIDs were ended as compromised are to join first, see which (--status)")
+		}
 		return nil, status.Error(codes.FailedPrecondition, err.Error()+": see where it stands (--status), or take it back (--rollback)")
 	case errors.Is(err, issuer.ErrNoRollback):
 		return nil, status.Error(codes.FailedPrecondition, noRollback(at))
@@ -361,6 +414,8 @@ func noRollback(at issuer.Rotation) string {
 	switch {
 	case at.Step == "":
 		return issuer.ErrNoRollback.Error() + ": no rotation is under way"
+	case at.Step == issuer.Attesting:
+		return issuer.ErrNoRollback.Error() + ": the roots before are withdrawn as compromised and their keys removed; they are never trusted again"
 	case at.Rollback:
 		return issuer.ErrNoRollback.Error() + ": the rotation is being taken back already"
 	default:
@@ -396,8 +451,12 @@ func (r *rotations) show(id identity.TenantID) (*agentv1alpha1.RotationStatus, e
 	}
 	answer := &agentv1alpha1.RotationStatus{
 		Tenant: id.Name(), Rollback: at.Rollback, Signing: int64(at.SigningRoot), Beside: int64(at.Beside),
+		TrustFile: r.cp.issuer.TrustFile(id.TrustDomain()),
 	}
 	if at.Step == "" {
+		if when := due(at, r.rootLife(id)); !when.IsZero() {
+			answer.DueUnix = when.Unix()
+		}
 		return answer, nil
 	}
 	answer.StartedUnix, answer.SinceUnix = at.Started.Unix(), at.Since.Unix()
@@ -408,8 +467,17 @@ func (r *rotations) show(id identity.TenantID) (*agentv1alpha1.RotationStatus, e
 		answer.Step = agentv1alpha1.RotationStep_ROTATION_STEP_SIGNING
 	case issuer.Withdrawn:
 		answer.Step = agentv1alpha1.RotationStep_ROTATION_STEP_WITHDRAWN
+	case issuer.Attesting:
+		answer.Step = agentv1alpha1.RotationStep_ROTATION_STEP_ATTESTING
 	}
-	if answer.Waiting, err = r.waiting(id, at, r.cp.clock()); err != nil {
+	now := r.cp.clock()
+	if answer.Waiting, err = r.waiting(id, at, now); err == nil {
+		var living []issuer.Living
+		if living, err = r.cp.issuer.Living(id.TrustDomain(), now); err == nil {
+			answer.Attested, _, err = r.attested(id, living)
+		}
+	}
+	if err != nil {
 		r.cp.log.Error("cannot tell what the rotation of a root waits for", zap.Stringer("tenant", id), zap.Error(err))
 		return nil, status.Error(codes.Internal, "cannot tell what the rotation waits for: the reason is in the control plane's log")
 	}

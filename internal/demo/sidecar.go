@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,14 +18,15 @@ import (
 
 // sidecar is an agent with its Envoy.
 type sidecar struct {
-	id  identity.WorkloadID
-	dir string
+	id     identity.WorkloadID
+	dir    string
+	tokens chan string // for an agent that is to join again
 }
 
 func (m *Mesh) startSidecar(ctx context.Context, w tenancy.Workload) error {
 	id := w.ID()
 	name := id.Tenant().Name() + "/" + id.ServiceAccount()
-	s := &sidecar{id: id, dir: filepath.Join(m.config.State, id.Tenant().Name()+"-"+id.ServiceAccount())}
+	s := &sidecar{id: id, dir: filepath.Join(m.config.State, id.Tenant().Name()+"-"+id.ServiceAccount()), tokens: make(chan string, 1)}
 	token, err := m.plane.CreateToken(id.String())
 	if err != nil {
 		return fmt.Errorf("token of %s: %w", name, err)
@@ -39,14 +41,35 @@ func (m *Mesh) startSidecar(ctx context.Context, w tenancy.Workload) error {
 	}
 	m.sidecars[name] = s
 	m.run(ctx, "the agent of "+name, func(ctx context.Context) error {
-		return agent.Run(ctx, agent.Config{
-			ID: id.String(), StateDir: s.dir,
-			ControlPlane: m.plane.XDSAddr().String(), Issuer: m.plane.IssuerAddr().String(),
-			ControlPlaneID: plane.String(), PlatformRoot: root, JoinToken: token,
-			EnvoyPath: m.config.Envoy, EnvoyArgs: []string{"--concurrency", "1"},
-			Recorder: recorder{reasons: &m.reasons, log: extauthz.Log(m.config.Log.Named(name))}, Log: m.config.Log.Named(name),
-		})
+		for {
+			err := agent.Run(ctx, agent.Config{
+				ID: id.String(), StateDir: s.dir,
+				ControlPlane: m.plane.XDSAddr().String(), Issuer: m.plane.IssuerAddr().String(),
+				ControlPlaneID: plane.String(), PlatformRoot: root, JoinToken: token,
+				EnvoyPath: m.config.Envoy, EnvoyArgs: []string{"--concurrency", "1"},
+				Recorder: recorder{reasons: &m.reasons, log: extauthz.Log(m.config.Log.Named(name))}, Log: m.config.Log.Named(name),
+			})
+			if !errors.Is(err, agent.ErrWithdrawn) {
+				return err
+			}
+			// It is down, as its operator's agent would be, until somebody brings a token.
+			select {
+			case token = <-s.tokens:
+			case <-ctx.Done():
+				return nil
+			}
+		}
 	})
+	return nil
+}
+
+// Rejoin starts the agent of "tenant/account" again, which has ended because its root was withdrawn, with a new join token.
+func (m *Mesh) Rejoin(name, token string) error {
+	s := m.sidecars[name]
+	if s == nil {
+		return fmt.Errorf("no workload %s", name)
+	}
+	s.tokens <- token
 	return nil
 }
 
