@@ -164,13 +164,17 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 		defer stop()
 		ended = a.own(inner, r, inputs{events: events, reports: reports, renewals: renewals, withdrawn: withdrawn}, own.notAfter)
 	})
-	parts.Go(func() {
-		if a.waitWithdrawn(inner, up.failed, roots.Load) {
-			source.end()
-			close(withdrawn)
-		}
-	})
-	parts.Go(func() { a.keepRenewed(inner, own, renewed) })
+	if a.config.WorkloadAPI != "" {
+		parts.Go(func() { a.keepFollowing(inner, own, renewed) })
+	} else {
+		parts.Go(func() { a.keepRenewed(inner, own, renewed) })
+		parts.Go(func() {
+			if a.waitWithdrawn(inner, up.failed, roots.Load) {
+				source.end()
+				close(withdrawn)
+			}
+		})
+	}
 	parts.Go(func() { up.run(inner) })
 	var failure, workloadFailure error
 	parts.Go(func() {
@@ -276,6 +280,10 @@ type Status struct {
 	Missing []string
 	// EnvoyVersion is the version that Envoy says it has; empty: it has not connected.
 	EnvoyVersion string
+	// WorkloadAPI is why the Workload API gave no SVID when it was asked last; empty: it did, or is not asked. Failures is how often
+	// it gave none.
+	WorkloadAPI string
+	Failures    int
 	// EnvoyPID is the Envoy that runs now, 0 for none; Restarts is how often one ended by itself.
 	EnvoyPID, Restarts int
 }
@@ -303,15 +311,34 @@ func (a *Agent) Status() Status {
 func (a *Agent) Ready() error {
 	switch s := a.Status(); {
 	case s.NotAfter.IsZero():
-		return ErrNotIdentified
+		return because(ErrNotIdentified, s.WorkloadAPI)
 	case a.config.Clock().After(s.NotAfter):
-		return ErrExpired
+		return because(ErrExpired, s.WorkloadAPI)
 	case s.Snapshot == "":
 		return ErrNoConfiguration
 	case !s.Current:
 		return ErrEnvoyBehind
 	}
 	return nil
+}
+
+func because(err error, why string) error {
+	if why == "" {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, why)
+}
+
+// setTrouble says why the Workload API gave no SVID; nil: it did.
+func (a *Agent) setTrouble(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		a.status.WorkloadAPI = ""
+		return
+	}
+	a.status.WorkloadAPI = err.Error()
+	a.status.Failures++
 }
 
 func (a *Agent) setIdentity(own svid) {

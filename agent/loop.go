@@ -71,7 +71,7 @@ func (a *Agent) own(ctx context.Context, r *relay, in inputs, notAfter time.Time
 			expired := left() <= 0
 			switch {
 			case expired && !r.expired:
-				a.log.Error("the SVID has expired by this machine's clock: every call is denied; join again with a new token, or correct the clock")
+				a.log.Error("the SVID has expired by this machine's clock: every call is denied; " + a.afterTheEnd() + ", or correct the clock")
 			case !expired && r.expired:
 				a.log.Warn("the clock was set back, and the SVID holds again")
 			}
@@ -108,6 +108,14 @@ func (a *Agent) letGo(ctx context.Context, r *relay, reports *latest[delta.Repor
 			return
 		}
 	}
+}
+
+// afterTheEnd is what helps where the SVID has expired.
+func (a *Agent) afterTheEnd() string {
+	if a.config.WorkloadAPI != "" {
+		return "let the Workload API give a new one"
+	}
+	return "join again with a new token"
 }
 
 // untilLook is when the clock is asked next whether the SVID holds until then: also after its end, for the clock may be wrong.

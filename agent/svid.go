@@ -69,6 +69,18 @@ func (s storedIdentity) sum() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// parseStored reads identity.json, and believes nothing of a damaged one.
+func parseStored(data []byte) (storedIdentity, error) {
+	var stored storedIdentity
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return storedIdentity{}, err
+	}
+	if stored.Sum != "" && stored.Sum != stored.sum() {
+		return storedIdentity{}, fmt.Errorf("%w: the checksum is wrong", errSVID)
+	}
+	return stored, nil
+}
+
 func (s storedIdentity) mapping() (identity.Mapping, error) {
 	platform, err := identity.ParseTrustDomain(s.PlatformTrustDomain)
 	if err != nil {
@@ -155,12 +167,9 @@ func loadSVID(d *stateDir, id string, now time.Time) (svid, bool, error) {
 		}
 		files[name] = data
 	}
-	var stored storedIdentity
-	if err := json.Unmarshal(files[identityFile], &stored); err != nil {
-		return svid{}, false, fmt.Errorf("%s: %w", identityFile, err)
-	}
-	if stored.Sum != "" && stored.Sum != stored.sum() {
-		return svid{}, false, fmt.Errorf("%w: the checksum of %s is wrong", errSVID, d.file(identityFile))
+	stored, err := parseStored(files[identityFile])
+	if err != nil {
+		return svid{}, false, fmt.Errorf("%s: %w", d.file(identityFile), err)
 	}
 	if stored.Workload != id {
 		return svid{}, false, fmt.Errorf("%w: %s belongs to %s", errStateDir, d.path, stored.Workload)
@@ -258,17 +267,21 @@ func (s svid) stored() storedIdentity {
 	return stored
 }
 
-// save keeps a new SVID; the key is there already.
-func (s svid) save(d *stateDir) error {
+// saveIdentity keeps what the control plane said beside the SVID.
+func (s svid) saveIdentity(d *stateDir) error {
 	stored := s.stored()
 	stored.Sum = stored.sum()
 	text, err := json.MarshalIndent(stored, "", "  ")
 	if err != nil {
 		return fmt.Errorf("%s: %w", identityFile, err)
 	}
+	return d.write(identityFile, append(text, '\n'))
+}
+
+// save keeps a new SVID; the key is there already.
+func (s svid) save(d *stateDir) error {
 	// svid.pem last: a crash in between leaves "not joined".
-	err = errors.Join(d.write(bundleFile, s.bundle.PEM()), d.write(identityFile, append(text, '\n')))
-	if err != nil {
+	if err := errors.Join(d.write(bundleFile, s.bundle.PEM()), s.saveIdentity(d)); err != nil {
 		return err
 	}
 	return d.write(svidFile, encodePEM(s.cert.Certificate))

@@ -597,10 +597,14 @@ func broken() map[string]map[string]edit {
 		},
 		"routes_timeout": {"default": callers(func(r *routev3.RouteConfiguration) { action(r).Timeout = nil })},
 		"routes_max_stream_duration": {
-			"none":     callers(func(r *routev3.RouteConfiguration) { action(r).MaxStreamDuration = nil }),
-			"zero":     callers(func(r *routev3.RouteConfiguration) { action(r).MaxStreamDuration.MaxStreamDuration = durationpb.New(0) }),
-			"a day":    callers(func(r *routev3.RouteConfiguration) { action(r).MaxStreamDuration.MaxStreamDuration = durationpb.New(24 * time.Hour) }),
-			"outbound": routes(func(r *routev3.RouteConfiguration) { action(r).MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{} }),
+			"none": callers(func(r *routev3.RouteConfiguration) { action(r).MaxStreamDuration = nil }),
+			"zero": callers(func(r *routev3.RouteConfiguration) { action(r).MaxStreamDuration.MaxStreamDuration = durationpb.New(0) }),
+			"a day": callers(func(r *routev3.RouteConfiguration) {
+				action(r).MaxStreamDuration.MaxStreamDuration = durationpb.New(24 * time.Hour)
+			}),
+			"outbound": routes(func(r *routev3.RouteConfiguration) {
+				action(r).MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{}
+			}),
 		},
 		"routes_refusal": {"200": routes(func(r *routev3.RouteConfiguration) {
 			r.VirtualHosts[len(r.GetVirtualHosts())-1].Routes[0].GetDirectResponse().Status = 200

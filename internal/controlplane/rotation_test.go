@@ -33,6 +33,11 @@ type rotating struct {
 
 func startRotating(t *testing.T, config, state string, clock func() time.Time) rotating {
 	t.Helper()
+	return startRotatingWith(t, controlplane.Config{State: state, Clock: clock}, config)
+}
+
+func startRotatingWith(t *testing.T, c controlplane.Config, config string) rotating {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "rf") //nolint:usetesting // TempDir's paths are too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +45,8 @@ func startRotating(t *testing.T, config, state string, clock func() time.Time) r
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket, registry := filepath.Join(dir, "admin.sock"), prometheus.NewRegistry()
 	core, logs := observer.New(zap.WarnLevel)
-	p := start(t, controlplane.Config{State: state, AdminSocket: socket, Registry: registry, Clock: clock, Log: zap.New(core)}, config)
+	c.AdminSocket, c.Registry, c.Log = socket, registry, zap.New(core)
+	p := start(t, c, config)
 	if _, err := p.WaitGeneration(within(t), nil); err != nil {
 		t.Fatal(err)
 	}
