@@ -113,7 +113,7 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	defer stopInner()
 
 	events, reports := make(chan event), newLatest[delta.Report]()
-	unknown := newUnknownKeys(a.log)
+	unknown, tokens := newUnknownKeys(a.log), newJWTSVIDs(own, source, a.config.Clock, a.log)
 	decide := extauthz.New(
 		ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock, extauthz.WithUnknownKeys(unknown.add),
 	)
@@ -121,7 +121,7 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	var present atomic.Pointer[tls.Certificate]
 	present.Store(&own.cert)
 	up := &upstream{
-		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, unknown: unknown,
+		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, unknown: unknown, tokens: tokens,
 		envoy: a.envoyVersion, clock: a.config.Clock, renewed: make(chan struct{}, 1),
 		creds: credentials.NewTLS(a.anchor.tls(present.Load)),
 	}
@@ -150,7 +150,7 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	})
 	parts.Go(func() {
 		defer stop()
-		workloadFailure = serveWorkload(inner, applications, source)
+		workloadFailure = serveWorkload(inner, applications, source, tokens)
 	})
 	if a.supervisor != nil {
 		a.supervisor.run(ctx)

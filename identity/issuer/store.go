@@ -25,6 +25,10 @@ type store interface {
 	authority(td identity.TrustDomain) (*authority, bool, error)
 	putAuthority(a *authority) error
 	rootKeys() Keys
+	// jwtKeys are the kept keys of a tenant for JWT-SVIDs; none where there were none.
+	jwtKeys(t identity.TenantID) (jwtKeys, error)
+	// putJWTKeys puts these in force, and removes those that are not among them any more.
+	putJWTKeys(t identity.TenantID, k jwtKeys) error
 	tokens() (map[tokenHash]record, error)
 	addToken(h tokenHash, r record) error
 	// dropToken reports false where the token was not there any more.
@@ -69,6 +73,10 @@ func (m *memory) putAuthority(a *authority) error {
 }
 
 func (m *memory) rootKeys() Keys { return m.keys }
+
+func (*memory) jwtKeys(identity.TenantID) (jwtKeys, error) { return nil, nil } // the Issuer has them
+
+func (*memory) putJWTKeys(identity.TenantID, jwtKeys) error { return nil }
 
 func (*memory) tokens() (map[tokenHash]record, error) { return map[tokenHash]record{}, nil }
 
