@@ -70,7 +70,8 @@ func (j *jwtSVIDs) follow(ctx context.Context, client agentv1alpha1.JWTSVIDsClie
 		}
 		if code := status.Code(err); code == codes.Unimplemented || code == codes.PermissionDenied {
 			j.log.Info("this workload gets no JWT-SVIDs", zap.Error(err))
-			return // until the next connection
+			<-ctx.Done() // until the next connection
+			return
 		}
 		j.log.Info("the control plane does not tell the keys of JWT-SVIDs", zap.Error(err))
 		if wait.sleep(ctx) != nil {

@@ -394,7 +394,9 @@ func TestDamagedJWTKeys(t *testing.T) {
 	for name, spoil := range map[string]func(dir string){
 		"no JSON":         func(dir string) { write(t, filepath.Join(dir, "jwt.acme.json"), []byte("{")) },
 		"another version": func(dir string) { edit(t, filepath.Join(dir, "jwt.acme.json"), `"version": 1`, `"version": 2`) },
-		"more members":    func(dir string) { edit(t, filepath.Join(dir, "jwt.acme.json"), `"version": 1`, `"version": 1, "more": 1`) },
+		"more members": func(dir string) {
+			edit(t, filepath.Join(dir, "jwt.acme.json"), `"version": 1`, `"version": 1, "more": 1`)
+		},
 		"a key elsewhere": func(dir string) { edit(t, filepath.Join(dir, "jwt.acme.json"), `file:acme`, `pkcs11:acme`) },
 		"a way out": func(dir string) {
 			edit(t, filepath.Join(dir, "jwt.acme.json"), `file:acme.demo.test/`, `file:../../`)
