@@ -77,10 +77,7 @@ func (d *directory) forgetJWTKeys(t identity.TenantID, before []byte, now jwtKey
 	if !ok {
 		return nil
 	}
-	old, err := parseJWTKeys(t, before, d.keys)
-	if err != nil {
-		return nil // there were none, or nobody knows what they are called
-	}
+	old, _ := parseJWTKeys(t, before, d.keys) // of what cannot be read nobody knows what it is called
 	for _, k := range old {
 		if now.uses(k.keyName) {
 			continue

@@ -79,7 +79,9 @@ func TestAJWTSVIDSaysThisAndNothingElse(t *testing.T) {
 		t.Errorf("header %v", header)
 	}
 	set := jwtKeys(t, i, acmeWeb, at)
-	var published struct{ Keys []map[string]any }
+	var published struct {
+		Keys []map[string]any `json:"keys"`
+	}
 	if err := json.Unmarshal(set.JWKS, &published); err != nil || len(published.Keys) != 1 {
 		t.Fatalf("%s, %v", set.JWKS, err)
 	}

@@ -192,9 +192,10 @@ var _ apiv1.KeyManager = (*loose)(nil)
 
 func looseKeys() Keys {
 	var made atomic.Int64
-	return Keys{manager: &loose{keys: map[string]crypto.Signer{}}, scheme: "memory:", name: func(td identity.TrustDomain, kind string) (string, error) {
+	name := func(td identity.TrustDomain, kind string) (string, error) {
 		return fmt.Sprintf("memory:%s-%s-%d", kind, td, made.Add(1)), nil
-	}}
+	}
+	return Keys{manager: &loose{keys: map[string]crypto.Signer{}}, scheme: "memory:", name: name}
 }
 
 // GetPublicKey implements apiv1.KeyManager.
