@@ -108,16 +108,18 @@ func TestTheLongestJWTSVIDCanBeVerified(t *testing.T) {
 	name := strings.Repeat("n", 63)
 	id := "spiffe://acme.demo.test/ns/" + name + "/sa/" + name
 	svid := joined(t, i, p256(t), id)
-	var audience []string
-	for n := range 6 {
-		audience = append(audience, strings.Repeat(`"`, 254)+string(rune('a'+n)))
-	}
-	given, err := jwt(t, i, svid.Chain[0], now, audience...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := verifier(t, id, jwtKeys(t, i, id, now).JWKS, audience[3]).Verify(given.Token, now); err != nil {
-		t.Errorf("%d bytes: %v", len(given.Token), err)
+	for _, longest := range []string{`"`, "<", "a"} { // what JSON writes with two bytes, with six where it need not, and with one
+		var audience []string
+		for n := range 6 {
+			audience = append(audience, strings.Repeat(longest, 254)+string(rune('a'+n)))
+		}
+		given, err := jwt(t, i, svid.Chain[0], now, audience...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verifier(t, id, jwtKeys(t, i, id, now).JWKS, audience[3]).Verify(given.Token, now); err != nil {
+			t.Errorf("%d bytes: %v", len(given.Token), err)
+		}
 	}
 }
 
@@ -297,7 +299,22 @@ func TestJWTKeysReplaceEachOther(t *testing.T) {
 // far ahead, and back again, leaves no key that never comes to sign.
 func TestJWTKeysAfterATimeAway(t *testing.T) {
 	t.Parallel()
-	i, _ := inMemory(t)
+	i, err := issuer.OpenMemory(issuer.Options{TTL: issuer.MaxTTL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Bundles(now, domains("acme.demo.test")...); err != nil {
+		t.Fatal(err)
+	}
+	svid := joined(t, i, p256(t), acmeWeb)
+	signer := func(at time.Time) string {
+		t.Helper()
+		given, err := jwt(t, i, svid.Chain[0], at, "orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return part(t, given.Token, 0)["kid"].(string)
+	}
 	first := jwtKeys(t, i, acmeWeb, now)
 	late := now.Add(10 * 24 * time.Hour)
 	set := jwtKeys(t, i, acmeWeb, late)
@@ -309,7 +326,11 @@ func TestJWTKeysAfterATimeAway(t *testing.T) {
 	default:
 		t.Error("nobody was told")
 	}
-	svid := joined(t, i, p256(t), acmeWeb)
+	for after, old := range map[time.Duration]bool{0: true, 3*time.Hour - time.Second: true, 3 * time.Hour: false} {
+		if (signer(late.Add(after)) == kidOf(first)) != old {
+			t.Errorf("after %s the old key signs: %v", after, !old)
+		}
+	}
 	given, err := jwt(t, i, svid.Chain[0], now, "orders")
 	if err != nil {
 		t.Fatal(err)
@@ -469,6 +490,9 @@ func TestTenantsOfOneTrustDomainHaveKeysOfTheirOwn(t *testing.T) {
 			t.Fatal(err)
 		}
 		kids[kidOf(set)] = true
+	}
+	if id, err := m.TenantID("a"); err != nil || i.WithdrawJWTKeys(id, now) != nil {
+		t.Fatal("nothing is withdrawn", err)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "ca", "acme.demo.test", "jwt.a*-*.pem"))
 	if err != nil || len(files) != 3 || len(kids) != 3 {
