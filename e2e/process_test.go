@@ -39,7 +39,7 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	binary = filepath.Join(dir, "ringfence")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "github.com/ringfence-mesh/ringfence/cmd/ringfence")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", binary, "github.com/ringfence-mesh/ringfence/cmd/ringfence")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build:", err)
@@ -126,16 +126,24 @@ type apart struct {
 	hits   atomic.Int64
 }
 
-func startApart(t testing.TB) *apart {
+// newApart are the processes of a configuration, of which none runs yet.
+func newApart(t testing.TB, dir string) *apart {
 	t.Helper()
-	a := &apart{t: t, dir: t.TempDir(), state: shortDir(t), ports: map[string]int{}, listen: map[string]string{}, agents: map[string]*process{}, status: map[string]string{}}
-	if err := os.CopyFS(a.dir, examples.TwoTenants()); err != nil {
-		t.Fatal(err)
-	}
-	a.freePorts()
+	a := &apart{t: t, dir: dir, state: shortDir(t), ports: map[string]int{}, listen: map[string]string{}, agents: map[string]*process{}, status: map[string]string{}}
 	for _, name := range []string{"xds", "issuer", "http"} {
 		a.listen[name] = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	}
+	return a
+}
+
+func startApart(t testing.TB) *apart {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, examples.TwoTenants()); err != nil {
+		t.Fatal(err)
+	}
+	a := newApart(t, dir)
+	a.freePorts()
 	a.startServe()
 	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { a.hits.Add(1); _, _ = io.WriteString(w, "ok") }))
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", a.ports["20283"]))
