@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"runtime/debug"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -53,6 +54,7 @@ func (a *Agent) own(
 			}
 		case <-quiet.C:
 			r.quiet = true
+			debug.FreeOSMemory() // putting a configuration together takes more memory than holding it, and a host has many agents
 		case next := <-renewals:
 			notAfter = next.notAfter
 			expiry.Reset(min(left(), expiryCheck))
