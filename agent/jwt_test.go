@@ -279,8 +279,11 @@ func TestThePlatformsWorkloadsGetNoJWTSVID(t *testing.T) {
 	if _, err := client.FetchJWTSVID(ctx, jwtsvid.Params{Audience: "a"}); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("got %v", err)
 	}
-	if _, err := client.ValidateJWTSVID(ctx, "a.b.c", "a"); status.Code(err) != codes.Unavailable {
-		t.Errorf("without keys: %v", err)
+	if _, err := client.ValidateJWTSVID(ctx, "a.b.c", "a"); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("verified: %v", err)
+	}
+	if _, err := client.FetchJWTBundles(ctx); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("keys: %v", err)
 	}
 }
 

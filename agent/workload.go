@@ -45,6 +45,7 @@ func (s *workloadSource) set(own svid) error {
 	domain := own.bundle.TrustDomain()
 	next := workloadapi.Identity{
 		ID: own.id.String(), Chain: own.cert.Certificate, Key: key, TrustDomain: domain.ID(),
+		NoJWT:   own.id.Tenant().IsPlatform(),
 		Bundles: map[string][][]byte{s.platform.TrustDomain().ID(): s.platform.DER(), domain.ID(): own.bundle.DER()},
 	}
 	s.mu.Lock()

@@ -20,6 +20,9 @@ import (
 // ErrDenied says that the workload gets no JWT-SVID: it is revoked, or is none that may have any.
 var ErrDenied = errors.New("the workload gets no JWT-SVID")
 
+// errDenied is what an application is told of ErrDenied.
+var errDenied = status.Error(codes.PermissionDenied, ErrDenied.Error())
+
 // Tokens gives and verifies JWT-SVIDs. It is used by many goroutines.
 type Tokens interface {
 	// Fetch gives a JWT-SVID of the workload for audiences that identity.CheckAudience has passed, sorted and without
@@ -40,8 +43,11 @@ func (s *server) FetchJWTSVID(ctx context.Context, req *workload.JWTSVIDRequest)
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	i := s.source.Identity()
-	if i.IsZero() {
+	switch {
+	case i.IsZero():
 		return nil, status.Error(codes.Unavailable, "the workload has no SVID that is valid")
+	case i.NoJWT:
+		return nil, errDenied
 	}
 	if id := req.GetSpiffeId(); id != "" && id != i.ID {
 		return nil, status.Error(codes.PermissionDenied, "the workload has no such SPIFFE ID")
@@ -49,7 +55,7 @@ func (s *server) FetchJWTSVID(ctx context.Context, req *workload.JWTSVIDRequest)
 	token, err := s.tokens.Fetch(ctx, audience)
 	switch {
 	case errors.Is(err, ErrDenied):
-		return nil, status.Error(codes.PermissionDenied, ErrDenied.Error())
+		return nil, errDenied
 	case err != nil && ctx.Err() != nil:
 		return nil, status.FromContextError(ctx.Err()).Err()
 	case err != nil:
@@ -60,6 +66,12 @@ func (s *server) FetchJWTSVID(ctx context.Context, req *workload.JWTSVIDRequest)
 
 // FetchJWTBundles sends the keys of the workload's own trust domain, and again whenever they change.
 func (s *server) FetchJWTBundles(_ *workload.JWTBundlesRequest, stream grpc.ServerStreamingServer[workload.JWTBundlesResponse]) error {
+	if err := ownRequest(stream.Context()); err != nil {
+		return err
+	}
+	if s.source.Identity().NoJWT {
+		return errDenied
+	}
 	return follow(stream, s.source, func(i Identity) (*workload.JWTBundlesResponse, bool) {
 		return &workload.JWTBundlesResponse{Bundles: map[string][]byte{i.TrustDomain: slices.Clone(i.JWKS)}}, len(i.JWKS) > 0
 	})
@@ -72,6 +84,9 @@ func (s *server) ValidateJWTSVID(ctx context.Context, req *workload.ValidateJWTS
 	}
 	if err := identity.CheckAudience([]string{req.GetAudience()}); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if s.source.Identity().NoJWT {
+		return nil, errDenied
 	}
 	claims, err := s.tokens.Verify(req.GetSvid(), req.GetAudience())
 	switch {

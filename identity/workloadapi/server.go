@@ -37,6 +37,8 @@ type Identity struct {
 	TrustDomain string
 	// JWKS are the keys that verify JWT-SVIDs of the workload's own trust domain, a JSON Web Key Set; empty: not known yet.
 	JWKS []byte
+	// NoJWT says that the workload gets no JWT-SVIDs, and verifies none.
+	NoJWT bool
 }
 
 // IsZero reports whether i is no identity.
