@@ -113,7 +113,7 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	defer stopInner()
 
 	events, reports := make(chan event), newLatest[delta.Report]()
-	unknown, tokens := newUnknownKeys(a.log), newJWTSVIDs(own, source, a.config.Clock, a.log)
+	unknown, tokens := newUnknownKeys(a.log), newJWTSVIDs(own, source, ts, a.config.Clock, a.log)
 	decide := extauthz.New(
 		ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock, extauthz.WithUnknownKeys(unknown.add),
 	)

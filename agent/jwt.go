@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -24,9 +25,10 @@ const (
 )
 
 var (
-	errNoKeys = errors.New("the keys that verify JWT-SVIDs are not known: the control plane has not sent them yet")
-	errAway   = errors.New("no JWT-SVID: the control plane is away")
-	errBusy   = errors.New("no JWT-SVID: too many are asked for, try again in a second")
+	errNoKeys  = errors.New("the keys that verify JWT-SVIDs are not known: the control plane has not sent them yet")
+	errAway    = errors.New("no JWT-SVID: the control plane is away")
+	errRevoked = fmt.Errorf("%w: revoked", identity.ErrTokenInvalid)
+	errBusy    = errors.New("no JWT-SVID: too many are asked for, try again in a second")
 )
 
 // jwtSVIDs are the workload's JWT-SVIDs. The control plane signs them; each is kept until half of its life, and given while it
@@ -35,6 +37,7 @@ type jwtSVIDs struct {
 	workload identity.WorkloadID
 	mapping  identity.Mapping
 	source   *workloadSource
+	tables   *tables
 	clock    func() time.Time
 	log      *zap.Logger
 	asking   chan struct{} // has room for one: the control plane allows few calls at a time
@@ -51,9 +54,9 @@ type keptToken struct {
 
 var _ workloadapi.Tokens = (*jwtSVIDs)(nil)
 
-func newJWTSVIDs(own svid, source *workloadSource, clock func() time.Time, log *zap.Logger) *jwtSVIDs {
+func newJWTSVIDs(own svid, source *workloadSource, ts *tables, clock func() time.Time, log *zap.Logger) *jwtSVIDs {
 	return &jwtSVIDs{
-		workload: own.id, mapping: own.mapping, source: source, clock: clock, log: log,
+		workload: own.id, mapping: own.mapping, source: source, tables: ts, clock: clock, log: log,
 		asking: make(chan struct{}, 1), kept: map[string]keptToken{},
 	}
 }
@@ -112,7 +115,7 @@ func (j *jwtSVIDs) issuer(audience string, jwks []byte) (identity.TokenIssuer, e
 	})
 }
 
-// Verify implements workloadapi.Tokens.
+// Verify implements workloadapi.Tokens. A revocation counts as soon as the agent has its Table.
 func (j *jwtSVIDs) Verify(token, audience string) (identity.Claims, error) {
 	jwks := j.source.keys()
 	if len(jwks) == 0 {
@@ -122,7 +125,15 @@ func (j *jwtSVIDs) Verify(token, audience string) (identity.Claims, error) {
 	if err != nil {
 		return identity.Claims{}, err
 	}
-	return identity.NewTokenVerifier(issuer).Verify(token, j.clock())
+	now := j.clock()
+	claims, err := identity.NewTokenVerifier(issuer).Verify(token, now)
+	if err != nil {
+		return identity.Claims{}, err
+	}
+	if current, next := j.tables.Tables(j.workload); current.RevokesToken(claims, now) || next.RevokesToken(claims, now) {
+		return identity.Claims{}, errRevoked
+	}
+	return claims, nil
 }
 
 // Fetch implements workloadapi.Tokens.

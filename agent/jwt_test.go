@@ -270,6 +270,27 @@ func TestWhoIsRevokedGetsNoJWTSVID(t *testing.T) {
 	}
 }
 
+// A token that was given before its workload was revoked is not believed any more, as soon as the verifier's agent knows.
+func TestATokenOfARevokedWorkloadIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	_, web := p.beside(acmeWeb)
+	_, orders := p.beside(acmeOrders)
+	ctx := in(t, time.Minute)
+	given, err := web.FetchJWTSVID(ctx, jwtsvid.Params{Audience: "orders"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is believed", func() bool { _, err := orders.ValidateJWTSVID(ctx, given.Marshal(), "orders"); return err == nil })
+	p.files["tenants/acme/stolen.yaml"] = "apiVersion: ringfence.dev/v1alpha1\nkind: Revocation\nmetadata: {name: stolen}\nspec:\n" +
+		"  workload: " + acmeWeb + "\n  reason: stolen\n  notAfter: \"2100-01-01T00:00:00Z\"\n"
+	p.publish()
+	eventually(t, "it is refused", func() bool {
+		_, err := orders.ValidateJWTSVID(ctx, given.Marshal(), "orders")
+		return status.Code(err) == codes.InvalidArgument && strings.Contains(err.Error(), "revoked")
+	})
+}
+
 // A shared service's workload gets none: no verifier believes a token that names one of the platform's.
 func TestThePlatformsWorkloadsGetNoJWTSVID(t *testing.T) {
 	t.Parallel()

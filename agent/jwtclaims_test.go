@@ -87,7 +87,7 @@ func offline(t testing.TB, jwks []byte) *jwtSVIDs {
 	source.now = workloadapi.Identity{ID: acmeOrders, TrustDomain: id.Tenant().TrustDomain().ID()}
 	source.notAfter = jwtNow.Add(time.Hour)
 	source.setKeys(jwks)
-	return newJWTSVIDs(svid{id: id, mapping: m}, source, clock, zap.NewNop())
+	return newJWTSVIDs(svid{id: id, mapping: m}, source, &tables{workload: id}, clock, zap.NewNop())
 }
 
 // A token that the tenant's own key has signed is refused for what it says.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -148,6 +149,16 @@ func (t *Table) revokedToken(in *Input) (revocation, bool) {
 		issuer = "" // any
 	}
 	return t.revokes(revokedKey{tenant: c.Tenant(), by: byWorkload, value: c.Subject()}, now)
+}
+
+// RevokesToken reports whether a revocation holds now of a token that was verified elsewhere: of it, its subject or its session.
+// Nil revokes nothing.
+func (t *Table) RevokesToken(c identity.Claims, now time.Time) bool {
+	if t == nil {
+		return false
+	}
+	_, revoked := t.revokedToken(&Input{Token: Token{claims: c}, Now: now})
+	return revoked
 }
 
 // revokedText says in words who is refused, and by what.
