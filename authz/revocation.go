@@ -125,11 +125,11 @@ func (t *Table) revokedCaller(in *Input) (revocation, bool) {
 
 // revokedToken is why a verified token is refused, if it, its subject or its session is revoked. The subject of a JWT-SVID
 // is a workload.
-func (t *Table) revokedToken(in *Input) (revocation, bool) {
+func (t *Table) revokedToken(c identity.Claims, at time.Time) (revocation, bool) {
 	if len(t.revoked) == 0 {
 		return revocation{}, false
 	}
-	c, now := in.Token.claims, in.Now.Unix()
+	now := at.Unix()
 	issuer := c.Issuer()
 	for range 2 {
 		k := revokedKey{tenant: c.Tenant(), issuer: issuer}
@@ -157,7 +157,7 @@ func (t *Table) RevokesToken(c identity.Claims, now time.Time) bool {
 	if t == nil {
 		return false
 	}
-	_, revoked := t.revokedToken(&Input{Token: Token{claims: c}, Now: now})
+	_, revoked := t.revokedToken(c, now)
 	return revoked
 }
 
@@ -166,7 +166,7 @@ func revokedText(t *Table, d Decision, in *Input) string {
 	r, _ := t.revokedCaller(in)
 	of := "the caller"
 	if d.token {
-		r, _ = t.revokedToken(in)
+		r, _ = t.revokedToken(in.Token.claims, in.Now)
 		of = "the token, its subject or its session"
 	}
 	return fmt.Sprintf("%s is revoked by %s until %s", of, r.name, rfc3339(r.until))
