@@ -127,7 +127,7 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 
 	events, reports := make(chan event), newLatest[delta.Report]()
 	withdrawn := make(chan struct{})
-	unknown := newUnknownKeys(a.log)
+	unknown, tokens := newUnknownKeys(a.log), newJWTSVIDs(own, source, ts, a.config.Clock, a.log)
 	decide := extauthz.New(
 		ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock, extauthz.WithUnknownKeys(unknown.add),
 	)
@@ -139,7 +139,7 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	present.Store(&own.cert)
 	roots.Store(&own.bundle)
 	up := &upstream{
-		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, unknown: unknown,
+		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, unknown: unknown, tokens: tokens,
 		envoy: a.envoyVersion, clock: a.config.Clock, renewed: make(chan struct{}, 1), failed: make(chan struct{}, 1),
 		creds: credentials.NewTLS(a.anchor.tls(present.Load)),
 	}
@@ -183,7 +183,7 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	})
 	parts.Go(func() {
 		defer stop()
-		workloadFailure = serveWorkload(inner, applications, source)
+		workloadFailure = serveWorkload(inner, applications, source, tokens)
 	})
 	if a.supervisor != nil {
 		a.supervisor.run(ctx)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"runtime/debug"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -60,6 +61,7 @@ func (a *Agent) own(ctx context.Context, r *relay, in inputs, notAfter time.Time
 			}
 		case <-quiet.C:
 			r.quiet = true
+			debug.FreeOSMemory() // putting a configuration together takes more memory than holding it, and a host has many agents
 		case next := <-in.renewals:
 			notAfter = next.notAfter
 			expiry.Reset(a.untilLook(notAfter))

@@ -60,6 +60,8 @@ type plane struct {
 
 	moreRoots atomic.Pointer[[][]byte] // what the hostile variant adds to each renewal
 	refused   atomic.Int64             // how often it did
+	noJWT     atomic.Pointer[error]    // what the answer is to who asks for a JWT-SVID
+	signed    atomic.Int64             // how often somebody asked for one
 }
 
 func newPlane(t *testing.T) *plane { return newPlaneWith(t, issuer.Options{}) }
@@ -168,6 +170,7 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 	}
 	agentv1alpha1.RegisterRenewalServer(s, renewals{issuer.NewRenewals(p.issuer, p, time.Now, zap.NewNop()), p})
 	agentv1alpha1.RegisterMeshServer(s, describer{p: p})
+	agentv1alpha1.RegisterJWTSVIDsServer(s, jwtSVIDs{issuer.NewJWTSVIDs(p.issuer, p, time.Now, zap.NewNop()), p})
 	p.server = s
 	join := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate})))
 	agentv1alpha1.RegisterIssuerServer(join, issuer.NewService(p.issuer, p, time.Now, zap.NewNop()))
@@ -185,6 +188,22 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 		wg.Wait()
 	})
 	p.t.Cleanup(p.stop)
+}
+
+// jwtSVIDs are the issuer's, counted, for everybody who is not refused them.
+type jwtSVIDs struct {
+	*issuer.JWTSVIDs
+
+	p *plane
+}
+
+// Fetch implements agentv1alpha1.JWTSVIDsServer.
+func (j jwtSVIDs) Fetch(ctx context.Context, req *agentv1alpha1.FetchJWTSVIDRequest) (*agentv1alpha1.FetchJWTSVIDResponse, error) {
+	j.p.signed.Add(1)
+	if refusal := j.p.noJWT.Load(); refusal != nil {
+		return nil, *refusal
+	}
+	return j.JWTSVIDs.Fetch(ctx, req)
 }
 
 // renewals are the issuer's, with roots beside that it does not have where the hostile variant says so.
@@ -271,13 +290,18 @@ func (p *plane) Snapshot(w identity.WorkloadID) (xds.Snapshot, []byte, bool) {
 // config is an agent's, with a token where it is the first.
 func (p *plane) config(dir string, first bool) agent.Config {
 	p.t.Helper()
+	return p.configOf(acmeOrders, dir, first)
+}
+
+func (p *plane) configOf(workload, dir string, first bool) agent.Config {
+	p.t.Helper()
 	c := agent.Config{
-		ID: acmeOrders, StateDir: dir, ControlPlane: p.xdsAddr, Issuer: p.issuerAddr,
+		ID: workload, StateDir: dir, ControlPlane: p.xdsAddr, Issuer: p.issuerAddr,
 		ControlPlaneID: controlPlane, PlatformRoot: p.root,
 		EnvoyPath: realenvoy.Path(p.t), EnvoyArgs: []string{"--concurrency", "1"}, Log: zap.NewNop(),
 	}
 	if first {
-		id, _ := p.Workload(acmeOrders)
+		id, _ := p.Workload(workload)
 		token, _, err := p.issuer.CreateToken(id, 0, time.Now())
 		if err != nil {
 			p.t.Fatal(err)

@@ -33,6 +33,7 @@ type upstream struct {
 	log     *zap.Logger
 	events  chan<- event
 	unknown *unknownKeys
+	tokens  *jwtSVIDs
 	envoy   func() string // its version, empty while it has not said it
 	clock   func() time.Time
 	renewed chan struct{} // holds a notice when the stream is to be opened again with a new SVID
@@ -99,6 +100,7 @@ func (u *upstream) once(agent context.Context) (heard bool, err error) {
 	var sender sync.WaitGroup
 	sender.Go(func() { out.pump(ctx, stream.Send) })
 	sender.Go(func() { u.unknown.tell(ctx, agentv1alpha1.NewKeysClient(conn)) })
+	sender.Go(func() { u.tokens.follow(ctx, agentv1alpha1.NewJWTSVIDsClient(conn)) })
 	sender.Go(func() {
 		select {
 		case <-u.renewed:

@@ -45,14 +45,36 @@ func (s *workloadSource) set(own svid) error {
 	domain := own.bundle.TrustDomain()
 	next := workloadapi.Identity{
 		ID: own.id.String(), Chain: own.cert.Certificate, Key: key, TrustDomain: domain.ID(),
+		NoJWT:   own.id.Tenant().IsPlatform(),
 		Bundles: map[string][][]byte{s.platform.TrustDomain().ID(): s.platform.DER(), domain.ID(): own.bundle.DER()},
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	next.JWKS = s.now.JWKS
 	s.now, s.notAfter = next, own.notAfter
+	s.tell()
+	return nil
+}
+
+// setKeys tells of the keys that verify JWT-SVIDs.
+func (s *workloadSource) setKeys(jwks []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now.JWKS = jwks
+	s.tell()
+}
+
+// keys are the keys that verify JWT-SVIDs; none: they are not known yet.
+func (s *workloadSource) keys() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now.JWKS
+}
+
+// tell is called with mu held.
+func (s *workloadSource) tell() {
 	close(s.changed)
 	s.changed = make(chan struct{})
-	return nil
 }
 
 // end takes the identity away: the workload has none any more.
@@ -99,9 +121,9 @@ func listenWorkload(ctx context.Context, path string, users []int) (net.Listener
 }
 
 // serveWorkload answers applications until ctx ends.
-func serveWorkload(ctx context.Context, l net.Listener, source workloadapi.Source) error {
+func serveWorkload(ctx context.Context, l net.Listener, source workloadapi.Source, tokens workloadapi.Tokens) error {
 	server := grpc.NewServer(workloadapi.ServerOptions()...)
-	workloadapi.Register(server, source)
+	workloadapi.Register(server, source, tokens)
 	defer context.AfterFunc(ctx, server.Stop)() // its streams wait for changes, so there is nothing to wait for
 	if err := server.Serve(l); ctx.Err() == nil {
 		return fmt.Errorf("serving the Workload API: %w", err)

@@ -44,7 +44,7 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	binary = filepath.Join(dir, "ringfence")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "github.com/ringfence-mesh/ringfence/cmd/ringfence")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", binary, "github.com/ringfence-mesh/ringfence/cmd/ringfence")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build:", err)
@@ -146,16 +146,24 @@ type apart struct {
 	hits   atomic.Int64
 }
 
-func startApart(t testing.TB) *apart {
+// newApart are the processes of a configuration, of which none runs yet.
+func newApart(t testing.TB, dir string) *apart {
 	t.Helper()
-	a := &apart{t: t, dir: t.TempDir(), state: shortDir(t), ports: map[string]int{}, listen: map[string]string{}, agents: map[string]*process{}, status: map[string]string{}}
-	if err := os.CopyFS(a.dir, examples.TwoTenants()); err != nil {
-		t.Fatal(err)
-	}
+	a := &apart{t: t, dir: dir, state: shortDir(t), ports: map[string]int{}, listen: map[string]string{}, agents: map[string]*process{}, status: map[string]string{}}
 	replacePorts(t, a.dir, a.ports)
 	for _, name := range []string{"xds", "issuer", "http"} {
 		a.listen[name] = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	}
+	return a
+}
+
+func startApart(t testing.TB) *apart {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, examples.TwoTenants()); err != nil {
+		t.Fatal(err)
+	}
+	a := newApart(t, dir)
 	a.startServe()
 	a.startApp("20283")
 	for _, name := range []string{"orders", "web"} {

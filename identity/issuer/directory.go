@@ -23,7 +23,7 @@ const (
 
 	rootsDir   = "ca" // <trust domain>/{roots.json,key-*.pem}
 	rootsFile  = "roots.json"
-	keyPattern = "key-*.pem"
+	keyPattern = rootKind + "-*.pem"
 	trustDir   = "trust"  // <trust domain>.pem: the roots again, alone, for those who only verify
 	tokensDir  = "tokens" // <SHA-256 in hex>: a record
 	ledgerFile = "ledger.db"
@@ -222,7 +222,7 @@ func (d *directory) oldForm(td identity.TrustDomain) (*authority, bool, error) {
 		return nil, false, err
 	}
 	r.generation, r.role = 1, roleCurrent
-	if r.keyName, err = d.keys.name(td); err != nil {
+	if r.keyName, err = d.keys.name(td, rootKind); err != nil {
 		return nil, false, err
 	}
 	return &authority{td: td, roots: []*root{r}, last: r.generation}, true, f.put(r.keyName, key)

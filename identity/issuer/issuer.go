@@ -47,7 +47,7 @@ const (
 type Options struct {
 	// TTL is the life of an SVID, at least MinTTL; zero is DefaultTTL.
 	TTL time.Duration
-	// ShortLived lets TTL be less than MinTTL. It is for tests: a renewal need not take minutes there.
+	// ShortLived lets TTL and JWTKeyLife be less than their bounds. It is for tests: a renewal need not take minutes there.
 	ShortLived bool
 	// RootKey is the kind of key that a new root gets.
 	RootKey identity.KeyKind
@@ -55,6 +55,8 @@ type Options struct {
 	Seal SealingKey
 	// Keys is where root keys are; zero: in the state directory. The Issuer closes it.
 	Keys Keys
+	// JWTKeyLife is how long one key signs JWT-SVIDs, at least an hour; zero is DefaultJWTKeyLife.
+	JWTKeyLife time.Duration
 	// MaxOutstanding is how many SVIDs of one tenant may live at a time, those that were renewed left out; zero is
 	// DefaultMaxOutstanding. At the bound nobody joins, and everybody renews.
 	MaxOutstanding int
@@ -73,6 +75,12 @@ func (o *Options) complete() error {
 	}
 	if shortest := MinTTL; o.TTL > MaxTTL || (o.TTL < shortest && (!o.ShortLived || o.TTL < time.Second)) {
 		return fmt.Errorf("an SVID lives between %s and %s, not %s", shortest, MaxTTL, o.TTL)
+	}
+	if o.JWTKeyLife == 0 {
+		o.JWTKeyLife = DefaultJWTKeyLife
+	}
+	if o.JWTKeyLife < minJWTKeyLife && (!o.ShortLived || o.JWTKeyLife < time.Second) {
+		return fmt.Errorf("a key signs JWT-SVIDs for at least %s, not %s", minJWTKeyLife, o.JWTKeyLife)
 	}
 	if o.MaxOutstanding == 0 {
 		o.MaxOutstanding = DefaultMaxOutstanding
@@ -101,6 +109,8 @@ type Issuer struct {
 
 	mu          sync.Mutex
 	authorities map[identity.TrustDomain]*authority
+
+	jwt jwtSigner
 
 	giving  sync.Mutex // held from the look at what is outstanding until the ledger has the new one
 	overall *rate.Limiter
@@ -162,6 +172,7 @@ func newIssuer(s store, o Options) (*Issuer, error) {
 		log:         o.Log,
 		step:        func(string) {},
 		authorities: map[identity.TrustDomain]*authority{},
+		jwt:         jwtSigner{plan: jwtPlan{life: o.JWTKeyLife}, tenants: map[identity.TenantID]*jwtTenant{}},
 		overall:     rate.NewLimiter(overallPerSecond, overallBurst),
 	}, nil
 }
@@ -371,31 +382,11 @@ func (i *Issuer) given(id identity.WorkloadID, a *authority, r record, key [sha2
 //
 // The errors are ErrNotRenewable, ErrBadRequest, ErrLimited, or what the disk says.
 func (i *Issuer) Renew(csrDER, leafDER []byte, mapping identity.Mapping, named Named, now time.Time) (SVID, error) {
-	leaf, err := x509.ParseCertificate(leafDER)
-	if err != nil {
-		return SVID{}, ErrNotRenewable
-	}
-	id, a, err := i.proved(leaf, mapping, now)
+	h, err := i.holder(leafDER, mapping, named, i.allow, now)
 	if err != nil {
 		return SVID{}, err
 	}
-	if again, ok := named(id.String()); !ok || !again.Same(id) || reserved(id) {
-		return SVID{}, ErrNotRenewable
-	}
-	if !i.allow(id, now) {
-		return SVID{}, ErrLimited
-	}
-	s, ok := serialOf(leaf.SerialNumber)
-	if !ok {
-		return SVID{}, ErrNotRenewable
-	}
-	e, ok, err := i.store.find(a.td, s)
-	if err != nil {
-		return SVID{}, err
-	}
-	if !ok || e.expired(now) || e.workload != id.String() || e.key != sha256.Sum256(leaf.RawSubjectPublicKeyInfo) {
-		return SVID{}, ErrNotRenewable
-	}
+	id, e := h.id, h.entry
 	public, err := judgeRequest(csrDER, e.workload)
 	if errors.Is(err, errOtherName) {
 		return SVID{}, ErrNotRenewable
@@ -407,10 +398,49 @@ func (i *Issuer) Renew(csrDER, leafDER []byte, mapping identity.Mapping, named N
 	i.giving.Lock()
 	defer i.giving.Unlock()
 	// Its root may have been withdrawn since, and another one must not sign for who has nothing but that.
-	if a, err := i.existing(a.td); err != nil || !a.has(e.root) {
+	if a, err := i.existing(id.Tenant().TrustDomain()); err != nil || !a.has(e.root) {
 		return SVID{}, errors.Join(ErrNotRenewable, err)
 	}
-	return i.give(id, public, grounds{how: agentv1alpha1.Attestation_ATTESTATION_RENEWAL, renews: s, limit: i.outstanding}, now)
+	return i.give(id, public, grounds{how: agentv1alpha1.Attestation_ATTESTATION_RENEWAL, renews: e.serial, limit: i.outstanding}, now)
+}
+
+// holding is a workload and the SVID that it has.
+type holding struct {
+	id    identity.WorkloadID
+	entry entry
+}
+
+// holder is who holds a certificate that this Issuer gave, which has not expired, to a workload that the mesh still names. allow
+// counts the attempt. The errors are those of Renew.
+func (i *Issuer) holder(
+	leafDER []byte, mapping identity.Mapping, named Named, allow func(identity.WorkloadID, time.Time) bool, now time.Time,
+) (holding, error) {
+	leaf, err := x509.ParseCertificate(leafDER)
+	if err != nil {
+		return holding{}, ErrNotRenewable
+	}
+	id, a, err := i.proved(leaf, mapping, now)
+	if err != nil {
+		return holding{}, err
+	}
+	if again, ok := named(id.String()); !ok || !again.Same(id) || reserved(id) {
+		return holding{}, ErrNotRenewable
+	}
+	if !allow(id, now) {
+		return holding{}, ErrLimited
+	}
+	s, ok := serialOf(leaf.SerialNumber)
+	if !ok {
+		return holding{}, ErrNotRenewable
+	}
+	e, ok, err := i.store.find(a.td, s)
+	if err != nil {
+		return holding{}, err
+	}
+	if !ok || e.expired(now) || e.workload != id.String() || e.key != sha256.Sum256(leaf.RawSubjectPublicKeyInfo) {
+		return holding{}, ErrNotRenewable
+	}
+	return holding{id: id, entry: e}, nil
 }
 
 // proved is whose certificate it is, by this Issuer's own roots of that trust domain.

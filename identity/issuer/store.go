@@ -37,6 +37,10 @@ type store interface {
 	rootKeys() Keys
 	// trustFile is where the roots of a trust domain lie alone, for those who only verify; empty: nowhere.
 	trustFile(td identity.TrustDomain) string
+	// jwtKeys are the kept keys of a tenant for JWT-SVIDs; none where there were none.
+	jwtKeys(t identity.TenantID) (jwtKeys, error)
+	// putJWTKeys puts these in force, and removes those that are not among them any more.
+	putJWTKeys(t identity.TenantID, k jwtKeys) error
 	tokens() (map[tokenHash]record, error)
 	addToken(h tokenHash, r record) error
 	// spendToken replaces what is kept of a token, and reports false where the token was not there any more.
@@ -84,7 +88,10 @@ func (m *memory) putAuthority(a *authority) error {
 
 func (m *memory) rootKeys() Keys { return m.keys }
 
-func (*memory) trustFile(identity.TrustDomain) string { return "" }
+func (*memory) trustFile(identity.TrustDomain) string      { return "" }
+func (*memory) jwtKeys(identity.TenantID) (jwtKeys, error) { return nil, nil } // the Issuer has them
+
+func (*memory) putJWTKeys(identity.TenantID, jwtKeys) error { return nil }
 
 func (*memory) tokens() (map[tokenHash]record, error) { return map[tokenHash]record{}, nil }
 

@@ -72,6 +72,11 @@ func TestCompromisedRoot(t *testing.T) {
 	orders, web := r.joined(acmeOrders), r.joined(acmeWeb)
 	trustFile := filepath.Join(state, "trust", "acme.demo.test.pem")
 	old := root(t, trustFile)
+	keysOf := func(cert tls.Certificate) string {
+		return firstKeys(within(t), t, agentv1alpha1.NewJWTSVIDsClient(r.connect(r.XDSAddr().String(), &cert)))
+	}
+	oldKeys, globex := keysOf(orders), r.joined(globexOrders)
+	otherKeys := keysOf(globex)
 	open := asksForAll(t, r.stream(orders))
 	bills := r.joined(billing)
 	follow(t, r.stream(bills))
@@ -138,6 +143,9 @@ func TestCompromisedRoot(t *testing.T) {
 	again := r.joined(acmeWeb)
 	follow(t, r.stream(again))
 	r.becomes("none 3/0")
+	if keysOf(again) == oldKeys || keysOf(globex) != otherKeys {
+		t.Error("the keys of JWT-SVIDs are not withdrawn, or those of another tenant are")
+	}
 	if _, err := r.renew(r.XDSAddr().String(), &again, acmeWeb); err != nil {
 		t.Errorf("what the new root has signed: %v", err)
 	}

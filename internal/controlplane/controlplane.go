@@ -139,6 +139,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	agentv1alpha1.RegisterHealthServer(cp.ads, cp.remoteHealth())
 	agentv1alpha1.RegisterRenewalServer(cp.ads, renewals{issuer.NewRenewals(cp.issuer, cp.pipeline, c.Clock, c.Log), cp})
 	agentv1alpha1.RegisterMeshServer(cp.ads, cp.describer())
+	agentv1alpha1.RegisterJWTSVIDsServer(cp.ads, newJWTSVIDs(cp))
 	return cp, cp.listen(ctx, c)
 }
 

@@ -356,9 +356,18 @@ func (r *rotations) Rollback(ctx context.Context, req *agentv1alpha1.RotationReq
 	return r.order(ctx, req, r.cp.issuer.Rollback)
 }
 
-// Compromised withdraws a tenant's roots at once, and answers when the control plane serves that.
+// Compromised withdraws a tenant's roots at once, with the keys of its JWT-SVIDs, which lie beside them, and answers when the
+// control plane serves that.
 func (r *rotations) Compromised(ctx context.Context, req *agentv1alpha1.RotationRequest) (*agentv1alpha1.RotationStatus, error) {
-	answer, err := r.order(ctx, req, r.cp.issuer.Compromised)
+	answer, err := r.order(ctx, req, func(td identity.TrustDomain, now time.Time) (issuer.Rotation, error) {
+		at, err := r.cp.issuer.Compromised(td, now)
+		for _, of := range r.cp.Generation().Model().Tenants() {
+			if of.TrustDomain() == td {
+				err = errors.Join(err, r.cp.issuer.WithdrawJWTKeys(of, now))
+			}
+		}
+		return at, err
+	})
 	if err != nil {
 		return nil, err
 	}

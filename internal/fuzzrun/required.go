@@ -32,6 +32,7 @@ func required() []requirement {
 		{"discovery requests for the state of the world", "xds/sotw", "FuzzConversation"},
 		{"what clients of discovery say of themselves", "xds", "FuzzReadHint"},
 		{"the agent's cache", "agent", "FuzzState"},
+		{"what applications ask for", "agent", "FuzzWorkloadAPI"},
 		{"the control plane's accepted documents", "internal/controlplane", "FuzzAccepted"},
 	}
 }
