@@ -114,6 +114,7 @@ func (d digester) service(s Service) {
 	})
 	d.number(uint64(s.s.token))
 	d.flag(s.s.forward)
+	d.number(uint64(s.s.proxy))
 	d.text(s.s.sensitivity.Class)
 	d.texts(s.s.sensitivity.ACR)
 	d.texts(s.s.sensitivity.AMR)

@@ -138,6 +138,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"token":     func(x *tenant) { x.services[0].s.token = TokenRequired },
 			"forward":   func(x *tenant) { x.services[0].s.forward = false },
 
+			"proxy":       func(x *tenant) { x.services[0].s.proxy = ProxyDirect },
 			"sensitivity": func(x *tenant) { x.services[0].s.sensitivity = Sensitivity{} },
 		},
 		"Sensitivity": {

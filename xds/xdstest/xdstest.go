@@ -4,6 +4,7 @@ package xdstest
 
 import (
 	"maps"
+	"regexp"
 	"testing"
 
 	"github.com/ringfence-mesh/ringfence/tenancy"
@@ -20,6 +21,21 @@ import (
 //
 // acme's web was revoked for a while, so chains for it bear an epoch.
 func Files() map[string]string { return maps.Clone(files) }
+
+// DirectFiles are the documents of the same mesh, in which no sidecar has an agent.
+func DirectFiles() map[string]string {
+	direct := Files()
+	for path, text := range direct {
+		text = accountsLine.ReplaceAllString(text, "$0\n  proxy: Direct")
+		direct[path] = accountsFlow.ReplaceAllString(text, "$0 proxy: Direct,")
+	}
+	return direct
+}
+
+var (
+	accountsLine = regexp.MustCompile(`(?m)^  serviceAccounts: .*$`)
+	accountsFlow = regexp.MustCompile(`serviceAccounts: \[[^\]]*\],`)
+)
 
 // Model is the mesh.
 func Model(tb testing.TB) *tenancy.Model {
