@@ -108,12 +108,12 @@ func runAuthz(ctx context.Context, o authzFlags, log *zap.Logger) error {
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	trust := trustDir(o.trust)
+	trust := controlplane.TrustDir(o.trust)
 	keySets := jwks.New(jwks.Config{Allow: o.allow, State: o.jwksState, Log: sampled(log)})
 	registry.MustRegister(keySets)
 	p := pipeline.New(pipeline.Config{
-		Source:   withTrust{Source: source.NewDirectory(o.config, log), trust: trust},
-		Bundles:  trust.bundles,
+		Source:   trust.Beside(source.NewDirectory(o.config, log)),
+		Bundles:  trust.Bundles,
 		KeySets:  keySets,
 		Recorder: pipeline.Recorders{pipeline.NewLog(sampled(log)), pipeline.NewMetrics(registry)},
 	})
@@ -142,7 +142,7 @@ func runAuthz(ctx context.Context, o authzFlags, log *zap.Logger) error {
 
 // open opens one address and makes the server that answers there.
 func (o authzFlags) open(
-	ctx context.Context, address string, p *pipeline.Pipeline, trust trustDir, d decisions,
+	ctx context.Context, address string, p *pipeline.Pipeline, trust controlplane.TrustDir, d decisions,
 ) (*grpc.Server, net.Listener, error) {
 	var options []grpc.ServerOption
 	var (

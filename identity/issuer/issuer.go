@@ -58,6 +58,9 @@ type Options struct {
 	// MaxOutstanding is how many SVIDs of one tenant may live at a time, those that were renewed left out; zero is
 	// DefaultMaxOutstanding. At the bound nobody joins, and everybody renews.
 	MaxOutstanding int
+	// External reports the trust domains whose roots are somebody else's: no root is made for them, and nothing is issued, renewed
+	// or rotated. It may say so of more of them over time. nil: there are none.
+	External func(identity.TrustDomain) bool
 	// Unlimited leaves the rates out. It is for roots that are thrown away, where nobody's runaway needs a bound.
 	Unlimited bool
 	// Log is told what an operator should know of the state; nil: nobody is.
@@ -77,6 +80,9 @@ func (o *Options) complete() error {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
+	if o.External == nil {
+		o.External = func(identity.TrustDomain) bool { return false }
+	}
 	return nil
 }
 
@@ -86,6 +92,7 @@ type Issuer struct {
 	rootKey     identity.KeyKind
 	outstanding int
 	unlimited   bool
+	external    func(identity.TrustDomain) bool
 	store       store
 	keys        Keys
 	tokens      *tokens
@@ -147,6 +154,7 @@ func newIssuer(s store, o Options) (*Issuer, error) {
 		rootKey:     o.RootKey,
 		outstanding: o.MaxOutstanding,
 		unlimited:   o.Unlimited,
+		external:    o.External,
 		store:       s,
 		keys:        o.Keys,
 		tokens:      t,
@@ -195,6 +203,9 @@ func (i *Issuer) Bundles(now time.Time, domains ...identity.TrustDomain) (identi
 }
 
 func (i *Issuer) authority(td identity.TrustDomain, now time.Time) (*authority, error) {
+	if i.external(td) {
+		return nil, externalError(td)
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if a, ok := i.authorities[td]; ok {
@@ -220,6 +231,9 @@ func (i *Issuer) authority(td identity.TrustDomain, now time.Time) (*authority, 
 
 // existing is the authority of a trust domain that Bundles was asked for before.
 func (i *Issuer) existing(td identity.TrustDomain) (*authority, error) {
+	if i.external(td) {
+		return nil, externalError(td)
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if a, ok := i.authorities[td]; ok {
@@ -228,11 +242,18 @@ func (i *Issuer) existing(td identity.TrustDomain) (*authority, error) {
 	return nil, fmt.Errorf("trust domain %s has no root", td)
 }
 
+func externalError(td identity.TrustDomain) error {
+	return fmt.Errorf("trust domain %s: %w", td, ErrExternal)
+}
+
 // CreateToken makes a one-time join token of that workload, good until expires; a ttl of zero is DefaultTokenTTL. The
 // identities of Ringfence's own processes cannot be joined.
 func (i *Issuer) CreateToken(id identity.WorkloadID, ttl time.Duration, now time.Time) (token string, expires time.Time, err error) {
 	if id.IsZero() || reserved(id) {
 		return "", time.Time{}, ErrNoWorkload
+	}
+	if td := id.Tenant().TrustDomain(); i.external(td) {
+		return "", time.Time{}, externalError(td)
 	}
 	return i.tokens.create(id, ttl, now)
 }
@@ -250,7 +271,7 @@ func (i *Issuer) Issue(csrDER []byte, joinToken string, named Named, now time.Ti
 		return SVID{}, err
 	}
 	id, ok := named(uri)
-	if !ok || id.String() != uri || reserved(id) {
+	if !ok || id.String() != uri || reserved(id) || i.external(id.Tenant().TrustDomain()) {
 		return SVID{}, ErrRefused
 	}
 	if !i.allow(id, now) {

@@ -171,6 +171,8 @@ func (a *Admin) CreateToken(_ context.Context, req *agentv1alpha1.CreateTokenReq
 	switch {
 	case errors.Is(err, ErrNoWorkload):
 		return nil, status.Error(codes.NotFound, "no document names a workload of that SPIFFE ID")
+	case errors.Is(err, ErrExternal):
+		return nil, status.Error(codes.FailedPrecondition, err.Error()+": its workloads get their SVIDs where its trust bundle comes from")
 	case errors.Is(err, ErrLimited):
 		return nil, status.Error(codes.ResourceExhausted, err.Error())
 	case errors.Is(err, ErrTTL):

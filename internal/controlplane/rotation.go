@@ -312,6 +312,8 @@ func (r *rotations) order(
 		return nil, status.Error(codes.FailedPrecondition, err.Error()+": see where it stands (--status), or take it back (--rollback)")
 	case errors.Is(err, issuer.ErrNoRollback):
 		return nil, status.Error(codes.FailedPrecondition, noRollback(at))
+	case errors.Is(err, issuer.ErrExternal):
+		return nil, rotatedElsewhere(err)
 	case err != nil:
 		r.cp.log.Error("cannot rotate a root", zap.Stringer("tenant", id), zap.Error(err))
 		return nil, status.Error(codes.Internal, "cannot change the roots: the reason is in the control plane's log")
@@ -319,6 +321,11 @@ func (r *rotations) order(
 	r.events.step(id, at)
 	r.cp.pipeline.Reload(context.WithoutCancel(ctx)) // who asked may go; look would do it otherwise
 	return r.show(id)
+}
+
+func rotatedElsewhere(err error) error {
+	return status.Error(codes.FailedPrecondition, err.Error()+
+		": rotate them where its trust bundle comes from; the bundle is read again whenever its file changes")
 }
 
 // noRollback says why nothing is taken back.
@@ -356,6 +363,9 @@ func (r *rotations) show(id identity.TenantID) (*agentv1alpha1.RotationStatus, e
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	at, err := r.cp.issuer.Rotation(id.TrustDomain())
+	if errors.Is(err, issuer.ErrExternal) {
+		return nil, rotatedElsewhere(err)
+	}
 	if err != nil {
 		return nil, status.Error(codes.FailedPrecondition, "the tenant has no root: the reason is in the control plane's log")
 	}

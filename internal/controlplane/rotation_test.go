@@ -30,13 +30,19 @@ type rotating struct {
 
 func startRotating(t *testing.T, config, state string, clock func() time.Time) rotating {
 	t.Helper()
+	return startRotatingWith(t, controlplane.Config{State: state, Clock: clock}, config)
+}
+
+func startRotatingWith(t *testing.T, c controlplane.Config, config string) rotating {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "rf") //nolint:usetesting // TempDir's paths are too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket, registry := filepath.Join(dir, "admin.sock"), prometheus.NewRegistry()
-	p := start(t, controlplane.Config{State: state, AdminSocket: socket, Registry: registry, Clock: clock}, config)
+	c.AdminSocket, c.Registry = socket, registry
+	p := start(t, c, config)
 	if _, err := p.WaitGeneration(within(t), nil); err != nil {
 		t.Fatal(err)
 	}
