@@ -32,7 +32,7 @@ type copied struct {
 	listener *listenerv3.Listener
 	routes   map[string]*routev3.RouteConfiguration
 	app      *clusterv3.Cluster
-	agent    *clusterv3.Cluster
+	servers  []*clusterv3.Cluster // the agent; where there is none, SPIRE's agent and the decision point
 	secrets  map[string]*tlsv3.Secret
 }
 
@@ -67,8 +67,8 @@ func copyInbound(t testing.TB, adminSocket, listener string) *copied {
 			}
 			for _, cl := range s.GetStaticClusters() {
 				cluster := unpack(t, cl.GetCluster(), &clusterv3.Cluster{})
-				if cluster.GetName() == "ringfence_agent" {
-					c.agent = cluster
+				if cluster.GetName() != "ringfence_control_plane" {
+					c.servers = append(c.servers, cluster)
 				}
 			}
 		case *adminv3.SecretsConfigDump:
@@ -77,9 +77,9 @@ func copyInbound(t testing.TB, adminSocket, listener string) *copied {
 			}
 		}
 	}
-	if c.listener == nil || c.app == nil || c.agent == nil || len(c.secrets) == 0 {
-		t.Fatalf("the dump of %s lacks something: listener %v, app %v, agent %v, %d routes, %d secrets",
-			listener, c.listener != nil, c.app != nil, c.agent != nil, len(c.routes), len(c.secrets))
+	if c.listener == nil || c.app == nil || len(c.servers) == 0 || len(c.secrets) == 0 {
+		t.Fatalf("the dump of %s lacks something: listener %v, app %v, %d servers, %d routes, %d secrets",
+			listener, c.listener != nil, c.app != nil, len(c.servers), len(c.routes), len(c.secrets))
 	}
 	return c
 }
@@ -275,7 +275,7 @@ func (c *copied) bootstrap(t testing.TB, port uint32, certPEM, keyPEM []byte) []
 	}}}
 	static := &bootstrapv3.Bootstrap_StaticResources{
 		Listeners: []*listenerv3.Listener{c.listener},
-		Clusters:  []*clusterv3.Cluster{c.app, c.agent},
+		Clusters:  append([]*clusterv3.Cluster{c.app}, c.servers...),
 	}
 	for _, s := range c.secrets {
 		static.Secrets = append(static.Secrets, s)

@@ -123,10 +123,12 @@ type apart struct {
 	serve  *process
 	agents map[string]*process
 	status map[string]string // where agents serve /status
+	flags  []string          // of serve, besides
 	hits   atomic.Int64
 }
 
-func startApart(t testing.TB) *apart {
+// startApart starts the processes; prepare may change the directory and the flags before.
+func startApart(t testing.TB, prepare ...func(*apart)) *apart {
 	t.Helper()
 	a := &apart{t: t, dir: t.TempDir(), state: shortDir(t), ports: map[string]int{}, listen: map[string]string{}, agents: map[string]*process{}, status: map[string]string{}}
 	if err := os.CopyFS(a.dir, examples.TwoTenants()); err != nil {
@@ -135,6 +137,9 @@ func startApart(t testing.TB) *apart {
 	a.freePorts()
 	for _, name := range []string{"xds", "issuer", "http"} {
 		a.listen[name] = fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	}
+	for _, p := range prepare {
+		p(a)
 	}
 	a.startServe()
 	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { a.hits.Add(1); _, _ = io.WriteString(w, "ok") }))
@@ -192,8 +197,11 @@ func (a *apart) planeState() string { return filepath.Join(a.state, "plane") }
 
 func (a *apart) startServe() {
 	a.t.Helper()
-	a.serve = startProcess(a.t, nil, "serve", "--config", a.dir, "--state", a.planeState(),
-		"--xds-listen", a.listen["xds"], "--issuer-listen", a.listen["issuer"], "--http-listen", a.listen["http"])
+	args := []string{
+		"serve", "--config", a.dir, "--state", a.planeState(),
+		"--xds-listen", a.listen["xds"], "--issuer-listen", a.listen["issuer"], "--http-listen", a.listen["http"],
+	}
+	a.serve = startProcess(a.t, nil, append(args, a.flags...)...)
 	eventually(a.t, 15*time.Second, "the control plane is ready", func(ctx context.Context) bool { return ready(ctx, a.listen["http"]) })
 }
 
