@@ -130,6 +130,17 @@ type apart struct {
 // startApart starts the processes; prepare may change the directory and the flags before.
 func startApart(t testing.TB, prepare ...func(*apart)) *apart {
 	t.Helper()
+	a := newApart(t, prepare...)
+	serveApp(t, a.ports["20283"], &a.hits)
+	for _, name := range []string{"orders", "web"} {
+		a.startAgent(name, true)
+	}
+	return a
+}
+
+// newApart starts the control plane alone.
+func newApart(t testing.TB, prepare ...func(*apart)) *apart {
+	t.Helper()
 	a := &apart{t: t, dir: t.TempDir(), state: shortDir(t), ports: map[string]int{}, listen: map[string]string{}, agents: map[string]*process{}, status: map[string]string{}}
 	if err := os.CopyFS(a.dir, examples.TwoTenants()); err != nil {
 		t.Fatal(err)
@@ -142,18 +153,20 @@ func startApart(t testing.TB, prepare ...func(*apart)) *apart {
 		p(a)
 	}
 	a.startServe()
-	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { a.hits.Add(1); _, _ = io.WriteString(w, "ok") }))
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", a.ports["20283"]))
+	return a
+}
+
+// serveApp is an application that counts its requests.
+func serveApp(t testing.TB, port int, hits *atomic.Int64) {
+	t.Helper()
+	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { hits.Add(1); _, _ = io.WriteString(w, "ok") }))
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		t.Fatal(err)
 	}
 	app.Listener = l
 	app.Start()
 	t.Cleanup(app.Close)
-	for _, name := range []string{"orders", "web"} {
-		a.startAgent(name, true)
-	}
-	return a
 }
 
 // freePorts replaces the example's ports in the copy: another test may use them at this moment.
