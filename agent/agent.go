@@ -141,7 +141,13 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	}
 	var parts sync.WaitGroup
 	parts.Go(func() { a.own(inner, r, events, reports, renewals, own.notAfter) })
-	parts.Go(func() { a.keepRenewed(inner, own, renewed) })
+	parts.Go(func() {
+		if a.config.WorkloadAPI != "" {
+			a.keepFollowing(inner, own, renewed)
+		} else {
+			a.keepRenewed(inner, own, renewed)
+		}
+	})
 	parts.Go(func() { up.run(inner) })
 	var failure, workloadFailure error // written before parts.Wait returns
 	parts.Go(func() {
@@ -237,6 +243,10 @@ type Status struct {
 	Missing []string
 	// EnvoyVersion is the version that Envoy says it has; empty: it has not connected.
 	EnvoyVersion string
+	// WorkloadAPI is why the Workload API gave no SVID when it was asked last; empty: it did, or is not asked. Failures is how often
+	// it gave none.
+	WorkloadAPI string
+	Failures    int
 	// EnvoyPID is the Envoy that runs now, 0 for none; Restarts is how often one ended by itself.
 	EnvoyPID, Restarts int
 }
@@ -264,15 +274,34 @@ func (a *Agent) Status() Status {
 func (a *Agent) Ready() error {
 	switch s := a.Status(); {
 	case s.NotAfter.IsZero():
-		return ErrNotIdentified
+		return because(ErrNotIdentified, s.WorkloadAPI)
 	case a.config.Clock().After(s.NotAfter):
-		return ErrExpired
+		return because(ErrExpired, s.WorkloadAPI)
 	case s.Snapshot == "":
 		return ErrNoConfiguration
 	case !s.Current:
 		return ErrEnvoyBehind
 	}
 	return nil
+}
+
+func because(err error, why string) error {
+	if why == "" {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, why)
+}
+
+// setTrouble says why the Workload API gave no SVID; nil: it did.
+func (a *Agent) setTrouble(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		a.status.WorkloadAPI = ""
+		return
+	}
+	a.status.WorkloadAPI = err.Error()
+	a.status.Failures++
 }
 
 func (a *Agent) setIdentity(own svid) {

@@ -65,7 +65,11 @@ func (a *Agent) own(
 				expiry.Reset(min(left(), expiryCheck))
 				break
 			}
-			a.log.Error("the SVID has expired: every call is denied; join again with a new token")
+			if a.config.WorkloadAPI != "" {
+				a.log.Error("the SVID has expired: every call is denied until the Workload API gives a new one")
+			} else {
+				a.log.Error("the SVID has expired: every call is denied; join again with a new token")
+			}
 			r.expire()
 		case <-ctx.Done():
 			return

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -47,6 +48,8 @@ type plane struct {
 	xdsAddr, issuerAddr string
 	stop                func()
 
+	external atomic.Pointer[identity.Bundle] // acme's, where its roots are not the issuer's
+
 	mu      sync.Mutex
 	model   *tenancy.Model
 	bundles identity.Bundles
@@ -61,13 +64,19 @@ type plane struct {
 
 func newPlane(t *testing.T) *plane { return newPlaneWith(t, issuer.Options{}) }
 
-func newPlaneWith(t *testing.T, o issuer.Options) *plane {
+func newPlaneWith(t *testing.T, o issuer.Options) *plane { return newPlaneOf(t, o, nil) }
+
+func newPlaneOf(t *testing.T, o issuer.Options, external *identity.Bundle) *plane {
 	t.Helper()
+	if external != nil {
+		o.External = func(td identity.TrustDomain) bool { return td == external.TrustDomain() }
+	}
 	i, err := issuer.OpenMemory(o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &plane{t: t, issuer: i, files: tenancytest.TwoTenantsFiles(t), changed: make(chan struct{}, 1), unknown: make(chan string, 10)}
+	p.external.Store(external)
 	var held []net.Listener
 	ports, number := map[string]string{}, regexp.MustCompile(`\b20[0-9]{3}\b`)
 	for path, text := range p.files { // another test may use the example's ports
@@ -106,7 +115,11 @@ func (p *plane) publish() {
 	p.t.Helper()
 	in := tenancytest.Input(p.t, p.files)
 	var err error
-	if in.Bundles, err = p.issuer.Bundles(time.Now(), tenancy.TrustDomains(in.Documents)...); err != nil {
+	in.Bundles, err = p.issuer.Bundles(time.Now(), tenancy.TrustDomains(in.Documents)...)
+	if acme := p.external.Load(); acme != nil && errors.Is(err, issuer.ErrExternal) {
+		in.Bundles, err = identity.NewBundles(append(in.Bundles.All(), *acme)...)
+	}
+	if err != nil {
 		p.t.Fatal(err)
 	}
 	m, problems := tenancy.Build(in)
@@ -142,13 +155,18 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 	}
 	s, err := server.New(server.Config{
 		Certificate: certificate, Snapshots: p, Clock: time.Now, Log: zap.NewNop(), Metrics: metrics,
-		Verifier:   func() identity.Verifier { return identity.NewVerifier(p.Mapping(), p.bundles) },
+		Verifier: func() identity.Verifier {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return identity.NewVerifier(p.model.Mapping(), p.bundles)
+		},
 		UnknownKey: func(w identity.WorkloadID, issuer string) { p.unknown <- w.String() + " " + issuer },
 	})
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	agentv1alpha1.RegisterRenewalServer(s, renewals{issuer.NewRenewals(p.issuer, p, time.Now, zap.NewNop()), p})
+	agentv1alpha1.RegisterMeshServer(s, describer{p: p})
 	p.server = s
 	join := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate})))
 	agentv1alpha1.RegisterIssuerServer(join, issuer.NewService(p.issuer, p, time.Now, zap.NewNop()))
@@ -183,6 +201,27 @@ func (r renewals) Renew(ctx context.Context, req *agentv1alpha1.RenewRequest) (*
 		r.p.refused.Add(1)
 	}
 	return answer, err
+}
+
+// describer tells how the mesh reads SPIFFE IDs.
+type describer struct {
+	agentv1alpha1.UnimplementedMeshServer
+
+	p *plane
+}
+
+// Describe implements agentv1alpha1.MeshServer.
+func (d describer) Describe(ctx context.Context, _ *agentv1alpha1.DescribeRequest) (*agentv1alpha1.DescribeResponse, error) {
+	peer, err := d.p.server.Caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mapping := d.p.Mapping()
+	answer := &agentv1alpha1.DescribeResponse{Workload: peer.ID().String(), PlatformTrustDomain: mapping.Platform().String()}
+	for _, r := range mapping.Rules() {
+		answer.Mapping = append(answer.Mapping, &agentv1alpha1.MappingRule{TrustDomain: r.TrustDomain, Path: r.Path})
+	}
+	return answer, nil
 }
 
 // restart brings a stopped control plane back at its addresses.

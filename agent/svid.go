@@ -224,15 +224,19 @@ func (s svid) stored() storedIdentity {
 	return stored
 }
 
-// save keeps a new SVID; the key is there already.
-func (s svid) save(d *stateDir) error {
+// saveIdentity keeps what the control plane said beside the SVID.
+func (s svid) saveIdentity(d *stateDir) error {
 	text, err := json.MarshalIndent(s.stored(), "", "  ")
 	if err != nil {
 		return fmt.Errorf("%s: %w", identityFile, err)
 	}
+	return d.write(identityFile, append(text, '\n'))
+}
+
+// save keeps a new SVID; the key is there already.
+func (s svid) save(d *stateDir) error {
 	// svid.pem last: a crash in between leaves "not joined".
-	err = errors.Join(d.write(bundleFile, s.bundle.PEM()), d.write(identityFile, append(text, '\n')))
-	if err != nil {
+	if err := errors.Join(d.write(bundleFile, s.bundle.PEM()), s.saveIdentity(d)); err != nil {
 		return err
 	}
 	return d.write(svidFile, encodePEM(s.cert.Certificate))

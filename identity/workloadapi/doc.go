@@ -4,5 +4,8 @@
 // and the caller's user. What is served comes from a Source and follows it: a renewed SVID or a changed bundle is sent on
 // the open streams. The JWT profile is answered with Unimplemented, as the standard allows.
 //
+// Follow is the other side: it takes a workload's SVID from the Workload API of another issuer, such as SPIRE's agent. It gives what
+// was sent, for the caller to verify, and leaves waiting and asking again to it: the caller knows until when it can do without.
+//
 // Source: the SPIFFE Workload API standard, sections 3 to 5 (SPIFFE_Workload_API.md of the SPIFFE project).
 package workloadapi

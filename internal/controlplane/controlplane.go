@@ -138,6 +138,7 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	agentv1alpha1.RegisterProxiesServer(cp.ads, cp.remoteProxies())
 	agentv1alpha1.RegisterHealthServer(cp.ads, cp.remoteHealth())
 	agentv1alpha1.RegisterRenewalServer(cp.ads, renewals{issuer.NewRenewals(cp.issuer, cp.pipeline, c.Clock, c.Log), cp})
+	agentv1alpha1.RegisterMeshServer(cp.ads, cp.describer())
 	return cp, cp.listen(ctx, c)
 }
 

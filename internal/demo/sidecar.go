@@ -25,9 +25,17 @@ func (m *Mesh) startSidecar(ctx context.Context, w tenancy.Workload) error {
 	id := w.ID()
 	name := id.Tenant().Name() + "/" + id.ServiceAccount()
 	s := &sidecar{id: id, dir: filepath.Join(m.config.State, id.Tenant().Name()+"-"+id.ServiceAccount())}
-	token, err := m.plane.CreateToken(id.String())
-	if err != nil {
-		return fmt.Errorf("token of %s: %w", name, err)
+	c := agent.Config{
+		ID: id.String(), StateDir: s.dir, ControlPlane: m.plane.XDSAddr().String(), WorkloadAPI: m.config.WorkloadAPI[id.String()],
+		EnvoyPath: m.config.Envoy, EnvoyArgs: []string{"--concurrency", "1"},
+		Recorder: recorder{reasons: &m.reasons, log: extauthz.Log(m.config.Log.Named(name))}, Log: m.config.Log.Named(name),
+	}
+	if c.WorkloadAPI == "" {
+		var err error
+		if c.JoinToken, err = m.plane.CreateToken(id.String()); err != nil {
+			return fmt.Errorf("token of %s: %w", name, err)
+		}
+		c.Issuer = m.plane.IssuerAddr().String()
 	}
 	root, err := m.plane.PlatformRootPEM()
 	if err != nil {
@@ -37,16 +45,9 @@ func (m *Mesh) startSidecar(ctx context.Context, w tenancy.Workload) error {
 	if err != nil {
 		return err
 	}
+	c.ControlPlaneID, c.PlatformRoot = plane.String(), root
 	m.sidecars[name] = s
-	m.run(ctx, "the agent of "+name, func(ctx context.Context) error {
-		return agent.Run(ctx, agent.Config{
-			ID: id.String(), StateDir: s.dir,
-			ControlPlane: m.plane.XDSAddr().String(), Issuer: m.plane.IssuerAddr().String(),
-			ControlPlaneID: plane.String(), PlatformRoot: root, JoinToken: token,
-			EnvoyPath: m.config.Envoy, EnvoyArgs: []string{"--concurrency", "1"},
-			Recorder: recorder{reasons: &m.reasons, log: extauthz.Log(m.config.Log.Named(name))}, Log: m.config.Log.Named(name),
-		})
-	})
+	m.run(ctx, "the agent of "+name, func(ctx context.Context) error { return agent.Run(ctx, c) })
 	return nil
 }
 

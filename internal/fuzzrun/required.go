@@ -19,6 +19,7 @@ func required() []requirement {
 		{"tokens", "identity", "FuzzToken"},
 		{"key sets of documents", "identity", "FuzzTokenIssuerJWKS"},
 		{"key sets that issuers publish", "identity", "FuzzKeySet"},
+		{"answers of a Workload API", "identity/workloadapi", "FuzzAnswer"},
 		{"certificate requests", "identity/issuer", "FuzzCSR"},
 		{"the ledger of SVIDs", "identity/issuer", "FuzzLedger"},
 		{"resource names", "tenancy", "FuzzResourceName"},
