@@ -83,7 +83,7 @@ func (e *directEnvoy) write(name string, data []byte) {
 func (e *directEnvoy) start() {
 	e.t.Helper()
 	user := strconv.Itoa(e.uid)
-	args := []string{"--reuid", user, "--regid", user, "--clear-groups", realenvoy.Path(e.t), "--log-level", "warning", "-c", filepath.Join(e.dir, "bootstrap.json")}
+	args := []string{"--reuid", user, "--regid", user, "--clear-groups", "--pdeathsig", "KILL", realenvoy.Path(e.t), "--log-level", "warning", "-c", filepath.Join(e.dir, "bootstrap.json")}
 	p, err := child.Start("/usr/bin/setpriv", append(args, realenvoy.Flags()...)...)
 	if err != nil {
 		e.t.Fatal(err)

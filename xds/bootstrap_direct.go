@@ -3,9 +3,7 @@ package xds
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"strconv"
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -33,7 +31,6 @@ const (
 	// connectionShare is how many connections fit into the life of an SVID, one after the other.
 	connectionShare = 4
 	minSVIDTTL      = 20 * time.Second
-	maxPort         = 65_535
 
 	// noSPIFFEValidator asks SPIRE's agent for roots as Envoy's default validator takes them; its own is not hardened.
 	noSPIFFEValidator = "disable_spiffe_cert_validation"
@@ -61,8 +58,9 @@ type DirectConfig struct {
 
 // Server is a server of Ringfence's as an Envoy knows it.
 type Server struct {
-	// Address is HOST:PORT.
-	Address string
+	// Host is an IP address, or a name that Envoy resolves again and again; Port is not 0.
+	Host string
+	Port uint16
 	// ID is who it must be.
 	ID identity.SPIFFEID
 	// Roots vouch for it. Where they are zero, SPIRE's agent gives those of the ID's trust domain.
@@ -133,11 +131,10 @@ func (c DirectConfig) server(name, what string, s Server) (*clusterv3.Cluster, e
 	if !s.Roots.IsZero() && s.Roots.TrustDomain() != s.ID.TrustDomain() {
 		return nil, fmt.Errorf("bootstrap: the roots of the %s are of %s, and it is %s", what, s.Roots.TrustDomain(), s.ID)
 	}
-	address, kind, err := serverAddress(s.Address)
-	if err != nil {
-		return nil, fmt.Errorf("bootstrap: %s: %w", what, err)
+	if s.Host == "" || s.Port == 0 {
+		return nil, fmt.Errorf("bootstrap: the address of the %s is missing", what)
 	}
-	socket, err := anypb.New(&tlsv3.UpstreamTlsContext{CommonTlsContext: c.serverTLS(s), MaxSessionKeys: wrapperspb.UInt32(0)})
+	transport, err := anypb.New(&tlsv3.UpstreamTlsContext{CommonTlsContext: c.serverTLS(s), MaxSessionKeys: wrapperspb.UInt32(0)})
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
@@ -150,15 +147,19 @@ func (c DirectConfig) server(name, what string, s Server) (*clusterv3.Cluster, e
 	if err != nil {
 		return nil, err
 	}
+	kind := clusterv3.Cluster_STRICT_DNS
+	if _, err := netip.ParseAddr(s.Host); err == nil {
+		kind = clusterv3.Cluster_STATIC
+	}
 	return &clusterv3.Cluster{
 		Name:                          name,
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: kind},
 		ConnectTimeout:                durationpb.New(serverConnectTimeout),
 		TypedExtensionProtocolOptions: options,
-		LoadAssignment:                oneEndpoint(name, address),
+		LoadAssignment:                oneEndpoint(name, hostAddress(s.Host, s.Port)),
 		TransportSocket: &corev3.TransportSocket{
 			Name:       "envoy.transport_sockets.tls",
-			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: socket},
+			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: transport},
 		},
 	}, nil
 }
@@ -188,22 +189,6 @@ func (c DirectConfig) serverTLS(s Server) *tlsv3.CommonTlsContext {
 		},
 	}
 	return common
-}
-
-// serverAddress reads HOST:PORT. A host that is no IP address is resolved by Envoy, again and again.
-func serverAddress(text string) (*corev3.Address, clusterv3.Cluster_DiscoveryType, error) {
-	host, portText, err := net.SplitHostPort(text)
-	port, portErr := strconv.ParseUint(portText, 10, 16)
-	if err != nil || portErr != nil || host == "" || port == 0 || port > maxPort {
-		return nil, 0, fmt.Errorf("%q is not HOST:PORT", text)
-	}
-	kind := clusterv3.Cluster_STRICT_DNS
-	if ip, err := netip.ParseAddr(host); err == nil {
-		host, kind = ip.String(), clusterv3.Cluster_STATIC
-	}
-	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
-	}}}, kind, nil
 }
 
 func oneEndpoint(cluster string, a *corev3.Address) *endpointv3.ClusterLoadAssignment {

@@ -335,9 +335,11 @@ func listenAddress(endpoints []netip.AddrPort) *corev3.Address {
 	return a
 }
 
-func socketAddress(a netip.AddrPort) *corev3.Address {
+func socketAddress(a netip.AddrPort) *corev3.Address { return hostAddress(a.Addr().String(), a.Port()) }
+
+func hostAddress(host string, port uint16) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address:       a.Addr().String(),
-		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port())},
+		Address:       host,
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
 	}}}
 }

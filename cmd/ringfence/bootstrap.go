@@ -1,7 +1,9 @@
 package main
 
 import (
+	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,10 +67,10 @@ that ends it.`,
 		if c.Workload, err = identity.ParseSPIFFEID(*workload); err != nil {
 			return usage("--workload: %w", err)
 		}
-		if c.ControlPlane, err = plane.server("--control-plane-id", "--platform-root"); err != nil {
+		if c.ControlPlane, err = plane.server("--control-plane", "--control-plane-id", "--platform-root"); err != nil {
 			return err
 		}
-		if c.Authz, err = authz.server("--authz-id", "--authz-root"); err != nil {
+		if c.Authz, err = authz.server("--authz", "--authz-id", "--authz-root"); err != nil {
 			return err
 		}
 		text, err := xds.DirectBootstrap(c)
@@ -81,12 +83,17 @@ that ends it.`,
 	return cmd
 }
 
-func (f serverFlags) server(idFlag, rootFlag string) (xds.Server, error) {
+func (f serverFlags) server(flag, idFlag, rootFlag string) (xds.Server, error) {
+	host, portText, err := net.SplitHostPort(f.address)
+	port, portErr := strconv.ParseUint(portText, 10, 16)
+	if err != nil || portErr != nil || host == "" || port == 0 {
+		return xds.Server{}, usage("%s: %q is not HOST:PORT", flag, f.address)
+	}
 	id, err := identity.ParseSPIFFEID(f.id)
 	if err != nil {
 		return xds.Server{}, usage("%s: %w", idFlag, err)
 	}
-	s := xds.Server{Address: f.address, ID: id}
+	s := xds.Server{Host: host, Port: uint16(port), ID: id}
 	if f.root == "" {
 		return s, nil
 	}
