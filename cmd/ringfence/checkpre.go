@@ -14,6 +14,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/identity/workloadapi"
 	"github.com/ringfence-mesh/ringfence/internal/health"
 )
 
@@ -41,6 +47,10 @@ func (o checkFlags) before(ctx context.Context, p process, state string) health.
 	// The longest one: sockets are made in a directory of their own first, whose name ends in up to ten digits.
 	f.Socket = filepath.Join(state, ".s0123456789", "s")
 	f.Newest = newest(state)
+	if o.workloadAPI != "" {
+		code, err := askWorkloadAPI(ctx, o.workloadAPI, o.id, f.Now)
+		f.API = &health.WorkloadAPI{Address: o.workloadAPI, ID: o.id, Code: code, Err: err}
+	}
 	if o.config != "" {
 		_, report, err := try(ctx, o.config)
 		f.ConfigErr = err
@@ -140,4 +150,69 @@ func firstCertificate(data []byte) (*x509.Certificate, error) {
 		}
 	}
 	return nil, errors.New("no certificate")
+}
+
+var (
+	errNoAPIAnswer = errors.New("it does not answer")
+	errGiven       = errors.New("an SVID was given")
+)
+
+// askWorkloadAPI asks once for the workload's SVID, and verifies it by the roots that come with it.
+func askWorkloadAPI(ctx context.Context, address, id string, now time.Time) (health.Code, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errNoAPIAnswer)
+	defer cancel()
+	others, answered := 0, false
+	err := workloadapi.Follow(ctx, address, func(resp *workload.X509SVIDResponse) error {
+		others, answered = len(resp.GetSvids()), true
+		answer, err := workloadapi.Choose(resp, id)
+		if err != nil {
+			return err
+		}
+		if err := proves(answer, id, now); err != nil {
+			return err
+		}
+		return errGiven
+	})
+	switch {
+	case errors.Is(err, errGiven):
+		return "", nil
+	case errors.Is(err, errOtherID), errors.Is(err, workloadapi.ErrNoSVID) && others > 0:
+		return health.CodeOtherSVID, err
+	case context.Cause(ctx) != nil:
+		return health.CodeAPIAway, context.Cause(ctx)
+	case !answered && status.Code(err) != codes.PermissionDenied:
+		return health.CodeAPIAway, err
+	}
+	return health.CodeNoSVID, err
+}
+
+var errOtherID = errors.New("the certificate is of another SPIFFE ID")
+
+// proves verifies an SVID as the agent will, but for how the mesh reads its ID.
+func proves(answer workloadapi.Answer, id string, now time.Time) error {
+	leaf, err := x509.ParseCertificate(answer.Chain[0])
+	if err != nil {
+		return err
+	}
+	uri, err := identity.URISAN(leaf)
+	if err != nil {
+		return err
+	}
+	if uri != id {
+		return errOtherID
+	}
+	named, err := identity.ParseSPIFFEID(id)
+	if err != nil {
+		return err
+	}
+	bundle, err := identity.NewBundle(named.TrustDomain(), answer.Roots...)
+	if err != nil {
+		return err
+	}
+	bundles, err := identity.NewBundles(bundle)
+	if err != nil {
+		return err
+	}
+	_, _, err = identity.NewVerifier(identity.Mapping{}, bundles).VerifyID(answer.Chain[0], answer.Chain[1:], now)
+	return err
 }

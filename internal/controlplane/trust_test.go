@@ -102,6 +102,15 @@ func TestExternalRoots(t *testing.T) {
 	if err := p.WaitAcknowledged(within(t), acmeOrders); err != nil {
 		t.Errorf("an SVID under the file's root: %v", err)
 	}
+	report, err := p.health(first.SVID(acmeOrders).TLS()).Report(within(t), &agentv1alpha1.HealthRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range report.GetBundles() {
+		if b.GetExternal() != (b.GetTrustDomain() == acmeDomain) || len(b.GetRoots()) != 1 {
+			t.Errorf("%s: external %t, %d roots", b.GetTrustDomain(), b.GetExternal(), len(b.GetRoots()))
+		}
+	}
 	// The root bears no constraint, and vouches for acme alone all the same.
 	for _, cert := range []*testca.SVID{first.SVID(globexOrders), second.SVID(acmeOrders)} {
 		if _, err := p.health(cert.TLS()).Report(within(t), &agentv1alpha1.HealthRequest{}); status.Code(err) != codes.Unavailable {

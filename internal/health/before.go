@@ -24,8 +24,18 @@ type BeforeFacts struct {
 	Problems  []string
 	// Newest is the time of the newest file in the state directory; zero without one.
 	Newest time.Time
+	// API is what came of asking a Workload API; nil: there is none to ask.
+	API *WorkloadAPI
 	// Synchronised says that the kernel says that a time service sets the clock; nil: it does not say.
 	Synchronised *bool
+}
+
+// WorkloadAPI is what came of asking a SPIFFE Workload API for the SVID of the workload with this ID.
+type WorkloadAPI struct {
+	Address, ID string
+	// Err is why there is no SVID of it, and Code which kind of reason that is: CodeAPIAway, CodeNoSVID or CodeOtherSVID.
+	Code Code
+	Err  error
 }
 
 // Port is an address to listen at.
@@ -48,7 +58,11 @@ const (
 
 // JudgeBefore says whether everything is there to start.
 func JudgeBefore(f BeforeFacts) Report {
-	return report(f.envoy(), f.ports(), f.state(), f.configuration(), f.clock())
+	groups := []list{f.envoy(), f.ports(), f.state(), f.configuration()}
+	if f.API != nil {
+		groups = append(groups, f.API.judge())
+	}
+	return report(append(groups, f.clock())...)
 }
 
 func (f BeforeFacts) envoy() list {
@@ -113,6 +127,17 @@ func (f BeforeFacts) configuration() list {
 	case len(f.Problems) > 0:
 		l.fail(CodeInvalid, check, "%s", some(f.Problems))
 	default:
+		l.ok(check)
+	}
+	return l
+}
+
+func (w WorkloadAPI) judge() list {
+	l := list{group: "Workload API"}
+	check := w.Address + " gives the SVID of " + w.ID
+	if w.Err != nil {
+		l.fail(w.Code, check, "%v", w.Err)
+	} else {
 		l.ok(check)
 	}
 	return l
