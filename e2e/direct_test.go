@@ -235,7 +235,8 @@ func (d *direct) runAuthz(svid, key string, domains ...string) {
 	}
 	d.ask = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	http := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	d.authz = startProcess(t, nil, "authz", "--config", d.dir, "--trust", trust, "--listen", d.ask, "--svid", svid, "--key", key, "--http-listen", http)
+	d.authz = startProcess(t, nil, "authz", "--config", d.dir, "--trust", trust, "--listen", d.ask, "--svid", svid, "--key", key, "--http-listen", http,
+		"--revocations", filepath.Join(d.planeState(), "revocations.yaml"))
 	eventually(t, 15*time.Second, "the decision point is ready", func(ctx context.Context) bool { return ready(ctx, http) })
 }
 
@@ -582,10 +583,29 @@ func (d *direct) planeAway(t *testing.T) {
 	})
 }
 
-// revoked: the next call is refused by ringfence authz, and the control plane ends the stream and takes no other.
+// revoked: the next call is refused by ringfence authz, and the control plane ends the stream and takes no other; by a document,
+// and by an operator.
 func (d *direct) revoked(t *testing.T) {
 	path := filepath.Join(d.dir, "tenants/acme/revoked.yaml")
 	write(t, path, revocationHead+"workload: "+acmeWeb+"\n")
+	d.isRevoked(t)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	d.isBack(t)
+	name, err := exec.CommandContext(t.Context(), binary, "revoke", "workload", acmeWeb, "--reason", "lost", "--state", d.planeState(), "--yes").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.isRevoked(t)
+	if err := exec.CommandContext(t.Context(), binary, "revoke", "undo", strings.TrimSpace(string(name)), "--state", d.planeState(), "--yes").Run(); err != nil {
+		t.Fatal(err)
+	}
+	d.isBack(t)
+}
+
+func (d *direct) isRevoked(t *testing.T) {
+	t.Helper()
 	var decision string
 	eventually(t, 15*time.Second, "the call is refused", func(ctx context.Context) bool {
 		var status int
@@ -598,9 +618,10 @@ func (d *direct) revoked(t *testing.T) {
 	eventually(t, 15*time.Second, "web is not connected", func(ctx context.Context) bool {
 		return d.web.stat(ctx, "control_plane.connected_state") == "0" && d.inSync(ctx) == 1
 	})
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+}
+
+func (d *direct) isBack(t *testing.T) {
+	t.Helper()
 	eventually(t, 30*time.Second, "all is as before", func(ctx context.Context) bool {
 		status, _ := d.call(ctx, http.MethodGet, "/orders/7", "")
 		return status == 200 && d.inSync(ctx) == 2

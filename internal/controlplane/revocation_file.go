@@ -2,7 +2,9 @@ package controlplane
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 
@@ -39,7 +41,7 @@ func (f *RevocationFile) List() []*v1alpha1.Revocation {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	data, err := os.ReadFile(f.path)
-	if os.IsNotExist(err) && !f.read {
+	if errors.Is(err, fs.ErrNotExist) && !f.read {
 		return f.docs
 	}
 	var docs []*v1alpha1.Revocation
