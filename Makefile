@@ -107,6 +107,11 @@ test-softhsm: ## Root keys in a PKCS #11 token, on SoftHSM (needs a C compiler; 
 	@$(call say,root keys in a PKCS 11 token)
 	@scripts/softhsm-test.sh
 
+.PHONY: test-spire
+test-spire: ## Tenants whose SVIDs a real SPIRE gives (builds SPIRE the first time, which takes ten minutes and a C compiler)
+	@$(call say,a real SPIRE)
+	@$(envoy); scripts/spire-test.sh
+
 .PHONY: cover
 cover: unit cover-gate ## Unit tests, then fail where identity, tenancy or authz has less than 95 % of its statements covered
 

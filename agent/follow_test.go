@@ -410,6 +410,30 @@ func TestAgentWaitsForItsFirstSVID(t *testing.T) {
 	a.ready()
 }
 
+// A workload of the issuer's gets its SVIDs elsewhere from one start to the next, in the state directory that it has.
+func TestAgentMovesFromTheIssuerToAWorkloadAPI(t *testing.T) {
+	t.Parallel()
+	ca := testca.Unconstrained(t, "acme")
+	p, from := newPlane(t), newAPI(t)
+	dir := filepath.Join(realenvoy.Dir(t), "a")
+	a := start(t, p.config(dir, true))
+	a.ready()
+	if err := a.stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.external.Store(bundleOf(t, ca))
+	p.publish()
+	svid := ca.SVID(acmeOrders)
+	from.give(of(t, svid, acmeOrders, ca))
+	a = start(t, p.following(dir, from))
+	eventually(t, "it has the other SVID, and what belongs to it", func() bool {
+		now := p.server.Status()
+		return serial(t, dir) == svid.Cert.SerialNumber.String() && len(now) == 1 && now[0].Acked == now[0].Target &&
+			bytes.Contains(file(t, dir, "state"), bundleOf(t, ca).PEM())
+	})
+	a.ready()
+}
+
 // A stop while it waits is no failure.
 func TestAgentStopsWhileItWaitsForTheWorkloadAPI(t *testing.T) {
 	t.Parallel()

@@ -68,15 +68,16 @@ func newPlaneWith(t *testing.T, o issuer.Options) *plane { return newPlaneOf(t, 
 
 func newPlaneOf(t *testing.T, o issuer.Options, external *identity.Bundle) *plane {
 	t.Helper()
-	if external != nil {
-		o.External = func(td identity.TrustDomain) bool { return td == external.TrustDomain() }
+	p := &plane{t: t, files: tenancytest.TwoTenantsFiles(t), changed: make(chan struct{}, 1), unknown: make(chan string, 10)}
+	p.external.Store(external)
+	o.External = func(td identity.TrustDomain) bool {
+		e := p.external.Load()
+		return e != nil && td == e.TrustDomain()
 	}
-	i, err := issuer.OpenMemory(o)
-	if err != nil {
+	var err error
+	if p.issuer, err = issuer.OpenMemory(o); err != nil {
 		t.Fatal(err)
 	}
-	p := &plane{t: t, issuer: i, files: tenancytest.TwoTenantsFiles(t), changed: make(chan struct{}, 1), unknown: make(chan string, 10)}
-	p.external.Store(external)
 	var held []net.Listener
 	ports, number := map[string]string{}, regexp.MustCompile(`\b20[0-9]{3}\b`)
 	for path, text := range p.files { // another test may use the example's ports

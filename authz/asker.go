@@ -141,4 +141,4 @@ func (c Caller) ID() identity.WorkloadID {
 }
 
 // NoDestination is the refusal of a call to a service that the asker may not ask about, where no Table answers for it.
-func NoDestination() Decision { return deny(UnknownDestination, false) }
+func NoDestination() Decision { return deny(UnknownDestination, false, nil) }

@@ -58,7 +58,7 @@ type encoder struct {
 func (e *encoder) service(t tenancy.Tenant, s tenancy.Service, port string) error {
 	m := &agentv1alpha1.Service{
 		Name: s.Name(), Port: port, ForwardToken: s.ForwardToken(), Accounts: texts(s.IDs()),
-		Sensitivity: encodeSensitivity(s.Sensitivity()),
+		Sensitivity: encodeSensitivity(s.Sensitivity()), Routes: encodeRoutes(s.Routes()),
 	}
 	if p, _ := s.Port(); p.Protocol == tenancy.TCP {
 		m.TcpPort = uint32(s.Endpoints()[0].Port()) // of which there is one: several endpoints have one port

@@ -7,6 +7,7 @@ import (
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/tenancy"
 )
 
 // Caller is who calls, as far as it is proved. It comes only from a Table and counts for that Table only; the zero value
@@ -104,6 +105,7 @@ type Decision struct {
 	reason  Reason
 	rule    string
 	token   bool
+	unmet   *tenancy.Sensitivity // in the Table, which never changes
 }
 
 // Allowed reports whether the call may pass.
@@ -120,9 +122,10 @@ func (d Decision) Rule() string { return d.rule }
 
 func allow(r *rule) Decision { return Decision{allowed: true, reason: Allowed, rule: r.name} }
 
-// deny is the refusal for that reason; ofToken says that a revoked one is the token, not the caller.
-func deny(r Reason, ofToken bool) Decision {
-	return Decision{reason: r, token: ofToken && r == Revoked}
+// deny is the refusal for that reason; ofToken says that a revoked one is the token, not the caller, and unmet is the class
+// of data that the call does not meet.
+func deny(r Reason, ofToken bool, unmet *tenancy.Sensitivity) Decision {
+	return Decision{reason: r, token: ofToken && r == Revoked, unmet: unmet}
 }
 
 // Decide answers a call. It is a function of its arguments alone, and allocates nothing.
@@ -131,18 +134,18 @@ func Decide(t *Table, in Input) Decision {
 		return Decision{}
 	}
 	if reason, ok := guard(t, &in); !ok {
-		return deny(reason, in.Caller.bearer != "")
+		return deny(reason, in.Caller.bearer != "", nil)
 	}
 	if reason, ok := checkToken(t, &in); !ok {
-		return deny(reason, true)
+		return deny(reason, true, nil)
 	}
-	if in.Service.s.unmet(in.Token.claims, in.Now) != demandNone {
-		return deny(StepUpRequired, false)
+	if reason, class := checkSensitivity(&in); reason != Allowed {
+		return deny(reason, false, class)
 	}
 	if r := in.Service.s.find(&in); r != nil {
 		return allow(r)
 	}
-	return deny(NoRule, false)
+	return deny(NoRule, false, nil)
 }
 
 // guard is the tenant test. It looks at no rule, and nothing that a tenant writes changes it.

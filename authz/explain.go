@@ -81,8 +81,8 @@ func Explain(t *Table, in Input) Explanation {
 	if e.Decision.reason == Revoked {
 		e.Steps[at].Text = revokedText(t, e.Decision, &in)
 	}
-	if e.Decision.reason == StepUpRequired {
-		e.Steps[stepSensitivity].Text = unmetText(&in)
+	if e.Decision.unmet != nil {
+		e.Steps[at].Text = unmetText(e.Decision, &in)
 	}
 	if e.Decision.allowed || e.Decision.reason == NoRule {
 		e.Rules = in.Service.s.verdicts(&in)
@@ -204,7 +204,7 @@ func (s *service) verdicts(in *Input) []RuleVerdict {
 			v.Fails, v.Text = "method", "it is for "+strings.Join(r.methods, ", ")
 		case !ok:
 			v.Fails, v.Text = "path", "the path can be read in more than one way, so no pattern matches it"
-		case !r.matches(path, &c):
+		case !anyMatches(r.paths, path):
 			v.Fails, v.Text = "path", "it is for "+strings.Join(r.message.GetPaths(), ", ")
 		case !r.hasRole(&c):
 			v.Fails, v.Text = "role", "it asks for a token with one of the roles "+strings.Join(r.roles, ", ")
@@ -212,21 +212,6 @@ func (s *service) verdicts(in *Input) []RuleVerdict {
 		all = append(all, v)
 	}
 	return all
-}
-
-// matches asks the tree of paths as it would be with this rule alone, and with no other condition.
-func (r *rule) matches(path string, c *call) bool {
-	var tree pathTree
-	alone := *r
-	alone.roles = nil
-	for _, p := range r.message.GetPaths() {
-		segments, open, err := parsePattern(p)
-		if err != nil { // it was parsed when the Table was made
-			return false
-		}
-		tree.add(segments, open, &alone)
-	}
-	return tree.find(path[1:], c, nil) != nil
 }
 
 func rfc3339(seconds int64) string { return time.Unix(seconds, 0).UTC().Format(time.RFC3339) }

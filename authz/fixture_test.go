@@ -37,6 +37,7 @@ type (
 
 	revocationMsg = agentv1alpha1.Revocation
 	classMsg      = agentv1alpha1.Sensitivity
+	routeMsg      = agentv1alpha1.Route
 )
 
 const (

@@ -3,6 +3,7 @@ package authz
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -108,24 +109,50 @@ func unhex(c byte) (byte, bool) {
 
 var errPattern = errors.New(`a path starts with a slash, each segment is plain text or "*", the last may be "**"`)
 
+// pattern is a path pattern, taken apart.
+type pattern struct {
+	segments []string
+	open     bool // it ends in "**"
+}
+
 // parsePattern takes a pattern apart. "*" stands for one segment that is not empty; "**" at the end, which is told by open,
 // stands for everything behind the slash before it, as in Envoy's URI templates: "/a/**" matches "/a/", "/a/b" and
 // "/a/b/c", not "/a".
-func parsePattern(text string) (segments []string, open bool, err error) {
+func parsePattern(text string) (pattern, error) {
 	plain := strings.ReplaceAll(text, "*", "x")
 	if c, ok := canonicalPath(plain); !ok || c != plain {
-		return nil, false, fmt.Errorf("path %q: %w", clip(text), errPattern)
+		return pattern{}, fmt.Errorf("path %q: %w", clip(text), errPattern)
 	}
-	segments = strings.Split(text[1:], "/")
-	if last := len(segments) - 1; segments[last] == "**" {
-		segments, open = segments[:last], true
+	p := pattern{segments: strings.Split(text[1:], "/")}
+	if last := len(p.segments) - 1; p.segments[last] == "**" {
+		p.segments, p.open = p.segments[:last], true
 	}
-	for _, s := range segments {
+	for _, s := range p.segments {
 		if s != "*" && strings.Contains(s, "*") {
-			return nil, false, fmt.Errorf("path %q: %w", clip(text), errPattern)
+			return pattern{}, fmt.Errorf("path %q: %w", clip(text), errPattern)
 		}
 	}
-	return segments, open, nil
+	return p, nil
+}
+
+// matches reports whether a canonical path has the pattern. It allocates nothing.
+func (p pattern) matches(path string) bool {
+	rest, more := path[1:], true
+	for _, s := range p.segments {
+		if !more {
+			return false
+		}
+		var segment string
+		segment, rest, more = strings.Cut(rest, "/")
+		if s != segment && (s != "*" || segment == "") {
+			return false
+		}
+	}
+	return more == p.open
+}
+
+func anyMatches(patterns []pattern, path string) bool {
+	return slices.ContainsFunc(patterns, func(p pattern) bool { return p.matches(path) })
 }
 
 // pathTree holds the rules of a service by their path patterns, one level for each segment, so that a call meets only the
@@ -137,11 +164,11 @@ type pathTree struct {
 	open  []*rule              // patterns that end here in "**"
 }
 
-func (n *pathTree) add(segments []string, open bool, r *rule) {
-	for _, s := range segments {
+func (n *pathTree) add(p pattern, r *rule) {
+	for _, s := range p.segments {
 		n = n.child(s)
 	}
-	if open {
+	if p.open {
 		n.open = append(n.open, r)
 	} else {
 		n.exact = append(n.exact, r)

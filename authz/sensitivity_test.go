@@ -138,15 +138,18 @@ func TestDecodeSensitivity(t *testing.T) {
 		return m
 	}
 	class := &classMsg{Name: "secret", Acr: []string{"mfa"}, Amr: []string{"hwk"}, MaxAuthAgeSeconds: 300}
-	s := service(t, decode(t, with(tokenRequired, class)), "acme", "orders")
+	table := decode(t, with(tokenRequired, class))
+	d := authz.Decide(table, authz.Input{
+		Caller: table.Caller(w.acme.SVID(acmeWeb).Cert.Raw, nil, w.now), Token: table.Token(w.acmeToken(t), w.now),
+		Service: service(t, table, "acme", "orders"), Method: "GET", Path: "/", Now: w.now,
+	})
 	want := tenancy.Sensitivity{Class: "secret", ACR: []string{"mfa"}, AMR: []string{"hwk"}, MaxAuthAge: 5 * time.Minute}
-	s.Sensitivity().ACR[0], s.Sensitivity().AMR[0] = "x", "x"
-	if diff := cmp.Diff(want, s.Sensitivity()); diff != "" {
+	d.Unmet().ACR[0], d.Unmet().AMR[0] = "x", "x"
+	if diff := cmp.Diff(want, d.Unmet()); diff != "" {
 		t.Error(diff)
 	}
-	var none authz.ServiceRef
-	if none.Sensitivity().Class != "" || none.Sensitivity().Demands() {
-		t.Error("no service demands something")
+	if none := (authz.Decision{}).Unmet(); none.Class != "" || none.Demands() {
+		t.Error("no decision names a class")
 	}
 	for _, mode := range tokenModes {
 		decode(t, with(mode, &classMsg{Name: "internal"}))
@@ -177,10 +180,99 @@ func TestDecodeSensitivity(t *testing.T) {
 	}
 }
 
+// Every route out of a small space, on services of each mode with and without a class, with tokens that meet it or not.
+func TestDecideRoutesCompletely(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	end := w.now.Truncate(time.Second).Add(5 * time.Minute)
+	cast := newCast(t, w, end)
+	for _, acr := range []string{"mfa", "pwd"} {
+		text := w.tokenWith(t, "https://idp.acme.example.com", "acme", end, map[string]any{"acr": acr})
+		cast.tokens = append(cast.tokens, player[authz.Token, twinToken]{
+			acr, func(table *authz.Table) authz.Token { return table.Token(text, w.now) },
+			twinToken{present: true, tenant: "acme", issuer: "https://idp.acme.example.com", subject: "alice", acr: acr, expires: time.Unix(end.Unix(), 0)},
+		})
+	}
+	secret, open := &classMsg{Name: "secret", Acr: []string{"mfa"}}, &classMsg{Name: "open"}
+	reasons := map[authz.Reason]int{}
+	for _, mode := range tokenModes {
+		for _, own := range []*classMsg{nil, open, {Name: "own", Acr: []string{"pwd", "mfa"}}} {
+			for _, methods := range [][]string{nil, {"GET"}, {"PUT", "POST"}} {
+				for _, paths := range [][]string{{"/secret"}, {"/**"}, {"/a", "/*/b"}} {
+					for _, further := range []*routeMsg{{Sensitivity: open}, {Sensitivity: open, TokenRequired: true}, {Sensitivity: secret, TokenRequired: true}} {
+						if own.GetAcr() != nil && mode != tokenRequired || further.GetTokenRequired() && mode == tokenNone {
+							continue
+						}
+						m := w.orders(mode, &ruleMsg{Name: "p/r", From: []string{acmeWeb}, Methods: []string{"GET", "PUT"}, Paths: []string{"/secret", "/x/**", "/a"}})
+						m.Services[0].Sensitivity = own
+						one, _ := proto.Clone(further).(*routeMsg)
+						one.Methods, one.Paths = methods, paths
+						m.Services[0].Routes = []*routeMsg{{Paths: []string{"/never"}, Sensitivity: open}, one}
+						table := decode(t, m)
+						ref := table.Services()[0]
+						for _, caller := range cast.callers[:2] {
+							proved := caller.real(table)
+							for _, token := range cast.tokens {
+								in := authz.Input{Caller: proved, Token: token.real(table), Service: ref, Now: w.now}
+								for _, in.Method = range []string{"GET", "PUT", "get"} {
+									for _, in.Path = range []string{"/secret", "/secret/", "/secret?a=b", "//secret", "/%2e", "/x/b", "/x/c", "/a"} {
+										compare(t, m, table, caller, token, in, twinCall{service: "acme/orders"})
+										reasons[authz.Decide(table, in).Reason()]++
+									}
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	for _, r := range []authz.Reason{authz.Allowed, authz.TokenMissing, authz.StepUpRequired, authz.NoRule} {
+		if reasons[r] < 1000 {
+			t.Errorf("%s: only %d times", r, reasons[r])
+		}
+	}
+}
+
+func TestDecodeRoute(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	good := &routeMsg{
+		Methods: []string{"GET"}, Paths: []string{"/a/*"}, TokenRequired: true, Sensitivity: &classMsg{Name: "secret", Acr: []string{"mfa"}},
+	}
+	for name, change := range map[string]func(*routeMsg, *serviceMsg){
+		"":                         func(*routeMsg, *serviceMsg) {},
+		"no class":                 func(r *routeMsg, _ *serviceMsg) { r.Sensitivity = nil },
+		"class":                    func(r *routeMsg, _ *serviceMsg) { r.Sensitivity.Acr = []string{`"`} },
+		"age":                      func(r *routeMsg, _ *serviceMsg) { r.Sensitivity.MaxAuthAgeSeconds = -1 },
+		"no path":                  func(r *routeMsg, _ *serviceMsg) { r.Paths = nil },
+		"path":                     func(r *routeMsg, _ *serviceMsg) { r.Paths = []string{"/a", "/%2f"} },
+		"method":                   func(r *routeMsg, _ *serviceMsg) { r.Methods = []string{"get"} },
+		"demands without a token":  func(r *routeMsg, _ *serviceMsg) { r.TokenRequired = false },
+		"a service without tokens": func(_ *routeMsg, s *serviceMsg) { s.Token = tokenNone },
+		"connections": func(r *routeMsg, s *serviceMsg) {
+			r.TokenRequired, r.Sensitivity.Acr, s.Token, s.TcpPort = false, nil, tokenNone, 9000
+		},
+		"unknown field": func(r *routeMsg, _ *serviceMsg) { r.ProtoReflect().SetUnknown([]byte{0x98, 0x06, 0x01}) },
+	} {
+		m := w.orders(tokenOptional)
+		one, _ := proto.Clone(good).(*routeMsg)
+		m.Services[0].Routes = []*routeMsg{one}
+		change(one, m.GetServices()[0])
+		if _, err := authz.DecodeTable(encode(t, m)); (err == nil) != (name == "") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
 func TestDecideSensitivityAllocatesNothing(t *testing.T) { //nolint:paralleltest // AllocsPerRun counts the allocations of the whole process
 	w := newWorld(t)
 	m := w.orders(tokenRequired, webReads())
-	m.Services[0].Sensitivity = &classMsg{Name: "secret", Acr: []string{"phr", "mfa"}, Amr: []string{"hwk"}, MaxAuthAgeSeconds: 300}
+	class := &classMsg{Name: "secret", Acr: []string{"phr", "mfa"}, Amr: []string{"hwk"}, MaxAuthAgeSeconds: 300}
+	m.Services[0].Sensitivity = &classMsg{Name: "open"}
+	m.Services[0].Routes = []*routeMsg{
+		{Paths: []string{"/a/*/**", "/x"}, Sensitivity: &classMsg{Name: "open"}}, {Methods: []string{"PUT", "GET"}, Paths: []string{"/**"}, TokenRequired: true, Sensitivity: class},
+	}
 	table := decode(t, m)
 	in := authz.Input{
 		Caller: table.Caller(w.acme.SVID(acmeWeb).Cert.Raw, nil, w.now), Service: table.Services()[0], Method: "GET", Path: "/orders", Now: w.now,
@@ -206,8 +298,53 @@ func TestCompileSensitivity(t *testing.T) {
 	m := tenancytest.Model(t, files)
 	got := forWorkload(t, compile(t, m, "acme"), workload(t, m, acmeOrders)).GetServices()[0]
 	want := &classMsg{Name: "secret", Acr: []string{"phr", "mfa"}, Amr: []string{"hwk"}, MaxAuthAgeSeconds: 300}
-	if !proto.Equal(got.GetSensitivity(), want) || got.GetToken() != tokenRequired {
-		t.Errorf("token %s, %v", got.GetToken(), got.GetSensitivity())
+	if !proto.Equal(got.GetSensitivity(), want) || got.GetToken() != tokenRequired || len(got.GetRoutes()) > 0 {
+		t.Errorf("token %s, %v, %v", got.GetToken(), got.GetSensitivity(), got.GetRoutes())
+	}
+
+	files["tenants/acme/orders.yaml"] = strings.Replace(files["tenants/acme/orders.yaml"], "sensitivity: secret", `routes: [{methods: [GET], paths: ["/a/**"], sensitivity: secret}]`, 1)
+	m = tenancytest.Model(t, files)
+	got = forWorkload(t, compile(t, m, "acme"), workload(t, m, acmeOrders)).GetServices()[0]
+	if len(got.GetRoutes()) != 1 || got.GetToken() != tokenOptional || got.GetSensitivity() != nil ||
+		!proto.Equal(got.GetRoutes()[0], &routeMsg{Methods: []string{"GET"}, Paths: []string{"/a/**"}, TokenRequired: true, Sensitivity: want}) {
+		t.Errorf("token %s, %v", got.GetToken(), got.GetRoutes())
+	}
+}
+
+func TestExplainRoutes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.orders(tokenOptional, webReads())
+	m.Services[0].Sensitivity = &classMsg{Name: "internal"}
+	m.Services[0].Routes = []*routeMsg{
+		{Methods: []string{"PUT"}, Paths: []string{"/**"}, Sensitivity: &classMsg{Name: "other"}},
+		{Paths: []string{"/orders"}, TokenRequired: true, Sensitivity: &classMsg{Name: "secret", Acr: []string{"mfa"}}},
+	}
+	table := decode(t, m)
+	const internal = "class internal demands nothing of how the user authenticated"
+	for _, tc := range []struct {
+		acr, path, token, sensitivity string
+	}{
+		{"", "/orders", "failed: class secret, of which this route is, requires a token", "not reached: "},
+		{"", "/orders/7", "passed: none, and none is required", "passed: " + internal},
+		{"pwd", "/orders", "", "failed: class secret demands acr mfa; the token's is pwd"},
+		{"mfa", "/orders", "", "passed: " + internal + "; of this route, the token meets class secret: acr mfa"},
+		{"mfa", "//orders", "", "passed: " + internal},
+	} {
+		in := authz.Input{
+			Caller: table.Caller(w.acme.SVID(acmeWeb).Cert.Raw, nil, w.now), Service: table.Services()[0], Method: "GET", Path: tc.path, Now: w.now,
+		}
+		if tc.acr != "" {
+			in.Token = table.Token(w.tokenWith(t, "https://idp.acme.example.com", "acme", w.now.Add(5*time.Minute), map[string]any{"acr": tc.acr}), w.now)
+		}
+		e := authz.Explain(table, in)
+		token, sensitivity := e.Steps[3], e.Steps[4]
+		if got := string(token.Outcome) + ": " + token.Text; got != tc.token && tc.token != "" {
+			t.Errorf("%s with %q: %q", tc.path, tc.acr, got)
+		}
+		if got := string(sensitivity.Outcome) + ": " + sensitivity.Text; got != tc.sensitivity {
+			t.Errorf("%s with %q: %q", tc.path, tc.acr, got)
+		}
 	}
 }
 

@@ -54,9 +54,10 @@ type service struct {
 	paths    pathTree
 
 	sensitivity tenancy.Sensitivity // with demands only where a token is required
+	routes      []route
 }
 
-// rule is an AccessPolicy's rule or a Grant. Its paths are where it hangs in the service's tree.
+// rule is an AccessPolicy's rule or a Grant. Its paths are also where it hangs in the service's tree.
 type rule struct {
 	message *agentv1alpha1.Rule
 	name    string
@@ -66,6 +67,7 @@ type rule struct {
 	until   int64    // Unix seconds
 	roles   []string
 	methods []string
+	paths   []pattern
 }
 
 // bitset is a set of small numbers.
@@ -340,6 +342,11 @@ func (t *Table) addService(m *agentv1alpha1.Service, speaksOf map[identity.Tenan
 	if err := s.addSensitivity(m.GetSensitivity()); err != nil {
 		return fmt.Errorf("sensitivity: %w", err)
 	}
+	for _, r := range m.GetRoutes() {
+		if err := s.addRoute(r); err != nil {
+			return fmt.Errorf("route: %w", err)
+		}
+	}
 	for _, a := range m.GetAccounts() {
 		w, err := t.own(a)
 		if err != nil {
@@ -414,11 +421,12 @@ func (s *service) addRule(m *agentv1alpha1.Rule, tenant identity.TenantID, until
 		r.from = r.from.with(n)
 	}
 	for _, p := range m.GetPaths() {
-		segments, open, err := parsePattern(p)
+		parsed, err := parsePattern(p)
 		if err != nil {
 			return err
 		}
-		s.paths.add(segments, open, r)
+		s.paths.add(parsed, r)
+		r.paths = append(r.paths, parsed)
 	}
 	return nil
 }

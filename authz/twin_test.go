@@ -112,6 +112,21 @@ func twinDecide(table *tableMsg, c twinCall) (reason, rule string) {
 	if !twinMeets(dest.GetSensitivity(), c) {
 		return "step_up_required", ""
 	}
+	for _, r := range dest.GetRoutes() {
+		methods := r.GetMethods()
+		if len(methods) == 0 {
+			methods = []string{c.method}
+		}
+		if dest.GetTcpPort() > 0 || !twinCovers(dest, methods, r.GetPaths(), c) {
+			continue
+		}
+		if r.GetTokenRequired() && !c.token.present {
+			return "token_missing", ""
+		}
+		if !twinMeets(r.GetSensitivity(), c) {
+			return "step_up_required", ""
+		}
+	}
 	// A rule allows it.
 	for _, r := range dest.GetRules() {
 		if slices.Contains(r.GetFrom(), c.caller.id) && twinCovers(dest, r.GetMethods(), r.GetPaths(), c) && twinRole(dest, r.GetRoles(), c) {
@@ -435,6 +450,22 @@ func TestDecideAgainstDumbTwinAtRandom(t *testing.T) {
 				methods, paths, roles = nothing, nothing, nothing
 			} else if s.GetToken() == tokenRequired {
 				s.Sensitivity = classes.Draw(r, "class")
+			}
+			for range rapid.IntRange(0, 2).Draw(r, "routes") {
+				if s.GetTcpPort() > 0 {
+					break
+				}
+				one := &routeMsg{Paths: paths.Draw(r, "route"), Sensitivity: &classMsg{Name: "internal"}}
+				if rapid.Bool().Draw(r, "for some methods") {
+					one.Methods = methods.Draw(r, "methods")
+				}
+				if s.GetToken() != tokenNone && rapid.Bool().Draw(r, "with a token") {
+					one.TokenRequired = true
+					if class := classes.Draw(r, "class"); class != nil {
+						one.Sensitivity = class
+					}
+				}
+				s.Routes = append(s.Routes, one)
 			}
 			for j := range rapid.IntRange(0, 4).Draw(r, "rules") {
 				s.Rules = append(s.Rules, &ruleMsg{

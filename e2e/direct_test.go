@@ -369,9 +369,9 @@ func (p *process) reason(t testing.TB, decision string) string {
 	return line.Reason
 }
 
-// TestDirect runs a mixed mesh: acme's two Envoys have SPIRE's agent beside them, one asking for changes and one for the state
+// TestSPIREDirect runs a mixed mesh: acme's two Envoys have SPIRE's agent beside them, one asking for changes and one for the state
 // of the world, and globex has Ringfence's agents.
-func TestDirect(t *testing.T) {
+func TestSPIREDirect(t *testing.T) {
 	d := startDirectMesh(t)
 	eventually(t, 15*time.Second, "a call is allowed", func(ctx context.Context) bool {
 		status, _ := d.call(ctx, http.MethodGet, "/orders/7", "")
@@ -659,10 +659,10 @@ func (d *direct) refusals(t *testing.T) {
 	}
 }
 
-// TestDirectUnderOneRoot: two tenants in one trust domain of SPIRE's, parted by the paths of their SPIFFE IDs alone. TLS lets
+// TestSPIREDirectUnderOneRoot: two tenants in one trust domain of SPIRE's, parted by the paths of their SPIFFE IDs alone. TLS lets
 // both in, which is what is lost; the exact IDs of guard 1 refuse one tenant at the other's service, and so does guard 2 alone.
 // The decision point's SVID and roots are SPIRE's, too.
-func TestDirectUnderOneRoot(t *testing.T) {
+func TestSPIREDirectUnderOneRoot(t *testing.T) {
 	d := &direct{spire: realspire.Start(t, "prod.test", time.Hour)}
 	d.socket = d.spire.Agent()
 	d.id = func(tenant, account string) string { return "spiffe://prod.test/ns/" + tenant + "/sa/" + account }

@@ -19,12 +19,31 @@ import (
 	"github.com/ringfence-mesh/ringfence/internal/demo"
 )
 
-// classes are added to the example's Mesh; orders is made restricted, and vault is a restricted gRPC service.
+// classes are added to the example's Mesh; orders is made restricted, vault is a restricted gRPC service, and staff has one
+// restricted route.
 const (
 	classes = `platformTrustDomain: platform.demo.test
   sensitivity:
     internal: {}
     restricted: {token: required, acr: [phr, mfa], maxAuthAge: 5m}
+`
+	staff = `apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: staff}
+spec:
+  namespace: acme
+  serviceAccounts: [staff]
+  sensitivity: internal
+  routes: [{methods: [GET], paths: ["/people/*/salary"], sensitivity: restricted}]
+  ports: [{name: http, port: 8080, protocol: HTTP, appPort: 20290}]
+  endpoints: [{address: 127.0.0.1, port: 20090}]
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: staff}
+spec:
+  service: staff
+  rules: [{name: web, from: {services: [web]}, to: {methods: [GET, PUT], paths: [/people/**]}}]
 `
 	vault = `apiVersion: ringfence.dev/v1alpha1
 kind: Service
@@ -52,6 +71,7 @@ func startSensitiveMesh(t testing.TB) *demo.Mesh {
 		editFile(t, filepath.Join(dir, "tenants/acme/orders.yaml"), "token: required", "sensitivity: restricted")
 		editFile(t, filepath.Join(dir, "platform/billing.yaml"), "token: optional", "sensitivity: restricted")
 		write(t, filepath.Join(dir, "tenants/acme/vault.yaml"), vault)
+		write(t, filepath.Join(dir, "tenants/acme/staff.yaml"), staff)
 	})
 }
 
@@ -73,6 +93,7 @@ func TestStepUp(t *testing.T) {
 	stepUp := demo.Want{Status: 401, Layer: demo.LayerAuthz, Reason: "step_up_required"}
 	refused := func(reason string) demo.Want { return demo.Want{Status: 403, Layer: demo.LayerAuthz, Reason: reason} }
 	orders := demo.Call{From: "acme/web", To: "orders", Method: http.MethodGet, Path: "/orders/7"}
+	salary := demo.Call{From: "acme/web", To: "staff", Method: http.MethodGet, Path: "/people/7/salary"}
 	billing := demo.Call{From: "acme/web", To: "billing", Method: http.MethodGet, Path: "/invoices/7"}
 	path := func(c demo.Call, p string) demo.Call { c.Path = p; return c }
 	globexToken := demo.Token{Issuer: "globex", Claims: map[string]any{"acr": "mfa", "auth_time": time.Now().Unix()}}
@@ -97,6 +118,14 @@ func TestStepUp(t *testing.T) {
 		{"a shared service, weak", billing, stepped("pwd", 0), stepUp},
 		{"a shared service, stepped up", billing, stepped("mfa", 0), allowed},
 		{"a shared service, another tenant's strong token", billing, globexToken, refused("issuer_not_allowed")},
+		{"a route, no token", salary, demo.Token{}, demo.Want{Status: 401, Layer: demo.LayerAuthz, Reason: "token_missing"}},
+		{"a route, weak", salary, stepped("pwd", 0), stepUp},
+		{"a route, stepped up", salary, stepped("mfa", 0), allowed},
+		{"a route, with a query", path(salary, "/people/7/salary?year=2026"), stepped("pwd", 0), stepUp},
+		{"a route, with an escape that nobody needs", path(salary, "/people/7/s%61lary"), stepped("pwd", 0), stepUp},
+		{"a route, through a dot segment", path(salary, "/people/x/../7/salary"), stepped("pwd", 0), stepUp},
+		{"beside the route", path(salary, "/people/7"), demo.Token{}, allowed},
+		{"beside the route, another tenant's token", path(salary, "/people/7"), globexToken, refused("issuer_not_allowed")},
 		{"another tenant", foreign, globexToken, demo.Want{Layer: demo.LayerTLS}},
 	} {
 		tt.call.Token = tt.token

@@ -233,7 +233,9 @@ func TestSPIREBesideTheIssuer(t *testing.T) {
 		}
 	}
 	m.spire.StartAgent()
-	eventually(t, time.Minute, "acme is back once SPIRE is", func(context.Context) bool {
-		return do(t, m.Mesh, within[0]).As(allowed) && do(t, m.Mesh, within[1]).As(allowed)
+	eventually(t, time.Minute, "acme is back once SPIRE is", func(ctx context.Context) bool {
+		one, errOne := m.Do(ctx, within[0])
+		two, errTwo := m.Do(ctx, within[1])
+		return errOne == nil && errTwo == nil && one.As(allowed) && two.As(allowed)
 	})
 }

@@ -73,6 +73,8 @@ func (w *world) tableService(t tenancy.Tenant, s tenancy.Service, e *agentv1alph
 		return at("services", "%s: it is decided as another protocol, or at another port", s.Name())
 	case !sameSensitivity(s.Sensitivity(), e.GetSensitivity()):
 		return at("services", "%s: other demands on the authentication of users", s.Name())
+	case !slices.EqualFunc(s.Routes(), e.GetRoutes(), sameRoute):
+		return at("services", "%s: its routes are not as they were written", s.Name())
 	case !sameSet(e.GetAccounts(), texts(s.IDs())):
 		return at("services", "%s: its accounts are %s", s.Name(), list(e.GetAccounts()))
 	}
@@ -99,6 +101,11 @@ func tcpPort(s tenancy.Service, port tenancy.Port) uint32 {
 func sameSensitivity(s tenancy.Sensitivity, e *agentv1alpha1.Sensitivity) bool {
 	return s.Class == e.GetName() && slices.Equal(s.ACR, e.GetAcr()) && slices.Equal(s.AMR, e.GetAmr()) &&
 		int64(s.MaxAuthAge/time.Second) == e.GetMaxAuthAgeSeconds()
+}
+
+func sameRoute(r tenancy.Route, e *agentv1alpha1.Route) bool {
+	return slices.Equal(r.Methods, e.GetMethods()) && slices.Equal(r.Paths, e.GetPaths()) && r.TokenRequired == e.GetTokenRequired() &&
+		sameSensitivity(r.Sensitivity, e.GetSensitivity())
 }
 
 func sameRule(r tenancy.Rule, e *agentv1alpha1.Rule) bool {

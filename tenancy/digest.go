@@ -115,10 +115,20 @@ func (d digester) service(s Service) {
 	d.number(uint64(s.s.token))
 	d.flag(s.s.forward)
 	d.number(uint64(s.s.proxy))
-	d.text(s.s.sensitivity.Class)
-	d.texts(s.s.sensitivity.ACR)
-	d.texts(s.s.sensitivity.AMR)
-	d.number(uint64(s.s.sensitivity.MaxAuthAge)) //nolint:gosec // never negative
+	d.sensitivity(s.s.sensitivity)
+	list(d, s.s.routes, func(r Route) {
+		d.texts(r.Methods)
+		d.texts(r.Paths)
+		d.flag(r.TokenRequired)
+		d.sensitivity(r.Sensitivity)
+	})
+}
+
+func (d digester) sensitivity(s Sensitivity) {
+	d.text(s.Class)
+	d.texts(s.ACR)
+	d.texts(s.AMR)
+	d.number(uint64(s.MaxAuthAge)) //nolint:gosec // never negative
 }
 
 func (d digester) imported(i Import) {

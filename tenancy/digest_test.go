@@ -55,6 +55,7 @@ func (w world) full(t *testing.T) *tenant {
 		tcp:       []OutboundTCP{{Port: 5, Service: "db"}},
 		endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:3")}, outbound: 4, token: TokenOptional, forward: true,
 		sensitivity: Sensitivity{Class: "secret", ACR: []string{"mfa"}, AMR: []string{"hwk"}, MaxAuthAge: time.Minute},
+		routes:      []Route{{Methods: []string{"GET"}, Paths: []string{"/"}, Sensitivity: Sensitivity{Class: "secret"}}},
 	}
 	return &tenant{
 		id: w.acme, mapping: w.mapping,
@@ -140,6 +141,13 @@ func TestDigestCoversEveryField(t *testing.T) {
 
 			"proxy":       func(x *tenant) { x.services[0].s.proxy = ProxyDirect },
 			"sensitivity": func(x *tenant) { x.services[0].s.sensitivity = Sensitivity{} },
+			"routes":      func(x *tenant) { x.services[0].s.routes = nil },
+		},
+		"Route": {
+			"Methods":       func(x *tenant) { x.services[0].s.routes[0].Methods = nil },
+			"Paths":         func(x *tenant) { x.services[0].s.routes[0].Paths[0] = "/x" },
+			"TokenRequired": func(x *tenant) { x.services[0].s.routes[0].TokenRequired = true },
+			"Sensitivity":   func(x *tenant) { x.services[0].s.routes[0].Sensitivity.Class = "x" },
 		},
 		"Sensitivity": {
 			"Class":      func(x *tenant) { x.services[0].s.sensitivity.Class = "x" },
@@ -233,7 +241,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 		"mapping": {"platform": func(x *tenant) { x.mapping = remap(t, "x.y", "{tenant}.test", "/{serviceAccount}") }},
 	}
 	structs := map[string]reflect.Type{
-		"tenant": reflect.TypeFor[tenant](), "service": reflect.TypeFor[service](), "Sensitivity": reflect.TypeFor[Sensitivity](), "Port": reflect.TypeFor[Port](), "Workload": reflect.TypeFor[Workload](),
+		"tenant": reflect.TypeFor[tenant](), "service": reflect.TypeFor[service](), "Sensitivity": reflect.TypeFor[Sensitivity](), "Route": reflect.TypeFor[Route](), "Port": reflect.TypeFor[Port](), "Workload": reflect.TypeFor[Workload](),
 		"imported": reflect.TypeFor[imported](), "caller": reflect.TypeFor[caller](), "Grant": reflect.TypeFor[Grant](), "Rule": reflect.TypeFor[Rule](),
 		"Revocation":  reflect.TypeFor[Revocation](),
 		"OutboundTCP": reflect.TypeFor[OutboundTCP](), "TokenIssuerConfig": reflect.TypeFor[identity.TokenIssuerConfig](), "MappingRule": reflect.TypeFor[identity.MappingRule](),

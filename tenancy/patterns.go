@@ -81,17 +81,22 @@ func (b *builder) to(s *draftService, at v1alpha1.Pos, to *v1alpha1.To) (methods
 		b.reportAt(to.Pos, v1alpha1.CodeNotOfTCP, "remove to", "service %s speaks TCP: a connection has no method and no path", v1alpha1.Quote(s.name))
 		return nil, nil
 	}
-	b.unique(to.Methods, "method")
-	b.unique(to.Paths, "path")
-	for _, m := range to.Methods {
+	return b.requests(to.Methods, to.Paths)
+}
+
+// requests checks the methods and path patterns of what is about some requests only.
+func (b *builder) requests(methods, paths []v1alpha1.String) (m, p []string) {
+	b.unique(methods, "method")
+	b.unique(paths, "path")
+	for _, m := range methods {
 		b.method(m)
 	}
-	for _, p := range to.Paths {
+	for _, p := range paths {
 		if err := CheckPath(p.Value); err != nil {
 			b.reportAt(p.Pos, v1alpha1.CodePath, "", "%s: %s", v1alpha1.Quote(p.Value), err)
 		}
 	}
-	return values(to.Methods), values(to.Paths)
+	return values(methods), values(paths)
 }
 
 func (b *builder) method(m v1alpha1.String) {

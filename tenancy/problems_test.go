@@ -218,6 +218,17 @@ func TestProblems(t *testing.T) {
 		},
 		{"class mistyped", edits{mesh + platformDomain: sensitive, orders + ": token: required": "sensitivity: sceret"}, []string{"acme RF2007 tenants/acme/orders.yaml:7:16"}, `did you mean "secret"?`},
 		{"class without classes", edits{orders + ": token: required": "sensitivity: secret"}, []string{"acme RF2007 tenants/acme/orders.yaml:7:16"}, "no class of sensitivity"},
+		{
+			"routes of classes", edits{
+				mesh + platformDomain:        sensitive,
+				orders + ": token: required": `routes: [{paths: ["/a/**"], sensitivity: secret}, {methods: [GET], paths: ["/b"], sensitivity: open}]`,
+			}, nil, "",
+		},
+		{"route of a mere caller", edits{mesh + platformDomain: sensitive, web + ": [web]": "[web]\n  routes: [{paths: [/a], sensitivity: open}]"}, []string{"acme RF2017 tenants/acme/web.yaml:8:12"}, "no effect"},
+		{"route of an unknown class", edits{mesh + platformDomain: sensitive, orders + ": token: required": "token: required\n  routes: [{paths: [/a], sensitivity: sceret}]"}, []string{"acme RF2007 tenants/acme/orders.yaml:8:39"}, `did you mean "secret"?`},
+		{"route whose path is none", edits{mesh + platformDomain: sensitive, orders + ": token: required": "token: required\n  routes: [{methods: [get], paths: [a], sensitivity: open}]"}, []string{"acme RF2019 tenants/acme/orders.yaml:8:23", "acme RF2020 tenants/acme/orders.yaml:8:37"}, "it starts with a slash"},
+		{"route for which the service reads too little", edits{mesh + platformDomain: sensitive, billing + ": token: optional": "token: none\n  routes: [{paths: [/a], sensitivity: secret}]"}, []string{"platform RF2040 platform/billing.yaml:10:10"}, "write token: optional"},
+		{"route that no token meets", edits{mesh + platformDomain: classes(`one: {token: required, acr: [a]}`, `two: {token: required, acr: [b]}`), orders + ": token: required": "sensitivity: one\n  routes: [{paths: [/a], sensitivity: two}]"}, []string{"acme RF2040 tenants/acme/orders.yaml:8:39"}, "none meets both"},
 		{"class of a mere caller", edits{mesh + platformDomain: sensitive, web + ": [web]": "[web]\n  sensitivity: open"}, []string{"acme RF2017 tenants/acme/web.yaml:8:16"}, "no effect"},
 		{
 			"classes that cannot be met",

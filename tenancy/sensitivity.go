@@ -8,8 +8,8 @@ import (
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 )
 
-// Sensitivity is a service's class of data, and what the class demands of how the user of a token was authenticated. Only
-// a service that requires tokens has demands; the zero value has none.
+// Sensitivity is a class of data, and what the class demands of how the user of a token was authenticated. Only a service
+// or route that requires tokens has demands; the zero value has none.
 type Sensitivity struct {
 	// Class is the name that the Mesh gives it.
 	Class string
@@ -21,7 +21,27 @@ type Sensitivity struct {
 	MaxAuthAge time.Duration
 }
 
+// Route is a part of a service: a request that it matches meets its class beside the service's, whatever rule allows it. So
+// a route can demand more, and never less.
+type Route struct {
+	// Methods are those it is about; none: every method.
+	Methods []string
+	// Paths are patterns as CheckPath takes them.
+	Paths []string
+	// TokenRequired says that the class requires a token. A service with a route reads tokens where the class does.
+	TokenRequired bool
+	Sensitivity   Sensitivity
+}
+
+func (r Route) clone() Route {
+	r.Methods, r.Paths, r.Sensitivity = slices.Clone(r.Methods), slices.Clone(r.Paths), r.Sensitivity.clone()
+	return r
+}
+
 const (
+	maxRoutes     = 32
+	maxRoutePaths = 32
+
 	// A challenge holds both lists: at most 2 KiB of values, which every client and proxy takes in a header.
 	maxDemanded     = 8
 	maxDemandedText = 128
@@ -116,28 +136,85 @@ func (b *builder) demanded(list []v1alpha1.String, what string) {
 	}
 }
 
-// readSensitivity gives a service the demands of its class, and reports a service that asks less for tokens than the class.
+// readSensitivity gives a service and its routes the demands of their classes, and reports a service that asks less for
+// tokens than they do.
 func (b *builder) readSensitivity(s *draftService) {
-	name, token := s.doc.Spec.Sensitivity, s.doc.Spec.Token
-	if !name.IsSet() {
+	spec := s.doc.Spec
+	if len(spec.Ports) == 0 {
+		if spec.Sensitivity.IsSet() {
+			b.reportAt(spec.Sensitivity.Pos, v1alpha1.CodeNoEffect, "", "sensitivity has no effect on a service without ports")
+		}
+		if len(spec.Routes) > 0 {
+			b.reportAt(spec.Routes[0].Pos, v1alpha1.CodeNoEffect, "", "routes have no effect on a service without ports")
+		}
 		return
 	}
-	if len(s.doc.Spec.Ports) == 0 {
-		b.reportAt(name.Pos, v1alpha1.CodeNoEffect, "", "sensitivity has no effect on a service without ports")
+	if spec.Sensitivity.IsSet() {
+		if c, ok := b.class(spec.Sensitivity); !ok {
+			s.token = TokenRequired // so that nothing seems to follow from it, such as roles without a token
+		} else if b.asks(s, c.token, spec.Sensitivity) {
+			s.sensitivity = c.sensitivity
+		}
+	}
+	if len(spec.Routes) > 0 && s.port.Protocol == TCP {
+		b.reportAt(spec.Routes[0].Pos, v1alpha1.CodeNotOfTCP, "remove routes", "a TCP connection has no method and no path")
 		return
 	}
+	if len(spec.Routes) > maxRoutes {
+		b.reportAt(spec.Routes[maxRoutes].Pos, v1alpha1.CodeTooMuch, "", "a service has at most %d routes", maxRoutes)
+		return
+	}
+	for _, r := range spec.Routes {
+		b.readRoute(s, r)
+	}
+}
+
+// readRoute lets a service that says nothing of tokens read them where the route's class does: which requests must carry
+// one is the route's to say.
+func (b *builder) readRoute(s *draftService, doc v1alpha1.Route) {
+	route := Route{}
+	route.Methods, route.Paths = b.requests(doc.Methods, doc.Paths)
+	if len(doc.Paths) > maxRoutePaths {
+		b.reportAt(doc.Paths[maxRoutePaths].Pos, v1alpha1.CodeTooMuch, "", "a route has at most %d paths", maxRoutePaths)
+	}
+	c, ok := b.class(doc.Sensitivity)
+	if !ok {
+		s.token = max(s.token, TokenOptional)
+		return
+	}
+	route.TokenRequired, route.Sensitivity = c.token == TokenRequired, c.sensitivity
+	own, further := s.sensitivity, c.sensitivity
+	both := func(acr string) bool { return slices.Contains(further.ACR, acr) }
+	if len(own.ACR) > 0 && len(further.ACR) > 0 && !slices.ContainsFunc(own.ACR, both) {
+		b.reportAt(doc.Sensitivity.Pos, v1alpha1.CodeSensitivity, "let the two classes have one acr in common, or give the service another class",
+			"a token has one acr, and none meets both class %s and the service's, %s", further.Class, own.Class)
+		return
+	}
+	if b.asks(s, min(c.token, TokenOptional), doc.Sensitivity) {
+		s.routes = append(s.routes, route)
+	}
+}
+
+// class finds a class of the Mesh; false where nothing follows from the name, which is reported unless it is the Mesh's own
+// problem and must not become the owner's.
+func (b *builder) class(name v1alpha1.String) (class, bool) {
 	c, known := b.classes[name.Value]
-	switch {
-	case b.classes == nil || c.broken:
-		// The Mesh's problem, which must not become the owner's by what seems to follow, such as roles without a token.
-		s.token = TokenRequired
-	case !known:
+	if !known && b.classes != nil {
 		b.reportAt(name.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(name.Value, keys(b.classes)),
 			"the Mesh has no class of sensitivity %s", v1alpha1.Quote(name.Value))
-	case token.IsSet() && s.token < c.token:
-		b.reportAt(token.Pos, v1alpha1.CodeSensitivity, fmt.Sprintf("write token: %s, or leave it out", c.token),
-			"token: %s is less than class %s demands", token.Value, name.Value)
-	default:
-		s.token, s.sensitivity = max(s.token, c.token), c.sensitivity
 	}
+	return c, known && !c.broken
+}
+
+// asks raises what a service says of tokens to the least that a class of its data needs. A service that says less in so
+// many words is reported.
+func (b *builder) asks(s *draftService, least TokenMode, of v1alpha1.String) bool {
+	token := s.doc.Spec.Token
+	if token.IsSet() && tokenMode(token.Value) < least {
+		b.reportAt(token.Pos, v1alpha1.CodeSensitivity, fmt.Sprintf("write token: %s, or leave it out", least),
+			"token: %s is less than class %s demands", token.Value, of.Value)
+		return false
+	}
+	s.token = max(s.token, least)
+	return true
 }

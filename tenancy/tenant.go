@@ -213,6 +213,7 @@ type service struct {
 	proxy     Proxy
 
 	sensitivity Sensitivity
+	routes      []Route
 }
 
 func (s Service) get() *service {
@@ -251,6 +252,16 @@ func (s Service) Token() TokenMode { return s.get().token }
 
 // Sensitivity is what the service's class of data demands, beyond the token.
 func (s Service) Sensitivity() Sensitivity { return s.get().sensitivity.clone() }
+
+// Routes are the parts of the service whose data is of a class of its own, in the order of the document. There are none
+// where the service takes TCP connections.
+func (s Service) Routes() []Route {
+	routes := slices.Clone(s.get().routes)
+	for i, r := range routes {
+		routes[i] = r.clone()
+	}
+	return routes
+}
 
 // ForwardToken reports whether a shared service's application gets the caller's token.
 func (s Service) ForwardToken() bool { return s.get().forward }

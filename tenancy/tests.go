@@ -77,7 +77,9 @@ func (c *testCheck) test(t *v1alpha1.AccessTest) {
 			c.reportAt(tc.Name.Pos, v1alpha1.CodeBadName, "say what the case shows", "a case has a name")
 		}
 		c.at(owner, tc.At)
-		c.caller(owner, tc)
+		if c.comes(tc) {
+			c.caller(owner, tc)
+		}
 		c.destination(owner, tc)
 		c.method(tc.Request.Method)
 		if !strings.HasPrefix(tc.Request.Path.Value, "/") {
@@ -116,6 +118,39 @@ func (c *testCheck) tenantNamed(name string) (Tenant, bool) {
 		return Tenant{}, false
 	}
 	return c.model.Tenant(id)
+}
+
+// comes judges by whom the call comes, and reports whether its caller has an ID. Of the Mesh's askers a tenant's tests learn
+// those that may ask about its services.
+func (c *testCheck) comes(tc v1alpha1.TestCase) bool {
+	from := FromCertificate
+	if tc.Asker.IsSet() {
+		owner, _, _ := strings.Cut(tc.To.Value, "/")
+		to, ok := c.tenantNamed(owner)
+		if !ok {
+			return false // reported with the destination
+		}
+		var known []string
+		at := -1
+		for i, a := range to.Askers() {
+			if known = append(known, a.Name()); a.Name() == tc.Asker.Value {
+				at = i
+			}
+		}
+		if at < 0 {
+			c.reportAt(tc.Asker.Pos, v1alpha1.CodeUnknownReference, v1alpha1.Suggest(tc.Asker.Value, known),
+				"no asker %s may ask about a service of %s", v1alpha1.Quote(tc.Asker.Value), owner)
+			return false
+		}
+		from = to.Askers()[at].IdentityFrom()
+	}
+	switch bearer := from == FromToken; {
+	case bearer && tc.From.IsSet():
+		c.reportAt(tc.From.Pos, v1alpha1.CodeNoEffect, "remove from", "the token alone names the callers of this asker, so none has an ID")
+	case !bearer && !tc.From.IsSet():
+		c.reportAt(tc.Pos, v1alpha1.CodeMissingField, "write for example from: spiffe://acme.demo.test/ns/acme/sa/web", "from is missing: the caller has an ID")
+	}
+	return tc.From.IsSet()
 }
 
 func (c *testCheck) caller(owner string, tc v1alpha1.TestCase) {

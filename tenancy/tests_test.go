@@ -114,6 +114,43 @@ func TestCheckTests(t *testing.T) {
 	}
 }
 
+// TestTestsThroughAskers: who an asker's callers are decides whether a case says from.
+func TestTestsThroughAskers(t *testing.T) {
+	t.Parallel()
+	files := tenancytest.TwoTenantsFiles(t)
+	files["mesh.yaml"] += `
+  askers:
+    - {name: edge, socket: /run/edge.sock, identityFrom: token, services: [acme/orders]}
+    - {name: gate, socket: /run/gate.sock, services: [acme/orders]}
+    - {name: other, socket: /run/other.sock, services: [globex/orders]}
+`
+	m := tenancytest.Model(t, files)
+	const from = "from: spiffe://acme.demo.test/ns/acme/sa/web"
+	for name, c := range map[string]struct {
+		path, lines, want, says string
+	}{
+		"a bearer":                   {"tests/t.yaml", "asker: edge", "", ""},
+		"a bearer, by its tenant":    {"tenants/acme/tests/t.yaml", "asker: edge", "", ""},
+		"a bearer with an ID":        {"tests/t.yaml", "asker: edge\n      " + from, "platform RF2017 tests/t.yaml:7:13", "remove from"},
+		"a workload":                 {"tests/t.yaml", "asker: gate\n      " + from, "", ""},
+		"a workload without an ID":   {"tests/t.yaml", "asker: gate", "platform RF1009 tests/t.yaml:5:7", "the caller has an ID"},
+		"nobody":                     {"tests/t.yaml", "todo: false", "platform RF1009 tests/t.yaml:5:7", "from is missing"},
+		"mistyped":                   {"tests/t.yaml", "asker: egde", "platform RF2007 tests/t.yaml:6:14", `did you mean "edge"`},
+		"an asker of another tenant": {"tenants/acme/tests/t.yaml", "asker: other", "acme RF2007 tenants/acme/tests/t.yaml:6:14", "no asker"},
+	} {
+		text := strings.Replace(policyTest, from, c.lines, 1)
+		good, problems, warnings := m.CheckTests(accessTests(t, map[string]string{c.path: text}))
+		if got := strings.Join(kept(problems), "|"); got != c.want || (len(good) == 1) != (c.want == "") || len(warnings) > 0 {
+			t.Errorf("%s: %q, want %q; %d good, %v", name, got, c.want, len(good), warnings)
+		}
+		for _, p := range problems {
+			if said := p.Render(); !strings.Contains(said, c.says) {
+				t.Errorf("%s: %s", name, said)
+			}
+		}
+	}
+}
+
 // TestTestsOfConnections refuses what a test cannot ask: a request is no connection, so it would always be refused.
 func TestTestsOfConnections(t *testing.T) {
 	t.Parallel()

@@ -32,7 +32,8 @@ type TestToken struct {
 // TestCase is one call and what is expected of it.
 type TestCase struct {
 	Name    String       `json:"name" jsonschema_description:"What the case shows, in a few words; unique in its document."`
-	From    String       `json:"from" jsonschema_description:"The caller's SPIFFE ID."`
+	From    String       `json:"from,omitempty" jsonschema_description:"The caller's SPIFFE ID; left out where the call comes through an asker whose callers the token alone names, and only there."`
+	Asker   String       `json:"asker,omitempty" jsonschema:"format=name" jsonschema_description:"The asker of the Mesh through which the call comes; the service's own proxy where it is not written."`
 	To      String       `json:"to" jsonschema_description:"The called service, as tenant/service."`
 	Request TestRequest  `json:"request" jsonschema_description:"What is asked for."`
 	Token   TestTokenRef `json:"token,omitempty" jsonschema_description:"The bearer token: the name of one of spec.tokens, or its claims. No token where it is not written."`

@@ -38,12 +38,21 @@ type ServiceSpec struct {
 	ServiceAccounts []String   `json:"serviceAccounts" jsonschema:"format=name" jsonschema_description:"Who it is. An account may run several Services, a Service several accounts."`
 	Token           String     `json:"token,omitempty" jsonschema:"enum=none,enum=optional,enum=required" jsonschema_description:"Whether a call must carry a bearer token, at least what the sensitivity demands. none: the Authorization header is neither read nor touched."`
 	Sensitivity     String     `json:"sensitivity,omitempty" jsonschema:"format=name" jsonschema_description:"The class of its data, one that the Mesh names."`
+	Routes          []Route    `json:"routes,omitempty" jsonschema_description:"Requests whose data is of a class of its own, which they meet beside the service's."`
 	ForwardToken    Bool       `json:"forwardToken,omitempty" jsonschema_description:"Whether a shared service's application gets the caller's token."`
 	Ports           []Port     `json:"ports,omitempty" jsonschema:"maxItems=1" jsonschema_description:"Where it is called. A caller without ports is a Service too."`
 	Endpoints       []Endpoint `json:"endpoints,omitempty" jsonschema_description:"Where its sidecars listen."`
 	Outbound        *Outbound  `json:"outbound,omitempty" jsonschema_description:"Where its sidecar takes the application's own calls, on loopback."`
 	Proxy           String     `json:"proxy,omitempty" jsonschema:"enum=Agent,enum=Direct" jsonschema_description:"What stands beside its Envoys. Agent: Ringfence's agent; this is so where it is not written. Direct: SPIRE's agent alone; the Envoy speaks to the control plane and to ringfence authz itself. Services that run as one account say the same."`
 	Pos             Pos        `json:"-"`
+}
+
+// Route is a part of a service whose data is of a class of its own.
+type Route struct {
+	Methods     []String `json:"methods,omitempty" jsonschema_description:"HTTP methods, in capitals; every method where none is written."`
+	Paths       []String `json:"paths" jsonschema_description:"Path patterns: * is one segment, ** (last) any number."`
+	Sensitivity String   `json:"sensitivity" jsonschema:"format=name" jsonschema_description:"The class of its data, one that the Mesh names."`
+	Pos         Pos      `json:"-"`
 }
 
 // Port is what a service offers.

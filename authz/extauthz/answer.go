@@ -99,8 +99,8 @@ func appendAllowed(b []byte, v *verdict) []byte {
 
 // appendRefused is one answer for every refusal that could reveal a tenant, a service or a rule. Only what the caller can
 // know anyway, that its token is missing, wrong or old, and that nothing can be decided now, is told apart; and to who has
-// passed the guard with a good token, what else the service's class of data demands of one. That is the same for every path
-// of the service, and said before any rule is looked at, so it tells of no rule.
+// passed the guard with a good token, what else the class of data of the service or route demands of one. That is said
+// before any rule is looked at, so it tells of no rule.
 func appendRefused(b []byte, v *verdict) []byte {
 	code, grpc, challenge := typev3.StatusCode_Forbidden, codes.PermissionDenied, ""
 	switch v.decision.Reason() {
@@ -115,7 +115,7 @@ func appendRefused(b []byte, v *verdict) []byte {
 	case authz.TokenInvalid, authz.TokenExpired:
 		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, challengeInvalid
 	case authz.StepUpRequired:
-		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, stepUp(v.service.Sensitivity())
+		code, grpc, challenge = typev3.StatusCode_Unauthorized, codes.Unauthenticated, stepUp(v.decision.Unmet())
 	default:
 	}
 	b = appendMetadata(appendStatus(b, grpc), v)

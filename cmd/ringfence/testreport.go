@@ -218,9 +218,14 @@ func verdict(reason string) string {
 
 // explainCommand is the command line that shows every step of a case.
 func explainCommand(dir string, c whatif.Case) string {
-	args := []string{
-		"ringfence", "explain", dir, "--from", c.Call.From, "--to", c.Call.To, "--method", c.Call.Method, "--path", c.Call.Path,
+	args := []string{"ringfence", "explain", dir}
+	if c.Call.From != "" {
+		args = append(args, "--from", c.Call.From)
 	}
+	if c.Call.Asker != "" {
+		args = append(args, "--asker", c.Call.Asker)
+	}
+	args = append(args, "--to", c.Call.To, "--method", c.Call.Method, "--path", c.Call.Path)
 	if !c.When.IsZero() {
 		args = append(args, "--at", c.When.Format(time.RFC3339))
 	}

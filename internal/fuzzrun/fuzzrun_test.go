@@ -155,3 +155,22 @@ func TestExecutions(t *testing.T) {
 		}
 	}
 }
+
+func TestEndedByTheClock(t *testing.T) {
+	t.Parallel()
+	const progress = "fuzz: elapsed: 3s, execs: 33143 (0/sec), new interesting: 2 (total: 39)\n"
+	for output, want := range map[string]bool{
+		progress + "--- FAIL: FuzzOne (3.05s)\n    context deadline exceeded\nFAIL\n":   true,
+		progress + "--- FAIL: FuzzOther (3.05s)\n    context deadline exceeded\nFAIL\n": false,
+		// a target that failed with the same words, on an input
+		progress + "--- FAIL: FuzzOne (0.02s)\n    --- FAIL: FuzzOne (0.00s)\n        one_test.go:5: context deadline exceeded\n    \n" +
+			"    Failing input written to testdata/fuzz/FuzzOne/1\n    To re-run:\n    go test -run=FuzzOne/1\nFAIL\n": false,
+		progress + "--- FAIL: FuzzOne (3.05s)\n    fuzzing process hung or terminated unexpectedly: exit status 2\nFAIL\n": false,
+		progress + "--- FAIL: FuzzOne (3.05s)\n    context deadline exceeded\nFAIL\npanic: late\n":                         false,
+		"PASS\n": false,
+	} {
+		if got := endedByTheClock("FuzzOne", output); got != want {
+			t.Errorf("endedByTheClock() = %v, want %v, for\n%s", got, want, output)
+		}
+	}
+}

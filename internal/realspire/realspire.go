@@ -180,8 +180,8 @@ func (s *Server) PrepareRoot() (authority string) {
 	s.tb.Helper()
 	var prepared struct {
 		Authority struct {
-			ID string `json:"authority_id"`
-		} `json:"prepared_authority"`
+			ID string `json:"authority_id"` //nolint:tagliatelle // SPIRE's own
+		} `json:"prepared_authority"` //nolint:tagliatelle // SPIRE's own
 	}
 	if err := json.Unmarshal(s.ask("localauthority", "x509", "prepare", "-output", "json"), &prepared); err != nil || prepared.Authority.ID == "" {
 		s.tb.Fatalf("SPIRE prepared no root: %v", err)

@@ -49,7 +49,9 @@ func Cases(tests []*v1alpha1.AccessTest) []Case {
 			if tc.At.IsSet() {
 				c.When = tc.At.Value
 			}
-			c.Call = Call{From: tc.From.Value, To: tc.To.Value, Method: tc.Request.Method.Value, Path: tc.Request.Path.Value}
+			c.Call = Call{
+				From: tc.From.Value, Asker: tc.Asker.Value, To: tc.To.Value, Method: tc.Request.Method.Value, Path: tc.Request.Path.Value,
+			}
 			switch {
 			case tc.Token.Name.IsSet():
 				c.Call.Token = tokens[tc.Token.Name.Value]

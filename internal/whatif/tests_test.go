@@ -98,6 +98,20 @@ func TestSensitivityTests(t *testing.T) {
 	}
 }
 
+// TestIngressTests runs those of the example of an ingress: a rule that names only askers can be covered.
+func TestIngressTests(t *testing.T) {
+	t.Parallel()
+	run := runTests(t, "../../examples/ingress/ringfence", every)
+	for _, r := range run.Results {
+		if !r.Passed() {
+			t.Errorf("%s: %s", r.FullName(), r.Explanation.Decision.Reason())
+		}
+	}
+	if got := run.Coverage.Percent(); len(run.Results) != 7 || len(run.Coverage) != 3 || got != "100.0" {
+		t.Errorf("%d results, %s %% of %d rules", len(run.Results), got, len(run.Coverage))
+	}
+}
+
 // TestDenials compares what a test can expect with what the decision point says.
 func TestDenials(t *testing.T) {
 	t.Parallel()

@@ -135,6 +135,7 @@ spec:
   serviceAccounts: [ledger]
   token: required
   sensitivity: secret
+  routes: [{methods: [POST], paths: ["/a/**"], sensitivity: secret}]
   forwardToken: true
   ports: [{name: grpc, port: 9090, protocol: GRPC, appPort: 20285}]
   endpoints: [{address: 127.0.0.1, port: 20085}]

@@ -582,6 +582,7 @@ type Service struct {
 	TcpPort uint32 `protobuf:"varint,8,opt,name=tcp_port,json=tcpPort,proto3" json:"tcp_port,omitempty"`
 	// Absent for a service that no class is named for.
 	Sensitivity   *Sensitivity `protobuf:"bytes,9,opt,name=sensitivity,proto3" json:"sensitivity,omitempty"`
+	Routes        []*Route     `protobuf:"bytes,10,rep,name=routes,proto3" json:"routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -679,6 +680,84 @@ func (x *Service) GetSensitivity() *Sensitivity {
 	return nil
 }
 
+func (x *Service) GetRoutes() []*Route {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+// Route is a part of a service whose requests meet a class of data beside the service's.
+type Route struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: every method.
+	Methods []string `protobuf:"bytes,1,rep,name=methods,proto3" json:"methods,omitempty"`
+	Paths   []string `protobuf:"bytes,2,rep,name=paths,proto3" json:"paths,omitempty"`
+	// Whether a request must carry a token.
+	TokenRequired bool         `protobuf:"varint,3,opt,name=token_required,json=tokenRequired,proto3" json:"token_required,omitempty"`
+	Sensitivity   *Sensitivity `protobuf:"bytes,4,opt,name=sensitivity,proto3" json:"sensitivity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Route) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *Route) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *Route) GetTokenRequired() bool {
+	if x != nil {
+		return x.TokenRequired
+	}
+	return false
+}
+
+func (x *Route) GetSensitivity() *Sensitivity {
+	if x != nil {
+		return x.Sensitivity
+	}
+	return nil
+}
+
 // Sensitivity is a class of data: what a token must say of how its user was authenticated.
 type Sensitivity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -696,7 +775,7 @@ type Sensitivity struct {
 
 func (x *Sensitivity) Reset() {
 	*x = Sensitivity{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +787,7 @@ func (x *Sensitivity) String() string {
 func (*Sensitivity) ProtoMessage() {}
 
 func (x *Sensitivity) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[6]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +800,7 @@ func (x *Sensitivity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sensitivity.ProtoReflect.Descriptor instead.
 func (*Sensitivity) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{6}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Sensitivity) GetName() string {
@@ -770,7 +849,7 @@ type Rule struct {
 
 func (x *Rule) Reset() {
 	*x = Rule{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[7]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +861,7 @@ func (x *Rule) String() string {
 func (*Rule) ProtoMessage() {}
 
 func (x *Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[7]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +874,7 @@ func (x *Rule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rule.ProtoReflect.Descriptor instead.
 func (*Rule) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{7}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Rule) GetName() string {
@@ -856,7 +935,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[8]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +947,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[8]
+	mi := &file_api_agent_v1alpha1_table_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +960,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{8}
+	return file_api_agent_v1alpha1_table_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Grant) GetName() string {
@@ -968,7 +1047,7 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"rolesClaim\x120\n" +
 	"\x14max_lifetime_seconds\x18\a \x01(\x03R\x12maxLifetimeSeconds\x12\x12\n" +
 	"\x04jwks\x18\b \x01(\fR\x04jwks\x12=\n" +
-	"\x06format\x18\t \x01(\x0e2%.ringfence.agent.v1alpha1.TokenFormatR\x06format\"\x80\x03\n" +
+	"\x06format\x18\t \x01(\x0e2%.ringfence.agent.v1alpha1.TokenFormatR\x06format\"\xb9\x03\n" +
 	"\aService\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\tR\x04port\x129\n" +
@@ -978,7 +1057,14 @@ const file_api_agent_v1alpha1_table_proto_rawDesc = "" +
 	"\x05rules\x18\x06 \x03(\v2\x1e.ringfence.agent.v1alpha1.RuleR\x05rules\x127\n" +
 	"\x06grants\x18\a \x03(\v2\x1f.ringfence.agent.v1alpha1.GrantR\x06grants\x12\x19\n" +
 	"\btcp_port\x18\b \x01(\rR\atcpPort\x12G\n" +
-	"\vsensitivity\x18\t \x01(\v2%.ringfence.agent.v1alpha1.SensitivityR\vsensitivity\"v\n" +
+	"\vsensitivity\x18\t \x01(\v2%.ringfence.agent.v1alpha1.SensitivityR\vsensitivity\x127\n" +
+	"\x06routes\x18\n" +
+	" \x03(\v2\x1f.ringfence.agent.v1alpha1.RouteR\x06routes\"\xa7\x01\n" +
+	"\x05Route\x12\x18\n" +
+	"\amethods\x18\x01 \x03(\tR\amethods\x12\x14\n" +
+	"\x05paths\x18\x02 \x03(\tR\x05paths\x12%\n" +
+	"\x0etoken_required\x18\x03 \x01(\bR\rtokenRequired\x12G\n" +
+	"\vsensitivity\x18\x04 \x01(\v2%.ringfence.agent.v1alpha1.SensitivityR\vsensitivity\"v\n" +
 	"\vSensitivity\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03acr\x18\x02 \x03(\tR\x03acr\x12\x10\n" +
@@ -1019,7 +1105,7 @@ func file_api_agent_v1alpha1_table_proto_rawDescGZIP() []byte {
 }
 
 var file_api_agent_v1alpha1_table_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_api_agent_v1alpha1_table_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_api_agent_v1alpha1_table_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_api_agent_v1alpha1_table_proto_goTypes = []any{
 	(TokenFormat)(0),    // 0: ringfence.agent.v1alpha1.TokenFormat
 	(TokenMode)(0),      // 1: ringfence.agent.v1alpha1.TokenMode
@@ -1029,9 +1115,10 @@ var file_api_agent_v1alpha1_table_proto_goTypes = []any{
 	(*Bundle)(nil),      // 5: ringfence.agent.v1alpha1.Bundle
 	(*TokenIssuer)(nil), // 6: ringfence.agent.v1alpha1.TokenIssuer
 	(*Service)(nil),     // 7: ringfence.agent.v1alpha1.Service
-	(*Sensitivity)(nil), // 8: ringfence.agent.v1alpha1.Sensitivity
-	(*Rule)(nil),        // 9: ringfence.agent.v1alpha1.Rule
-	(*Grant)(nil),       // 10: ringfence.agent.v1alpha1.Grant
+	(*Route)(nil),       // 8: ringfence.agent.v1alpha1.Route
+	(*Sensitivity)(nil), // 9: ringfence.agent.v1alpha1.Sensitivity
+	(*Rule)(nil),        // 10: ringfence.agent.v1alpha1.Rule
+	(*Grant)(nil),       // 11: ringfence.agent.v1alpha1.Grant
 }
 var file_api_agent_v1alpha1_table_proto_depIdxs = []int32{
 	4,  // 0: ringfence.agent.v1alpha1.Table.mapping:type_name -> ringfence.agent.v1alpha1.MappingRule
@@ -1041,14 +1128,16 @@ var file_api_agent_v1alpha1_table_proto_depIdxs = []int32{
 	3,  // 4: ringfence.agent.v1alpha1.Table.revocations:type_name -> ringfence.agent.v1alpha1.Revocation
 	0,  // 5: ringfence.agent.v1alpha1.TokenIssuer.format:type_name -> ringfence.agent.v1alpha1.TokenFormat
 	1,  // 6: ringfence.agent.v1alpha1.Service.token:type_name -> ringfence.agent.v1alpha1.TokenMode
-	9,  // 7: ringfence.agent.v1alpha1.Service.rules:type_name -> ringfence.agent.v1alpha1.Rule
-	10, // 8: ringfence.agent.v1alpha1.Service.grants:type_name -> ringfence.agent.v1alpha1.Grant
-	8,  // 9: ringfence.agent.v1alpha1.Service.sensitivity:type_name -> ringfence.agent.v1alpha1.Sensitivity
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	10, // 7: ringfence.agent.v1alpha1.Service.rules:type_name -> ringfence.agent.v1alpha1.Rule
+	11, // 8: ringfence.agent.v1alpha1.Service.grants:type_name -> ringfence.agent.v1alpha1.Grant
+	9,  // 9: ringfence.agent.v1alpha1.Service.sensitivity:type_name -> ringfence.agent.v1alpha1.Sensitivity
+	8,  // 10: ringfence.agent.v1alpha1.Service.routes:type_name -> ringfence.agent.v1alpha1.Route
+	9,  // 11: ringfence.agent.v1alpha1.Route.sensitivity:type_name -> ringfence.agent.v1alpha1.Sensitivity
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_api_agent_v1alpha1_table_proto_init() }
@@ -1062,7 +1151,7 @@ func file_api_agent_v1alpha1_table_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1alpha1_table_proto_rawDesc), len(file_api_agent_v1alpha1_table_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
