@@ -40,7 +40,8 @@ func TestProxyProblems(t *testing.T) {
 		"an account twice": {edits{extra: strings.Replace(direct, "[orders2]", "[orders]", 1)}, []string{"acme RF2080 tenants/acme/extra.yaml:2:18"}, `service account "orders"`},
 		"of two accounts": {
 			edits{extra: strings.Replace(direct, "[orders2]", "[other, orders, web]", 1)},
-			[]string{"acme RF2080 tenants/acme/extra.yaml:2:18", "acme RF2080 tenants/acme/web.yaml:6:18"}, "proxy: Direct",
+			[]string{"acme RF2080 tenants/acme/extra.yaml:2:18", "acme RF2080 tenants/acme/web.yaml:4:18"},
+			"proxy: Direct",
 		},
 		"both alike": {
 			edits{extra: strings.Replace(direct, "[orders2]", "[orders]", 1), orders + ": serviceAccounts: [orders]": "serviceAccounts: [orders]\n  proxy: Direct"},
@@ -61,7 +62,7 @@ func TestProxyProblems(t *testing.T) {
 func TestSharedRoot(t *testing.T) {
 	t.Parallel()
 	const own = ": {tenant}.demo.test\"\n      path: /ns/{namespace}/sa/{serviceAccount}"
-	one := strings.Split(tenancytest.TwoTenantsFiles(t)["platform/tenants.yaml"], "---")[0]
+	one, _, _ := strings.Cut(tenancytest.TwoTenantsFiles(t)["platform/tenants.yaml"], "---")
 	for name, tc := range map[string]struct {
 		files map[string]string
 		want  []string

@@ -132,7 +132,8 @@ func (b *builder) chainTCP(s tenancy.Service, port tenancy.Port, c tenancy.Calle
 		return nil, err
 	}
 	chain, err := filters.InboundTCPChain(filters.InboundTCP{
-		Sidecar: b.side, Name: secret.GetName(), SNI: c.SNI(), App: t.ResourceName(tenancy.KindApp, s.Name()), ServerFirst: port.ServerFirst,
+		Sidecar: b.side, Name: secret.GetName(), SNI: c.SNI(), App: t.ResourceName(tenancy.KindApp, s.Name()),
+		ServerFirst: port.ServerFirst,
 	})
 	if err != nil {
 		return nil, err

@@ -31,7 +31,7 @@ that ends it.`,
 		Example: `  ringfence bootstrap --workload spiffe://acme.demo.test/ns/acme/sa/web --spire /run/spire/agent.sock \
     --control-plane 10.0.0.2:7443 --control-plane-id spiffe://platform.demo.test/ns/ringfence-system/sa/control-plane \
     --platform-root platform.demo.test.pem --authz 10.0.0.2:9001 --authz-id spiffe://acme.demo.test/ns/acme/sa/authz > envoy.json
-  envoy -c envoy.json --reject-unknown-dynamic-fields --drain-time-s 3 --drain-strategy immediate`,
+  envoy -c envoy.json --disable-hot-restart --reject-unknown-dynamic-fields --drain-time-s 3 --drain-strategy immediate`,
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
