@@ -65,7 +65,7 @@ func (d *direct) tcp(t *testing.T) {
 		n, _ := io.ReadFull(conn, b)
 		return string(b[:n])
 	}
-	if got := said(net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", d.db.outbound))); got != "hello" { 
+	if got := said(net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", d.db.outbound))); got != "hello" {
 		t.Errorf("web's connection: %q", got)
 	}
 	globex, err := tls.LoadX509KeyPair(filepath.Join(d.agentState("web"), "svid.pem"), filepath.Join(d.agentState("web"), "key.pem"))
