@@ -25,13 +25,15 @@ import (
 const (
 	// answerTimeout is how long a Workload API may take for its first answer.
 	answerTimeout = 10 * time.Second
-	// renewedBy is the share of an SVID's life after which the next one is overdue: SPIFFE issuers renew at half of it.
-	renewedBy = 0.75
+	// The next SVID is overdue once no more than this is left of the present one: a share of its life, but not long before its end.
+	// SPIFFE issuers renew at half of it, or as long before the end as they are told to.
+	overdueShare = 4
+	overdueMost  = time.Hour
 )
 
 var (
 	errSilent  = errors.New("the Workload API does not answer")
-	errOverdue = errors.New("the Workload API gives no newer SVID, and more than three quarters of this one are over")
+	errOverdue = errors.New("the Workload API gives no newer SVID, and this one ends soon")
 	errForeign = errors.New("the control plane says that it is of another workload")
 )
 
@@ -78,8 +80,9 @@ func (a *Agent) followOnce(ctx context.Context, due func() time.Time, take takin
 		a.setTrouble(nil)
 		if !answered && !due().IsZero() {
 			parts.Go(func() {
-				for a.waitUntil(ctx, due()) { // which moves with each SVID
-					if !a.config.Clock().Before(due()) {
+				// What is overdue already may come on this stream: it is given a while.
+				for at := later(due(), a.config.Clock().Add(answerTimeout)); a.waitUntil(ctx, at); at = due() {
+					if !a.config.Clock().Before(due()) { // which moves with each SVID
 						end(errOverdue)
 					}
 				}
@@ -94,6 +97,13 @@ func (a *Agent) followOnce(ctx context.Context, due func() time.Time, take takin
 	return answered, err
 }
 
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // identifyByAPI waits for the workload's first SVID from the Workload API, and for the control plane to say how the mesh reads it.
 func (a *Agent) identifyByAPI(ctx context.Context) (svid, error) {
 	known, has, err := loadStored(a.dir)
@@ -105,6 +115,9 @@ func (a *Agent) identifyByAPI(ctx context.Context) (svid, error) {
 	defer found()
 	never := func() time.Time { return time.Time{} }
 	a.follow(waiting, backoffMost, never, func(ctx context.Context, answer workloadapi.Answer) error {
+		if err := answer.Verify(a.config.ID, a.config.Clock()); err != nil { // else the control plane would say so, in fewer words
+			return err
+		}
 		key, err := keyOfAnswer(answer)
 		if err != nil {
 			return err
@@ -134,7 +147,7 @@ func (a *Agent) identifyByAPI(ctx context.Context) (svid, error) {
 func (a *Agent) keepFollowing(ctx context.Context, own svid, tell func(svid)) {
 	var due atomic.Pointer[time.Time]
 	set := func(s svid) {
-		at := s.notBefore.Add(time.Duration(renewedBy * float64(s.notAfter.Sub(s.notBefore))))
+		at := s.notAfter.Add(-min(s.notAfter.Sub(s.notBefore)/overdueShare, overdueMost))
 		due.Store(&at)
 	}
 	set(own)

@@ -340,16 +340,15 @@ func TestAnSVIDOfTheWorkloadAPIEnds(t *testing.T) {
 	t.Parallel()
 	ca := testca.Unconstrained(t, "acme")
 	p, from := newPlaneOf(t, issuer.Options{}, bundleOf(t, ca)), newAPI(t)
-	short := func() *workload.X509SVID {
-		return of(t, ca.SVID(acmeOrders, testca.ValidFor(-time.Minute, 6*time.Second)), acmeOrders, ca)
-	}
-	from.give(short())
+	from.say(func() (*workload.X509SVIDResponse, error) { // a new one on each stream
+		s := of(t, ca.SVID(acmeOrders, testca.ValidFor(-time.Minute, 6*time.Second)), acmeOrders, ca)
+		return &workload.X509SVIDResponse{Svids: []*workload.X509SVID{s}}, nil
+	})
 	dir := filepath.Join(realenvoy.Dir(t), "a")
 	a := start(t, p.following(dir, from))
 	a.ready()
 	from.stop()
 	eventually(t, "it ends", func() bool { return errors.Is(a.Ready(), agent.ErrExpired) })
-	from.give(short())
 	from.start()
 	a.ready()
 	from.stop()
@@ -373,7 +372,7 @@ func TestAWorkloadAPIThatHangsIsAskedAnew(t *testing.T) {
 	t.Parallel()
 	ca := testca.Unconstrained(t, "acme")
 	p, from := newPlaneOf(t, issuer.Options{}, bundleOf(t, ca)), newAPI(t)
-	from.give(of(t, ca.SVID(acmeOrders, testca.ValidFor(-20*time.Second, 10*time.Second)), acmeOrders, ca)) // three quarters are over in 2.5 s
+	from.give(of(t, ca.SVID(acmeOrders, testca.ValidFor(-200*time.Second, 60*time.Second)), acmeOrders, ca)) // the next one is overdue
 	dir := filepath.Join(realenvoy.Dir(t), "a")
 	a := start(t, p.following(dir, from))
 	a.ready()
@@ -404,6 +403,10 @@ func TestAgentWaitsForItsFirstSVID(t *testing.T) {
 	from.refuse()
 	from.start()
 	eventually(t, "no entry", says("no identity issued"))
+	from.give(of(t, ca.SVID(globexWeb), acmeOrders, ca))
+	eventually(t, "another tenant's", says("of another SPIFFE ID"))
+	from.give(of(t, ca.SVID(acmeOrders, testca.ValidFor(-time.Hour, -time.Minute)), acmeOrders, ca))
+	eventually(t, "an old one", says("outside its validity"))
 	from.give(good(t, ca))
 	eventually(t, "no control plane", says("asking the control plane"))
 	p.restart()

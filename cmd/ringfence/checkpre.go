@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/identity/workloadapi"
 	"github.com/ringfence-mesh/ringfence/internal/health"
 )
@@ -168,7 +167,7 @@ func askWorkloadAPI(ctx context.Context, address, id string, now time.Time) (hea
 		if err != nil {
 			return err
 		}
-		if err := proves(answer, id, now); err != nil {
+		if err := answer.Verify(id, now); err != nil {
 			return err
 		}
 		return errGiven
@@ -176,7 +175,7 @@ func askWorkloadAPI(ctx context.Context, address, id string, now time.Time) (hea
 	switch {
 	case errors.Is(err, errGiven):
 		return "", nil
-	case errors.Is(err, errOtherID), errors.Is(err, workloadapi.ErrNoSVID) && others > 0:
+	case errors.Is(err, workloadapi.ErrOther), errors.Is(err, workloadapi.ErrNoSVID) && others > 0:
 		return health.CodeOtherSVID, err
 	case context.Cause(ctx) != nil:
 		return health.CodeAPIAway, context.Cause(ctx)
@@ -184,35 +183,4 @@ func askWorkloadAPI(ctx context.Context, address, id string, now time.Time) (hea
 		return health.CodeAPIAway, err
 	}
 	return health.CodeNoSVID, err
-}
-
-var errOtherID = errors.New("the certificate is of another SPIFFE ID")
-
-// proves verifies an SVID as the agent will, but for how the mesh reads its ID.
-func proves(answer workloadapi.Answer, id string, now time.Time) error {
-	leaf, err := x509.ParseCertificate(answer.Chain[0])
-	if err != nil {
-		return err
-	}
-	uri, err := identity.URISAN(leaf)
-	if err != nil {
-		return err
-	}
-	if uri != id {
-		return errOtherID
-	}
-	named, err := identity.ParseSPIFFEID(id)
-	if err != nil {
-		return err
-	}
-	bundle, err := identity.NewBundle(named.TrustDomain(), answer.Roots...)
-	if err != nil {
-		return err
-	}
-	bundles, err := identity.NewBundles(bundle)
-	if err != nil {
-		return err
-	}
-	_, _, err = identity.NewVerifier(identity.Mapping{}, bundles).VerifyID(answer.Chain[0], answer.Chain[1:], now)
-	return err
 }

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/ringfence-mesh/ringfence/identity"
 )
 
 const (
@@ -26,6 +29,7 @@ var (
 	ErrAddress   = errors.New("the address of a Workload API is unix:// and an absolute path")
 	ErrNoSVID    = errors.New("the Workload API gives no SVID of this workload")
 	ErrAmbiguous = errors.New("the Workload API gives several SVIDs of this workload: leave one entry that matches it")
+	ErrOther     = errors.New("the SVID that the Workload API gives as this workload's is of another SPIFFE ID")
 	ErrMalformed = errors.New("malformed answer of the Workload API")
 )
 
@@ -65,6 +69,32 @@ func Choose(resp *workload.X509SVIDResponse, id string) (Answer, error) {
 		return Answer{}, fmt.Errorf("%w: bundle: %w", ErrMalformed, err)
 	}
 	return Answer{Chain: chain, Key: own[0].GetX509SvidKey(), Roots: roots}, nil
+}
+
+// Verify proves, by the roots beside it, that the SVID is of that SPIFFE ID and holds now. That its key is the certificate's it
+// does not say, nor what the ID means to a mesh.
+func (a Answer) Verify(id string, now time.Time) error {
+	named, err := identity.ParseSPIFFEID(id)
+	if err != nil {
+		return err
+	}
+	bundle, err := identity.NewBundle(named.TrustDomain(), a.Roots...)
+	if err != nil {
+		return err
+	}
+	leaf, err := x509.ParseCertificate(a.Chain[0])
+	if err != nil {
+		return fmt.Errorf("%w: SVID: %w", ErrMalformed, err)
+	}
+	if uri, err := identity.URISAN(leaf); err != nil || uri != id {
+		return errors.Join(ErrOther, err)
+	}
+	bundles, err := identity.NewBundles(bundle)
+	if err != nil {
+		return err
+	}
+	_, _, err = identity.NewVerifier(identity.Mapping{}, bundles).VerifyID(a.Chain[0], a.Chain[1:], now)
+	return err
 }
 
 // apart is joined's inverse for certificates.
