@@ -143,6 +143,7 @@ type apart struct {
 	serve  *process
 	agents map[string]*process
 	status map[string]string // where agents serve /status
+	flags  []string          // of serve, besides
 	hits   atomic.Int64
 }
 
@@ -157,14 +158,25 @@ func newApart(t testing.TB, dir string) *apart {
 	return a
 }
 
-func startApart(t testing.TB) *apart {
+// newExample starts the control plane of the example alone; prepare may change the directory and the flags before.
+func newExample(t testing.TB, prepare ...func(*apart)) *apart {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, examples.TwoTenants()); err != nil {
 		t.Fatal(err)
 	}
 	a := newApart(t, dir)
+	for _, p := range prepare {
+		p(a)
+	}
 	a.startServe()
+	return a
+}
+
+// startApart starts the processes of the example; prepare may change the directory and the flags before.
+func startApart(t testing.TB, prepare ...func(*apart)) *apart {
+	t.Helper()
+	a := newExample(t, prepare...)
 	a.startApp("20283")
 	for _, name := range []string{"orders", "web"} {
 		a.startAgent(name, true)
@@ -175,14 +187,20 @@ func startApart(t testing.TB) *apart {
 // startApp starts an application where the example has that port.
 func (a *apart) startApp(port string) {
 	a.t.Helper()
-	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { a.hits.Add(1); _, _ = io.WriteString(w, "ok") }))
-	l, err := (&net.ListenConfig{}).Listen(a.t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", a.ports[port]))
+	serveApp(a.t, a.ports[port], &a.hits)
+}
+
+// serveApp is an application that counts its requests.
+func serveApp(t testing.TB, port int, hits *atomic.Int64) {
+	t.Helper()
+	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { hits.Add(1); _, _ = io.WriteString(w, "ok") }))
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
-		a.t.Fatal(err)
+		t.Fatal(err)
 	}
 	app.Listener = l
 	app.Start()
-	a.t.Cleanup(app.Close)
+	t.Cleanup(app.Close)
 }
 
 // replacePorts replaces the example's ports in the copy, and notes which took which place: another test may use them at this
@@ -227,8 +245,11 @@ func (a *apart) planeState() string { return filepath.Join(a.state, "plane") }
 
 func (a *apart) startServe() {
 	a.t.Helper()
-	a.serve = startProcess(a.t, nil, "serve", "--config", a.dir, "--state", a.planeState(),
-		"--xds-listen", a.listen["xds"], "--issuer-listen", a.listen["issuer"], "--http-listen", a.listen["http"])
+	args := []string{
+		"serve", "--config", a.dir, "--state", a.planeState(),
+		"--xds-listen", a.listen["xds"], "--issuer-listen", a.listen["issuer"], "--http-listen", a.listen["http"],
+	}
+	a.serve = startProcess(a.t, nil, append(args, a.flags...)...)
 	eventually(a.t, 15*time.Second, "the control plane is ready", func(ctx context.Context) bool { return ready(ctx, a.listen["http"]) })
 }
 

@@ -132,15 +132,15 @@ func TestRevocationEndsWhatIsOpen(t *testing.T) {
 	})
 	t.Run("TCP connection", func(t *testing.T) {
 		m := startMeshOf(t, tcpDir(t))
-		conn := echo(t, m, "acme/reports", "db")
+		conn := echoing(t, m, "acme/reports", "db")
 		start := time.Now()
 		write(t, m.ConfigDir()+"/tenants/acme/revoked.yaml", revocationHead+"workload: "+acmeReports+"\n")
 		within(t, endsWithin, start, "the connection is closed", func(context.Context) bool { return !echoes(conn) })
 	})
 }
 
-// echo is a TCP connection that works.
-func echo(t *testing.T, m *demo.Mesh, from, to string) net.Conn {
+// echoing is a TCP connection that works.
+func echoing(t *testing.T, m *demo.Mesh, from, to string) net.Conn {
 	t.Helper()
 	port, err := m.OutboundTCP(from, to)
 	if err != nil {
@@ -191,7 +191,7 @@ func TestRevocationOfADestination(t *testing.T) {
 	})
 	t.Run("TCP connections", func(t *testing.T) {
 		m := startMeshOf(t, tcpDir(t))
-		toDB, toMail := echo(t, m, "acme/reports", "db"), echo(t, m, "acme/reports", "platform/ledger")
+		toDB, toMail := echoing(t, m, "acme/reports", "db"), echoing(t, m, "acme/reports", "platform/ledger")
 		start := time.Now()
 		write(t, m.ConfigDir()+"/tenants/acme/revoked.yaml", revocationHead+"workload: "+acmeDB+"\n")
 		within(t, endsWithin, start, "the connection is closed", func(context.Context) bool { return !echoes(toDB) })

@@ -27,7 +27,7 @@ func (l *linter) inboundTCP(c *listenerv3.FilterChain, service, path string) {
 	var authz extauthzv3.ExtAuthz
 	if l.unpack(fs[0].GetTypedConfig(), &authz, at[0]) {
 		l.need(authz.GetStatPrefix() == "inbound", setStatPrefix, at[0], "%q", clip(authz.GetStatPrefix()))
-		l.asksAgent(authz.GetGrpcService(), at[0])
+		l.asks(authz.GetGrpcService(), at[0])
 		demand(l, authz.GetTransportApiVersion(), corev3.ApiVersion_V3, setAuthzVersion, at[0])
 		l.need(authz.GetIncludePeerCertificate(), setAuthzCertificate, at[0], "the certificate is left out")
 	}

@@ -28,16 +28,16 @@ const sidecarProtocol = "h2"
 // DownstreamTLS is the server's side of mutual TLS between sidecars: the caller must present a certificate that the
 // bundle of this trust domain vouches for. Sessions are never resumed: a resumed one would keep an old trust decision,
 // and it fails mtls_authenticated.
-func DownstreamTLS(callers identity.TrustDomain) (*corev3.TransportSocket, error) {
+func DownstreamTLS(s Sidecar, callers identity.TrustDomain) (*corev3.TransportSocket, error) {
 	if callers.IsZero() {
 		return nil, errNoDomain
 	}
-	return downstreamTLS(callers.ID(), sidecarProtocol)
+	return downstreamTLS(s, callers.ID(), sidecarProtocol)
 }
 
 // downstreamTLS verifies the caller by the secret of that name.
-func downstreamTLS(secret string, alpn ...string) (*corev3.TransportSocket, error) {
-	common := commonTLS(secret, &tlsv3.CertificateValidationContext{SuppressClientCaList: true}, alpn)
+func downstreamTLS(s Sidecar, secret string, alpn ...string) (*corev3.TransportSocket, error) {
+	common := commonTLS(s, secret, &tlsv3.CertificateValidationContext{SuppressClientCaList: true}, alpn)
 	config, err := pack(&tlsv3.DownstreamTlsContext{
 		CommonTlsContext:                 common,
 		RequireClientCertificate:         yes(),
@@ -55,7 +55,9 @@ func downstreamTLS(secret string, alpn ...string) (*corev3.TransportSocket, erro
 // UpstreamTLS is the client's side: the server must be one of these identities, by the bundle of their trust domain, and
 // is told by an SNI label which tenant calls. Without identities no server is accepted. To a TCP service no protocol is
 // negotiated.
-func UpstreamTLS(server identity.TrustDomain, ids []identity.WorkloadID, sni string, tcp bool) (*corev3.TransportSocket, error) {
+func UpstreamTLS(
+	s Sidecar, server identity.TrustDomain, ids []identity.WorkloadID, sni string, tcp bool,
+) (*corev3.TransportSocket, error) {
 	if server.IsZero() {
 		return nil, errNoDomain
 	}
@@ -71,7 +73,7 @@ func UpstreamTLS(server identity.TrustDomain, ids []identity.WorkloadID, sni str
 	if tcp {
 		alpn = nil
 	}
-	common := commonTLS(server.ID(), pinned, alpn)
+	common := commonTLS(s, server.ID(), pinned, alpn)
 	config, err := pack(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: sni, MaxSessionKeys: number(0)})
 	if err != nil {
 		return nil, err
@@ -81,13 +83,13 @@ func UpstreamTLS(server identity.TrustDomain, ids []identity.WorkloadID, sni str
 
 // commonTLS is what both sides share: TLS 1.3, the workload's own SVID, the secret that verifies the peer. Curves stay at
 // Envoy's default, which is hybrid post-quantum.
-func commonTLS(secret string, validation *tlsv3.CertificateValidationContext, alpn []string) *tlsv3.CommonTlsContext {
+func commonTLS(s Sidecar, secret string, validation *tlsv3.CertificateValidationContext, alpn []string) *tlsv3.CommonTlsContext {
 	return &tlsv3.CommonTlsContext{
 		TlsParams: &tlsv3.TlsParameters{
 			TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
 			TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
 		},
-		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{secretRef(SVIDSecret)},
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{s.svid()},
 		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
 			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
 				DefaultValidationContext:         validation,

@@ -19,6 +19,7 @@ func Build(in Input) (*Model, []v1alpha1.Problem) {
 	b.sortDocuments()
 	b.readMesh()
 	b.readTenants()
+	b.warnSharedRoot()
 	b.refuseStrangers()
 	b.readServices()
 	b.requireRoots()

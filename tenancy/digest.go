@@ -119,6 +119,7 @@ func (d digester) service(s Service) {
 	d.number(uint64(s.s.stream)) //nolint:gosec // not negative
 	d.ids(s.s.servers)
 	d.text(s.s.epoch)
+	d.number(uint64(s.s.proxy))
 	d.sensitivity(s.s.sensitivity)
 	list(d, s.s.routes, func(r Route) {
 		d.texts(r.Methods)

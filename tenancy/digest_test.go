@@ -143,6 +143,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"servers":   func(x *tenant) { x.services[0].s.servers = []identity.WorkloadID{w.web} },
 			"epoch":     func(x *tenant) { x.services[0].s.epoch = "x" },
 
+			"proxy":       func(x *tenant) { x.services[0].s.proxy = ProxyDirect },
 			"sensitivity": func(x *tenant) { x.services[0].s.sensitivity = Sensitivity{} },
 			"routes":      func(x *tenant) { x.services[0].s.routes = nil },
 		},

@@ -114,6 +114,24 @@ func (b *builder) readRootLife(l v1alpha1.Duration) time.Duration {
 	return l.Value
 }
 
+// warnSharedRoot says what is lost where one trust domain, and so one root, is for several tenants. The first rule gives every
+// tenant its trust domain, so it is all of them or none.
+func (b *builder) warnSharedRoot() {
+	of := map[identity.TrustDomain]int{}
+	for _, d := range b.draft {
+		if d.doc != nil && !d.id.IsZero() {
+			of[d.id.TrustDomain()]++
+		}
+	}
+	for td, tenants := range of {
+		if tenants > 1 {
+			b.warnAt(ofKind[*v1alpha1.Mesh](b, v1alpha1.PlatformOwner)[0].Spec.Identities[0].Pos, v1alpha1.CodeSharedRoot,
+				"put {tenant} into trustDomain, and give each tenant a root of its own",
+				"%d tenants share the trust domain %s and its roots: only the paths of their SPIFFE IDs part them", tenants, td)
+		}
+	}
+}
+
 func newDraft(doc *v1alpha1.Tenant) *draft {
 	return &draft{
 		doc: doc, namespaces: map[string]bool{}, services: map[string]*draftService{},

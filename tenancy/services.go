@@ -47,9 +47,13 @@ func (b *builder) readServices() {
 		b.readOutbound(s)
 		b.readStreams(s)
 		b.readToken(s)
+		if doc.Spec.Proxy.Value == v1alpha1.ProxyDirect {
+			s.proxy = ProxyDirect
+		}
 		s.broken = len(b.problems) > before
 	}
 	b.refuseSharedIdentities()
+	b.refuseTwoProxies()
 }
 
 // accounts are the SPIFFE IDs of a service. A service can only run in a namespace of its owner.
@@ -112,6 +116,27 @@ func (b *builder) refuseSharedIdentities() {
 					continue
 				}
 				first[id] = here
+			}
+		}
+	}
+}
+
+// refuseTwoProxies reports services that run as one account, which is one Envoy, and say different things of what is beside it.
+func (b *builder) refuseTwoProxies() {
+	for _, owner := range keys(b.draft) {
+		first := map[identity.WorkloadID]*draftService{}
+		for _, name := range keys(b.draft[owner].services) {
+			s := b.draft[owner].services[name]
+			for _, id := range s.ids {
+				before, ok := first[id]
+				if !ok {
+					first[id] = s
+					continue
+				}
+				if before.proxy != s.proxy {
+					b.reportAt(s.doc.Metadata.Name.Pos, v1alpha1.CodeTwoProxies, "write the same proxy for both, or give one of them an account of its own",
+						"service account %s has one Envoy; this service says proxy: %s and service %s proxy: %s", v1alpha1.Quote(id.ServiceAccount()), s.proxy, before.name, before.proxy)
+				}
 			}
 		}
 	}

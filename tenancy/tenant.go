@@ -159,6 +159,30 @@ func (p Protocol) String() string {
 	}
 }
 
+// Proxy says what stands between an Envoy and the control plane. The zero value is ProxyAgent.
+type Proxy uint8
+
+// The kinds of proxies.
+const (
+	// ProxyAgent is an Envoy beside Ringfence's agent, from which it has everything.
+	ProxyAgent Proxy = iota
+	// ProxyDirect is an Envoy without it: its SVID comes from SPIRE's agent, its configuration straight from the control plane,
+	// and it asks `ringfence authz`.
+	ProxyDirect
+)
+
+// String is the kind as documents write it.
+func (p Proxy) String() string {
+	switch p {
+	case ProxyAgent:
+		return "Agent"
+	case ProxyDirect:
+		return "Direct"
+	default:
+		return "unknown"
+	}
+}
+
 // Port is what a service offers.
 type Port struct {
 	Name string
@@ -193,6 +217,7 @@ type service struct {
 	stream    time.Duration
 	servers   []identity.WorkloadID
 	epoch     string
+	proxy     Proxy
 
 	sensitivity Sensitivity
 	routes      []Route
@@ -253,6 +278,9 @@ func (s Service) ForwardToken() bool { return s.get().forward }
 // after it.
 func (s Service) MaxStreamDuration() time.Duration { return s.get().stream }
 
+// Proxy is what its Envoys have beside them.
+func (s Service) Proxy() Proxy { return s.get().proxy }
+
 // Shared reports whether the service is the platform's, so that other tenants may have Grants for it.
 func (s Service) Shared() bool { return s.get().owner.IsPlatform() }
 
@@ -272,6 +300,14 @@ func (w Workload) ID() identity.WorkloadID { return w.id }
 
 // Services are those that name the account, by name; never empty.
 func (w Workload) Services() []Service { return slices.Clone(w.services) }
+
+// Proxy is what the account's Envoy has beside it: all its services say the same.
+func (w Workload) Proxy() Proxy {
+	if len(w.services) == 0 {
+		return ProxyAgent
+	}
+	return w.services[0].Proxy()
+}
 
 // Import is a shared service as a tenant that may call it sees it.
 type Import struct{ i *imported }

@@ -24,6 +24,7 @@ const meshDomain = "mesh"
 // those of another one; it takes no text and no Envoy message.
 type builder struct {
 	made      *pieces
+	side      filters.Sidecar
 	w         tenancy.Workload
 	resources map[pieceKey]Resource
 }
@@ -32,7 +33,7 @@ func snapshot(made *pieces, w tenancy.Workload) (Snapshot, error) {
 	if !w.ID().Tenant().Same(made.t.ID()) {
 		return Snapshot{}, fmt.Errorf("workload %s: %w", w.ID(), ErrForeign)
 	}
-	b := &builder{made: made, w: w, resources: map[pieceKey]Resource{}}
+	b := &builder{made: made, side: sidecar(w), w: w, resources: map[pieceKey]Resource{}}
 	for _, s := range w.Services() {
 		if err := b.inbound(s); err != nil {
 			return Snapshot{}, fmt.Errorf("calls to service %s: %w", s.Name(), err)
@@ -46,6 +47,14 @@ func snapshot(made *pieces, w tenancy.Workload) (Snapshot, error) {
 		all = append(all, r)
 	}
 	return NewSnapshot(w.ID(), all...)
+}
+
+// sidecar is what the workload's Envoy has beside it.
+func sidecar(w tenancy.Workload) filters.Sidecar {
+	if w.Proxy() == tenancy.ProxyDirect {
+		return filters.Direct(w.ID())
+	}
+	return filters.Sidecar{}
 }
 
 func (b *builder) own(s tenancy.Service) error {
@@ -106,7 +115,7 @@ func (b *builder) chain(s tenancy.Service, port tenancy.Port, c tenancy.Caller) 
 	if err != nil {
 		return nil, err
 	}
-	chain, err := filters.InboundChain(c.SNI(), c.Tenant().TrustDomain(), routes.GetName())
+	chain, err := filters.InboundChain(b.side, c.SNI(), c.Tenant().TrustDomain(), routes.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +134,8 @@ func (b *builder) chainTCP(s tenancy.Service, port tenancy.Port, c tenancy.Calle
 		return nil, err
 	}
 	chain, err := filters.InboundTCPChain(filters.InboundTCP{
-		Name: secret.GetName(), SNI: c.SNI(), App: t.ResourceName(tenancy.KindApp, s.Name()), ServerFirst: port.ServerFirst,
+		Sidecar: b.side, Name: secret.GetName(), SNI: c.SNI(), App: t.ResourceName(tenancy.KindApp, s.Name()),
+		ServerFirst: port.ServerFirst,
 	})
 	if err != nil {
 		return nil, err
@@ -213,7 +223,7 @@ func (b *builder) connects(o tenancy.OutboundTCP) (owner identity.TenantID, clus
 		if err := b.own(s); err != nil {
 			return owner, "", "", err
 		}
-		err = errors.Join(b.take(b.made.service(s)), b.take(b.made.serviceEndpoints(s)), b.take(b.made.bundle(t.Bundle())))
+		err = errors.Join(b.take(b.made.service(b.side, s)), b.take(b.made.serviceEndpoints(s)), b.take(b.made.bundle(t.Bundle())))
 		return t.ID(), t.ResourceName(tenancy.KindService, s.Name()), s.Epoch(), err
 	}
 	for _, i := range t.Imports() {
@@ -223,7 +233,7 @@ func (b *builder) connects(o tenancy.OutboundTCP) (owner identity.TenantID, clus
 		if err := b.shared(i); err != nil {
 			return owner, "", "", err
 		}
-		err = errors.Join(b.take(b.made.imported(i)), b.take(b.made.importEndpoints(i)), b.take(b.made.bundle(i.Bundle())))
+		err = errors.Join(b.take(b.made.imported(b.side, i)), b.take(b.made.importEndpoints(i)), b.take(b.made.bundle(i.Bundle())))
 		return i.IDs()[0].Tenant(), t.ResourceName(tenancy.KindImport, i.Name()), i.Epoch(), err
 	}
 	return owner, "", "", nil
@@ -242,7 +252,7 @@ func (b *builder) destinations() ([]filters.Destination, error) {
 		if err := b.own(s); err != nil {
 			return nil, err
 		}
-		err := errors.Join(b.take(b.made.service(s)), b.take(b.made.serviceEndpoints(s)), b.take(b.made.bundle(t.Bundle())))
+		err := errors.Join(b.take(b.made.service(b.side, s)), b.take(b.made.serviceEndpoints(s)), b.take(b.made.bundle(t.Bundle())))
 		if err != nil {
 			return nil, fmt.Errorf("destination %s: %w", s.Name(), err)
 		}
@@ -257,7 +267,7 @@ func (b *builder) destinations() ([]filters.Destination, error) {
 		if err := b.shared(i); err != nil {
 			return nil, err
 		}
-		err := errors.Join(b.take(b.made.imported(i)), b.take(b.made.importEndpoints(i)), b.take(b.made.bundle(i.Bundle())))
+		err := errors.Join(b.take(b.made.imported(b.side, i)), b.take(b.made.importEndpoints(i)), b.take(b.made.bundle(i.Bundle())))
 		if err != nil {
 			return nil, fmt.Errorf("shared destination %s: %w", i.Name(), err)
 		}
@@ -330,9 +340,11 @@ func listenAddress(endpoints []netip.AddrPort) *corev3.Address {
 	return a
 }
 
-func socketAddress(a netip.AddrPort) *corev3.Address {
+func socketAddress(a netip.AddrPort) *corev3.Address { return hostAddress(a.Addr().String(), a.Port()) }
+
+func hostAddress(host string, port uint16) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address:       a.Addr().String(),
-		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port())},
+		Address:       host,
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
 	}}}
 }

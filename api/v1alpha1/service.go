@@ -20,6 +20,12 @@ const (
 	SpeaksFirstServer = "server"
 )
 
+// The values of Service.Spec.Proxy.
+const (
+	ProxyAgent  = "Agent"
+	ProxyDirect = "Direct"
+)
+
 // Service is something that calls and is called. In platform/ it is a shared service.
 type Service struct {
 	Header
@@ -39,6 +45,7 @@ type ServiceSpec struct {
 	Ports             []Port     `json:"ports,omitempty" jsonschema:"maxItems=1" jsonschema_description:"Where it is called. A caller without ports is a Service too."`
 	Endpoints         []Endpoint `json:"endpoints,omitempty" jsonschema_description:"Where its sidecars listen."`
 	Outbound          *Outbound  `json:"outbound,omitempty" jsonschema_description:"Where its sidecar takes the application's own calls, on loopback."`
+	Proxy             String     `json:"proxy,omitempty" jsonschema:"enum=Agent,enum=Direct" jsonschema_description:"What stands beside its Envoys. Agent: Ringfence's agent; this is so where it is not written. Direct: SPIRE's agent alone; the Envoy speaks to the control plane and to ringfence authz itself. Services that run as one account say the same."`
 	Pos               Pos        `json:"-"`
 }
 

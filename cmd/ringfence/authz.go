@@ -30,7 +30,7 @@ type authzFlags struct {
 	config, trust, asker, svid, key, http string
 	listen                                []string
 	allow                                 []netip.Prefix
-	jwksState                             string
+	jwksState, revocations                string
 }
 
 func newAuthz(p process) *cobra.Command {
@@ -61,6 +61,7 @@ Mesh says.`,
 	f.StringVar(&o.key, "key", "", "its key, PEM")
 	f.StringVar(&o.http, "http-listen", "127.0.0.1:7482", "address of /healthz, /readyz and /metrics; empty: none")
 	f.StringVar(&o.jwksState, "jwks-state", "", "file, in a directory that nobody else can write to, that keeps fetched key sets over a restart; empty: none")
+	f.StringVar(&o.revocations, "revocations", "", "file in which a control plane keeps what ringfence revoke says, its STATE/revocations.yaml; empty: only documents revoke")
 	allow := addJWKSAllow(f)
 	level := addLogLevel(f)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -111,12 +112,20 @@ func runAuthz(ctx context.Context, o authzFlags, log *zap.Logger) error {
 	trust := controlplane.TrustDir(o.trust)
 	keySets := jwks.New(jwks.Config{Allow: o.allow, State: o.jwksState, Log: sampled(log)})
 	registry.MustRegister(keySets)
-	p := pipeline.New(pipeline.Config{
+	config := pipeline.Config{
 		Source:   trust.Beside(source.NewDirectory(o.config, log)),
 		Bundles:  trust.Bundles,
 		KeySets:  keySets,
 		Recorder: pipeline.Recorders{pipeline.NewLog(sampled(log)), pipeline.NewMetrics(registry)},
-	})
+	}
+	if o.revocations != "" {
+		revocations, err := controlplane.OpenRevocationFile(o.revocations, log)
+		if err != nil {
+			return err
+		}
+		config.Source, config.Revocations = revocations.Beside(config.Source), revocations.List
+	}
+	p := pipeline.New(config)
 	var tasks controlplane.Tasks
 	tasks.Add(func(ctx context.Context) error { p.Run(ctx); return nil })
 	tasks.Add(func(ctx context.Context) error { keySets.Run(ctx); return nil })

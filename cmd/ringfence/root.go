@@ -79,6 +79,7 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 		newExplain(p),
 		newWhy(p),
 		newTranslate(p),
+		newBootstrap(p),
 		newSchema(p),
 		newMan(p),
 		newVersion(p),

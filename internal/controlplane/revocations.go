@@ -59,17 +59,24 @@ func openRevocations(state string) (*revocations, error) {
 		return r, nil
 	}
 	r.path = filepath.Join(state, revocationsFile)
-	data, err := os.ReadFile(r.path)
+	var err error
+	r.held.docs, err = openRevocationFile(r.path)
+	return r, err
+}
+
+// openRevocationFile reads what was kept; a file that is not there holds nothing.
+func openRevocationFile(path string) (docs []*v1alpha1.Revocation, err error) {
+	data, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return r, nil
+		return nil, nil
 	case err == nil:
-		r.held.docs, err = decodeRevocations(data)
+		docs, err = decodeRevocations(data)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the revocations that operators have made cannot be read, mend or remove %s: %w", r.path, err)
+		return nil, fmt.Errorf("the revocations that operators have made cannot be read, mend or remove %s: %w", path, err)
 	}
-	return r, nil
+	return docs, nil
 }
 
 func decodeRevocations(data []byte) ([]*v1alpha1.Revocation, error) {

@@ -18,7 +18,7 @@ import (
 	"github.com/ringfence-mesh/ringfence/pipeline"
 )
 
-// LookEvery is how soon a changed trust bundle is noticed.
+// LookEvery is how soon a changed file beside the documents is noticed.
 const LookEvery = 2 * time.Second
 
 // TrustDir is a directory of trust bundles: <trust domain>.pem.
@@ -69,19 +69,21 @@ func (d TrustDir) files() []string {
 }
 
 // Beside is the source, which then also tells when a bundle in the directory changes.
-func (d TrustDir) Beside(s pipeline.Source) pipeline.Source { return withTrust{Source: s, trust: d} }
-
-// withTrust is a source that also tells when a trust bundle changes.
-type withTrust struct {
-	pipeline.Source
-
-	trust TrustDir
+func (d TrustDir) Beside(s pipeline.Source) pipeline.Source {
+	return watched{Source: s, state: d.state}
 }
 
-// Watch tells of changes of the documents and of the bundles.
-func (w withTrust) Watch(ctx context.Context) <-chan struct{} {
+// watched is a source that also tells when what lies beside the documents changes.
+type watched struct {
+	pipeline.Source
+
+	state func() [sha256.Size]byte
+}
+
+// Watch tells of changes of the documents and of what lies beside them.
+func (w watched) Watch(ctx context.Context) <-chan struct{} {
 	documents := w.Source.Watch(ctx)
-	last := w.trust.state()
+	last := w.state()
 	out := make(chan struct{}, 1)
 	go func() {
 		defer close(out)
@@ -94,7 +96,7 @@ func (w withTrust) Watch(ctx context.Context) <-chan struct{} {
 					return
 				}
 			case <-tick.C:
-				now := w.trust.state()
+				now := w.state()
 				if now == last {
 					continue
 				}

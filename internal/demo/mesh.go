@@ -105,6 +105,9 @@ func (m *Mesh) start(ctx context.Context) error {
 			}
 		}
 		for _, w := range t.Workloads() {
+			if w.Proxy() == tenancy.ProxyDirect {
+				return fmt.Errorf("%w: %s has proxy: Direct, and the demo runs Ringfence's agent beside each Envoy", ErrConfig, w.ID())
+			}
 			if err := m.startSidecar(ctx, w); err != nil {
 				return err
 			}

@@ -142,6 +142,33 @@ func (s *Server) Entry(id string, uid int, flags ...string) {
 	s.ask(append([]string{"entry", "create", "-parentID", s.node, "-spiffeID", id, "-selector", selector}, flags...)...)
 }
 
+// Reissue makes SPIRE give a workload a new SVID, which lives for ttl: its entry is another one then. The agent learns of it
+// within some seconds.
+func (s *Server) Reissue(id string, ttl time.Duration) {
+	s.tb.Helper()
+	var shown struct {
+		Entries []struct {
+			ID        string `json:"id"`
+			Selectors []struct {
+				Type  string `json:"type"`
+				Value string `json:"value"`
+			} `json:"selectors"`
+		} `json:"entries"`
+	}
+	if err := json.Unmarshal(s.ask("entry", "show", "-spiffeID", id, "-output", "json"), &shown); err != nil || len(shown.Entries) == 0 {
+		s.tb.Fatalf("SPIRE has no entry of %s: %v", id, err)
+	}
+	for _, e := range shown.Entries {
+		update := []string{
+			"entry", "update", "-entryID", e.ID, "-parentID", s.node, "-spiffeID", id, "-x509SVIDTTL", strconv.Itoa(int(ttl.Seconds())),
+		}
+		for _, selector := range e.Selectors {
+			update = append(update, "-selector", selector.Type+":"+selector.Value)
+		}
+		s.ask(update...)
+	}
+}
+
 // Bundle is the trust domain's root, PEM.
 func (s *Server) Bundle() []byte {
 	s.tb.Helper()

@@ -4,6 +4,7 @@ package xdstest
 
 import (
 	"maps"
+	"regexp"
 	"testing"
 
 	"github.com/ringfence-mesh/ringfence/tenancy"
@@ -21,6 +22,21 @@ import (
 // Revoked are acme's web, one of the three accounts of its ledger, and the only ones of its db and mail and of the platform's
 // store. So chains bear epochs, and some destinations are pinned to fewer accounts, or to nobody.
 func Files() map[string]string { return maps.Clone(files) }
+
+// DirectFiles are the documents of the same mesh, in which no sidecar has an agent.
+func DirectFiles() map[string]string {
+	direct := Files()
+	for path, text := range direct {
+		text = accountsLine.ReplaceAllString(text, "$0\n  proxy: Direct")
+		direct[path] = accountsFlow.ReplaceAllString(text, "$0 proxy: Direct,")
+	}
+	return direct
+}
+
+var (
+	accountsLine = regexp.MustCompile(`(?m)^  serviceAccounts: .*$`)
+	accountsFlow = regexp.MustCompile(`serviceAccounts: \[[^\]]*\],`)
+)
 
 // Model is the mesh.
 func Model(tb testing.TB) *tenancy.Model {
