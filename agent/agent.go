@@ -164,17 +164,13 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 		defer stop()
 		ended = a.own(inner, r, inputs{events: events, reports: reports, renewals: renewals, withdrawn: withdrawn}, own.notAfter)
 	})
-	if a.config.WorkloadAPI != "" {
-		parts.Go(func() { a.keepFollowing(inner, own, renewed) })
-	} else {
-		parts.Go(func() { a.keepRenewed(inner, own, renewed) })
-		parts.Go(func() {
-			if a.waitWithdrawn(inner, up.failed, roots.Load) {
-				source.end()
-				close(withdrawn)
-			}
-		})
-	}
+	parts.Go(func() { a.keepIdentified(inner, own, renewed) })
+	parts.Go(func() {
+		if a.waitWithdrawn(inner, up.failed, roots.Load) {
+			source.end()
+			close(withdrawn)
+		}
+	})
 	parts.Go(func() { up.run(inner) })
 	var failure, workloadFailure error
 	parts.Go(func() {
@@ -194,6 +190,15 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	stopInner()
 	parts.Wait()
 	return errors.Join(ended, failure, workloadFailure)
+}
+
+// keepIdentified tells every further SVID of the workload, from wherever the first one came.
+func (a *Agent) keepIdentified(ctx context.Context, own svid, tell func(svid)) {
+	if a.config.WorkloadAPI != "" {
+		a.keepFollowing(ctx, own, tell)
+	} else {
+		a.keepRenewed(ctx, own, tell)
+	}
 }
 
 // listenWorkload opens the socket of the workload's applications, and says what is served there.

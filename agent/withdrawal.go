@@ -19,7 +19,12 @@ var ErrWithdrawn = errors.New("the root of this workload's trust domain was with
 // waitWithdrawn asks the control plane, whenever its stream has failed, whether a root that the agent trusts was withdrawn, and
 // returns true once it was; false when ctx ends. Whoever answers is proved by the platform's root, as for joining. Of a new root
 // nothing is believed by this: an agent can only be told to stop, which is in the control plane's power anyway.
+//
+// Roots of another issuer are none of the control plane's: the Workload API says which of them hold.
 func (a *Agent) waitWithdrawn(ctx context.Context, failed <-chan struct{}, trusted func() *identity.Bundle) bool {
+	if a.config.WorkloadAPI != "" {
+		return false
+	}
 	for {
 		select {
 		case <-failed:

@@ -52,7 +52,7 @@ func greet(t *testing.T, address string, config *tls.Config) tls.ConnectionState
 	if _, err := conn.Read(make([]byte, 1)); err != nil {
 		t.Fatalf("%s says nothing: %v", address, err)
 	}
-	return conn.(*tls.Conn).ConnectionState() //nolint:errcheck,forcetypeassert // tls.Dialer makes no other
+	return conn.(*tls.Conn).ConnectionState()
 }
 
 // TestNoSessionIsResumed: a resumed session would keep an old judgement of a certificate. No server of the mesh gives a client what
@@ -104,7 +104,7 @@ func TestNoSessionIsResumed(t *testing.T) {
 		server.StartTLS()
 		t.Cleanup(server.Close)
 		wants := newTickets()
-		client := &tls.Config{ //nolint:gosec // what counts is the session
+		client := &tls.Config{
 			InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, ServerName: "x",
 			Certificates: []tls.Certificate{svid}, ClientSessionCache: wants,
 		}
@@ -144,7 +144,7 @@ func TestNoSessionIsResumed(t *testing.T) {
 					continue // refused
 				}
 				cache := newTickets()
-				config := &tls.Config{ //nolint:gosec // what counts is the session
+				config := &tls.Config{
 					InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, MaxVersion: version, NextProtos: []string{"h2"},
 					Certificates: []tls.Certificate{own}, ClientSessionCache: cache, ServerName: "x",
 				}

@@ -67,7 +67,7 @@ func TestARefusalIsNoLoop(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = taken.Close() })
-	port := taken.Addr().(*net.TCPAddr).Port //nolint:errcheck,forcetypeassert // a TCP listener's
+	port := taken.Addr().(*net.TCPAddr).Port
 	editFile(t, a.dir+"/tenants/globex/orders.yaml", fmt.Sprintf("outbound: {port: %d}", a.ports["20183"]), fmt.Sprintf("outbound: {port: %d}", port))
 	eventually(t, 20*time.Second, "Envoy refuses", func(ctx context.Context) bool { return strings.Contains(a.proxies(ctx), "refused") })
 

@@ -51,8 +51,10 @@ func TestStreamsAndTheSVID(t *testing.T) {
 	short := demo.Call{
 		From: "acme/web", To: "acme/orders", Raw: &demo.Raw{SNI: "acme/web", Certificate: stolen}, Method: http.MethodGet, Path: "/orders/stream", Token: manager,
 	}
-	var last *stream
-	begun := time.Now()
+	var (
+		last  *stream
+		begun time.Time
+	)
 	for time.Until(leaf.NotAfter) > life/8 {
 		begun = time.Now()
 		last = openStream(t, m, short)

@@ -76,7 +76,8 @@ func epoch(list []Revocation, b identity.Bundle) string {
 func (s Service) Servers() []identity.WorkloadID { return slices.Clone(s.get().servers) }
 
 // Epoch differs wherever other accounts of the service are revoked, or other roots of its owner were withdrawn as compromised,
-// so that what its callers have open can be ended by it; empty where none is. As that of a Caller it does not change when a revocation ends.
+// so that what its callers have open can be ended by it; empty where none is. As that of a Caller it does not change when a
+// revocation ends.
 func (s Service) Epoch() string { return s.get().epoch }
 
 // Servers are the accounts of the shared service that a caller may meet; see Service.Servers.
@@ -85,8 +86,9 @@ func (i Import) Servers() []identity.WorkloadID { return slices.Clone(i.get().se
 // Epoch is that of the shared service.
 func (i Import) Epoch() string { return i.get().epoch }
 
-// Epoch differs wherever other accounts are revoked, or what proved them, of those services that the tenant's workloads send requests to: its own and
-// the shared ones that are granted to it, without those of TCP, each of which is reached by a way of its own.
+// Epoch differs wherever other accounts are revoked, or what proved them, of those services that the tenant's workloads send
+// requests to: its own and the shared ones that are granted to it, without those of TCP, each of which is reached by a way of its
+// own.
 func (t Tenant) Epoch() string {
 	var all []string
 	for _, s := range t.get().services {

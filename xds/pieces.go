@@ -42,7 +42,8 @@ func (p *pieces) once(side filters.Sidecar, typeURL, name string, build func() (
 // service is the cluster to a service of the tenant's own.
 func (p *pieces) service(side filters.Sidecar, s tenancy.Service) (Resource, error) {
 	port, _ := s.Port()
-	return p.mesh(side, p.t.ResourceName(tenancy.KindService, s.Name()), p.t.ID().TrustDomain(), s.Servers(), s.SNI(p.t.ID()), port.Protocol)
+	name, own := p.t.ResourceName(tenancy.KindService, s.Name()), p.t.ID()
+	return p.mesh(side, name, own.TrustDomain(), s.Servers(), s.SNI(own), port.Protocol)
 }
 
 func (p *pieces) serviceEndpoints(s tenancy.Service) (Resource, error) {

@@ -90,9 +90,19 @@ func TestCommandsPrintHostileText(t *testing.T) {
 	}
 	const web, orders = "spiffe://acme.demo.test/ns/acme/sa/web", "acme/orders"
 	for _, args := range [][]string{
-		{argument}, {"--" + argument}, {"explain", "--" + argument, mesh}, {"proxy", argument}, {"validate", argument}, {"validate", broken},
-		{"validate", "-o", "json", broken}, {"validate", "-o", argument, mesh}, {"test", argument}, {"test", broken}, {"schema", argument},
-		{"explain", mesh, "--from", argument, "--to", orders}, {"explain", mesh, "--from", web, "--to", argument},
+		{argument},
+		{"--" + argument},
+		{"explain", "--" + argument, mesh},
+		{"proxy", argument},
+		{"validate", argument},
+		{"validate", broken},
+		{"validate", "-o", "json", broken},
+		{"validate", "-o", argument, mesh},
+		{"test", argument},
+		{"test", broken},
+		{"schema", argument},
+		{"explain", mesh, "--from", argument, "--to", orders},
+		{"explain", mesh, "--from", web, "--to", argument},
 		{"explain", mesh, "--from", web, "--to", orders, "--path", "/" + argument},
 		{"explain", mesh, "--from", web, "--to", orders, "--path", "/" + argument, "-o", "json"},
 		{"explain", mesh, "--from", web, "--to", orders, "--method", argument, "--path", "/"},
@@ -100,12 +110,22 @@ func TestCommandsPrintHostileText(t *testing.T) {
 		{"explain", mesh, "--from", web, "--to", orders, "--path", "/", "--at", argument},
 		{"explain", broken, "--from", web, "--to", orders, "--path", "/"},
 		{"explain", mesh, "--asker", argument, "--to", orders, "--path", "/"},
-		{"translate", mesh, "--workload", argument}, {"translate", argument, "--workload", web},
-		{"why", "0123", "--log", filepath.Join(dir, "log")}, {"why", argument, "--log", filepath.Join(dir, "log")}, {"why", "0123", "--log", filepath.Join(dir, argument)},
-		{"proxy", "list", "--state", argument}, {"proxy", "config", argument, "--state", dir}, {"token", "create", argument, "--state", dir},
-		{"revoke", "workload", argument, "--reason", argument, "--state", argument, "--yes"}, {"revoke", "list", "--tenant", argument, "--state", dir},
-		{"revoke", "token", "--jti", argument, "--reason", argument, "--for", argument, "--yes"}, {"ready", argument}, {"check", "--state", argument},
-		{"authz", "--config", argument, "--trust", dir, "--listen", argument}, {"agent", "--id", argument, "--state", dir}, {"init", filepath.Join(mesh, strings.ReplaceAll(argument, "\n", ""), "x")},
+		{"translate", mesh, "--workload", argument},
+		{"translate", argument, "--workload", web},
+		{"why", "0123", "--log", filepath.Join(dir, "log")},
+		{"why", argument, "--log", filepath.Join(dir, "log")},
+		{"why", "0123", "--log", filepath.Join(dir, argument)},
+		{"proxy", "list", "--state", argument},
+		{"proxy", "config", argument, "--state", dir},
+		{"token", "create", argument, "--state", dir},
+		{"revoke", "workload", argument, "--reason", argument, "--state", argument, "--yes"},
+		{"revoke", "list", "--tenant", argument, "--state", dir},
+		{"revoke", "token", "--jti", argument, "--reason", argument, "--for", argument, "--yes"},
+		{"ready", argument},
+		{"check", "--state", argument},
+		{"authz", "--config", argument, "--trust", dir, "--listen", argument},
+		{"agent", "--id", argument, "--state", dir},
+		{"init", filepath.Join(mesh, strings.ReplaceAll(argument, "\n", ""), "x")},
 	} {
 		var out, talk bytes.Buffer
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -126,7 +146,7 @@ func TestCommandsPrintHostileText(t *testing.T) {
 func TestPlainWriter(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"": "", "a\tb\nc äöü 日本 😀\n": "a\tb\nc äöü 日本 😀\n", "\x1b[1m\u009b\u202e\x7f.": `\u001b[1m\u009b\u202e\u007f.`, "a\xffb\n": "a\ufffdb\n",
+		"": "", "a\tb\nc äöü ελ 😀\n": "a\tb\nc äöü ελ 😀\n", "\x1b[1m\u009b\u202e\x7f.": `\u001b[1m\u009b\u202e\u007f.`, "a\xffb\n": "a\ufffdb\n",
 	} {
 		for size := 1; size <= len(text)+1; size++ {
 			var out bytes.Buffer

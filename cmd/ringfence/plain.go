@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"unicode"
 	"unicode/utf8"
@@ -23,7 +24,7 @@ func newPlain(to io.Writer) *plainWriter { return &plainWriter{to: to} }
 func (p *plainWriter) Write(data []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	in := append(p.pending, data...)
+	in := slices.Concat(p.pending, data)
 	out := make([]byte, 0, len(in))
 	for len(in) > 0 && utf8.FullRune(in) {
 		r, size := utf8.DecodeRune(in)
@@ -43,5 +44,5 @@ func (p *plainWriter) Write(data []byte) (int, error) {
 
 // acts reports whether a terminal, or who reads a line, may take r for more than a character. All of them are below U+10000.
 func acts(r rune) bool {
-	return unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Bidi_Control, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)
+	return unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
 }

@@ -30,6 +30,7 @@ type spent struct {
 // store keeps roots, join tokens and the ledger. Every change is durable when the method returns.
 type store interface {
 	ledger
+	tokenStore
 
 	// authority is the kept roots of a trust domain; false where there are none.
 	authority(td identity.TrustDomain) (*authority, bool, error)
@@ -41,13 +42,17 @@ type store interface {
 	jwtKeys(t identity.TenantID) (jwtKeys, error)
 	// putJWTKeys puts these in force, and removes those that are not among them any more.
 	putJWTKeys(t identity.TenantID, k jwtKeys) error
+	close() error
+}
+
+// tokenStore keeps join tokens.
+type tokenStore interface {
 	tokens() (map[tokenHash]record, error)
 	addToken(h tokenHash, r record) error
 	// spendToken replaces what is kept of a token, and reports false where the token was not there any more.
 	spendToken(h tokenHash, r record) (bool, error)
 	// dropToken reports false where the token was not there any more.
 	dropToken(h tokenHash) (bool, error)
-	close() error
 }
 
 var (
