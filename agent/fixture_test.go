@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 
 	"github.com/ringfence-mesh/ringfence/authz"
@@ -98,7 +100,10 @@ type pairing struct {
 	t     testing.TB
 	relay *relay
 	plane *delta.Conversation
+	logs  *observer.ObservedLogs
 	saved []byte
+	saves int
+	full  bool // the disk
 
 	variants []published
 	envoy    *delta.Conversation
@@ -112,7 +117,12 @@ func newPairing(t testing.TB, v []published) *pairing {
 	p := &pairing{t: t, variants: v, refuses: func(string, string) bool { return false }}
 	j := testJudge(t)
 	secret := xds.NewResource(xds.SecretType, ownSecret, []byte("key"))
-	p.relay = newRelay(j, secret, zap.NewNop(), &tables{workload: j.workload}, newTarget(), func(c committed, settled table) error {
+	core, logs := observer.New(zap.DebugLevel)
+	p.logs = logs
+	p.relay = newRelay(j, secret, zap.New(core), &tables{workload: j.workload}, newTarget(), func(c committed, settled table) error {
+		if p.saves++; p.full {
+			return errors.New("no space left")
+		}
 		p.saved = nil
 		if c.table.decoded == nil {
 			return nil

@@ -245,7 +245,7 @@ func (r *relay) commit() {
 	if r.heard { // else a new stream that says nothing would take back what the one before has brought
 		r.newest = c.table
 	}
-	if c.snapshot.Version() == r.committed.snapshot.Version() && c.table.version() == r.committed.table.version() {
+	if c.table.version() == r.committed.table.version() { // and it names the snapshot
 		r.decide()
 		return
 	}
@@ -281,7 +281,7 @@ func (r *relay) miscalled(c committed) bool {
 
 // clear is for a workload that the mesh no longer knows: nothing is served, every call is denied.
 func (r *relay) clear() {
-	if r.committed.snapshot.IsZero() && r.newest.decoded == nil {
+	if r.newest.decoded == nil { // and then nothing is committed
 		return
 	}
 	r.empty()

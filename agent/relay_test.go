@@ -320,7 +320,16 @@ func TestRelayConverges(t *testing.T) {
 				p.saved = saved
 			},
 			"": func(rt *rapid.T) {
-				c := p.relay.committed
+				c, size := p.relay.committed, 0
+				for _, r := range p.relay.received {
+					size += len(r.Value())
+				}
+				if size != p.relay.bytes {
+					rt.Fatalf("%d bytes are counted, %d are there", p.relay.bytes, size)
+				}
+				if (c.table.decoded == nil) != c.snapshot.IsZero() || c.table.decoded != nil && p.relay.newest.decoded == nil {
+					rt.Fatal("half of a configuration")
+				}
 				if !c.snapshot.IsZero() && !wholes[c.snapshot.Version()] {
 					rt.Fatal("a mixture is committed")
 				}

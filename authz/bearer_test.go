@@ -243,6 +243,11 @@ func TestBearer(t *testing.T) {
 			t.Errorf("%s is believed", name)
 		}
 	}
+	elsewhere := in
+	elsewhere.Service = service(t, another, "acme", "orders")
+	if d := authz.Decide(table, elsewhere); d.Allowed() || d.Reason() != authz.UnknownDestination {
+		t.Errorf("another Table's service: %s", d.Reason())
+	}
 	wrong := in
 	wrong.Token = another.Token(w.bearer(t, w.now.Add(time.Minute), nil), w.now)
 	if d := authz.Decide(table, wrong); d.Reason() != authz.TokenInvalid {
@@ -265,6 +270,43 @@ func TestBearer(t *testing.T) {
 	}
 	if same, _ := w.edgeTable(t, "required", rule("askers: [edge]")); same.Version() == table.Version() {
 		t.Error("the version does not say whom a rule names")
+	}
+}
+
+// A token that is revoked names nobody.
+func TestRevokedBearer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	files := tenancytest.TwoTenantsFiles(t)
+	files["mesh.yaml"] = strings.TrimRight(files["mesh.yaml"], "\n") + edges
+	files["platform/acme-jwks.json"] = string(w.jwks)
+	files["tenants/acme/orders.yaml"] += "    - {name: r, from: {askers: [edge]}, to: {methods: [GET], paths: [/orders]}}\n"
+	files["tenants/acme/revoked.yaml"] = versioned(strings.Split(ofTenants, "---\n")[0])
+	table, err := authz.Compile(tenancytest.Tenant(t, tenancytest.Model(t, files), "acme"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for subject, want := range map[string]authz.Reason{"alice": authz.Revoked, "bob": authz.Allowed} {
+		in := authz.Input{
+			Caller: edge(t, table, "edge").Bearer(), Token: table.Token(w.bearer(t, w.now.Add(time.Minute), map[string]any{"sub": subject}), w.now),
+			Service: service(t, table, "acme", "orders"), Method: "GET", Path: "/orders", Now: w.now,
+		}
+		d := authz.Decide(table, in)
+		if d.Reason() != want || d.TokenRevoked() != (want == authz.Revoked) {
+			t.Errorf("%s: %s, of the token: %v", subject, d.Reason(), d.TokenRevoked())
+		}
+		if step := authz.Explain(table, in).Steps[2]; (step.Outcome == authz.Failed) != (want == authz.Revoked) || want == authz.Revoked && !strings.Contains(step.Text, "revoked by acme/token until") {
+			t.Errorf("%s: %+v", subject, step)
+		}
+		// The reason, not the token alone, says that it is revoked.
+		in.Now = w.now.Add(time.Hour)
+		if d := authz.Decide(table, in); d.Reason() != authz.TokenExpired || d.TokenRevoked() {
+			t.Errorf("%s, later: %s, revoked: %v", subject, d.Reason(), d.TokenRevoked())
+		}
+		// Without a good token nobody knows of which tenant the caller is.
+		if e := authz.Explain(table, in); e.Steps[2].Outcome != authz.Failed || e.Steps[3].Outcome != authz.NotReached {
+			t.Errorf("%s, later: %+v", subject, e.Steps)
+		}
 	}
 }
 

@@ -105,7 +105,7 @@ func known(m protoreflect.Message) bool {
 		switch {
 		case f.Message() == nil:
 		case !f.IsList():
-			ok = ok && known(v.Message())
+			ok = known(v.Message())
 		default:
 			for i := range v.List().Len() {
 				ok = ok && known(v.List().Get(i).Message())

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -46,6 +47,9 @@ func TestDecodeTable(t *testing.T) {
 	if _, ok := table.Service("platform", "Billing"); ok {
 		t.Error("a service in upper case")
 	}
+	if !table.Trusts("acme-idp") || table.Trusts("globex-idp") || table.Trusts("") || (*authz.Table)(nil).Trusts("acme-idp") {
+		t.Error("it believes tokens of others than its issuers")
+	}
 	if all := table.Services(); len(all) != 1 || all[0] != s {
 		t.Errorf("%d services", len(all))
 	}
@@ -76,21 +80,25 @@ func TestDecodeTableRefuses(t *testing.T) {
 		change func(*tableMsg)
 		text   string
 	}{
-		"no workload":                 {func(m *tableMsg) { m.Workload = "" }, "no workload"},
-		"no snapshot":                 {func(m *tableMsg) { m.SnapshotVersion = "" }, "no snapshot"},
-		"snapshot with a line break":  {func(m *tableMsg) { m.SnapshotVersion = "a\nb" }, "no snapshot"},
-		"no platform":                 {func(m *tableMsg) { m.PlatformTrustDomain = "" }, "platform"},
-		"no mapping":                  {func(m *tableMsg) { m.Mapping = nil }, "mapping"},
-		"no tenant":                   {func(m *tableMsg) { m.Tenant = "" }, "tenant"},
-		"tenant in upper case":        {func(m *tableMsg) { m.Tenant = "ACME" }, "tenant"},
-		"workload of another tenant":  {func(m *tableMsg) { m.Workload = globexWeb }, "workload"},
-		"workload unmapped":           {func(m *tableMsg) { m.Workload = "spiffe://x.test/y" }, "workload"},
-		"bundle without name":         {func(m *tableMsg) { m.Bundles[0].TrustDomain = "" }, "bundle"},
-		"bundle without roots":        {func(m *tableMsg) { m.Bundles[0].Roots = nil }, "bundle"},
-		"bundle with garbage":         {func(m *tableMsg) { m.Bundles[0].Roots = [][]byte{{1}} }, "bundle"},
-		"bundle twice":                {func(m *tableMsg) { m.Bundles = append(m.GetBundles(), m.GetBundles()[0]) }, "two bundles"},
-		"unknown field":               {func(m *tableMsg) { m.ProtoReflect().SetUnknown(unknown) }, "does not know"},
-		"unknown field in a rule":     {func(m *tableMsg) { rule(m).ProtoReflect().SetUnknown(unknown) }, "does not know"},
+		"no workload":                {func(m *tableMsg) { m.Workload = "" }, "no workload"},
+		"no snapshot":                {func(m *tableMsg) { m.SnapshotVersion = "" }, "no snapshot"},
+		"snapshot with a line break": {func(m *tableMsg) { m.SnapshotVersion = "a\nb" }, "no snapshot"},
+		"no platform":                {func(m *tableMsg) { m.PlatformTrustDomain = "" }, "platform"},
+		"no mapping":                 {func(m *tableMsg) { m.Mapping = nil }, "mapping"},
+		"no tenant":                  {func(m *tableMsg) { m.Tenant = "" }, "tenant"},
+		"tenant in upper case":       {func(m *tableMsg) { m.Tenant = "ACME" }, "tenant"},
+		"workload of another tenant": {func(m *tableMsg) { m.Workload = globexWeb }, "workload"},
+		"workload unmapped":          {func(m *tableMsg) { m.Workload = "spiffe://x.test/y" }, "workload"},
+		"bundle without name":        {func(m *tableMsg) { m.Bundles[0].TrustDomain = "" }, "bundle"},
+		"bundle without roots":       {func(m *tableMsg) { m.Bundles[0].Roots = nil }, "bundle"},
+		"bundle with garbage":        {func(m *tableMsg) { m.Bundles[0].Roots = [][]byte{{1}} }, "bundle"},
+		"bundle twice":               {func(m *tableMsg) { m.Bundles = append(m.GetBundles(), m.GetBundles()[0]) }, "two bundles"},
+		"unknown field":              {func(m *tableMsg) { m.ProtoReflect().SetUnknown(unknown) }, "does not know"},
+		"unknown field in a rule":    {func(m *tableMsg) { rule(m).ProtoReflect().SetUnknown(unknown) }, "does not know"},
+		"unknown field in a rule before another": {func(m *tableMsg) {
+			rule(m).ProtoReflect().SetUnknown(unknown)
+			orders(m).Rules = append(orders(m).Rules, webReads("clerk"))
+		}, "does not know"},
 		"issuer with bad keys":        {func(m *tableMsg) { m.Issuers[0].Jwks = []byte("{}") }, "token issuer"},
 		"issuer of an unknown format": {func(m *tableMsg) { m.Issuers[0].Format = 2 }, "format"},
 		"JWT-SVIDs with an issuer":    {func(m *tableMsg) { m.Issuers[0].Format = 1 }, "JWT-SVID"},
@@ -150,6 +158,17 @@ func TestDecodeTableRefuses(t *testing.T) {
 		if _, err := authz.DecodeTable(encode(t, w.billing(tokenNone, nil, g))); err == nil || !strings.Contains(err.Error(), "grant") {
 			t.Errorf("grant, %s: %v", name, err)
 		}
+	}
+	// The limit itself is allowed: position says nothing to the Table, so it fills it.
+	m := w.orders(tokenOptional, webReads())
+	rule(m).Position = strings.Repeat("a", 16<<20-proto.Size(m)-100)
+	rule(m).Position += strings.Repeat("a", 16<<20-proto.Size(m))
+	for n, ok := range map[int]bool{0: true, 1: false} {
+		rule(m).Position += strings.Repeat("a", n)
+		if _, err := authz.DecodeTable(encode(t, m)); (err == nil) != ok || proto.Size(m) != 16<<20+n {
+			t.Errorf("%d bytes: %v", proto.Size(m), err)
+		}
+		rule(m).Position = rule(m).GetPosition()[n:]
 	}
 	if _, err := authz.DecodeTable([]byte{0xff}); err == nil {
 		t.Error("garbage was accepted")
@@ -241,4 +260,57 @@ func FuzzDecodeTable(f *testing.F) {
 			t.Errorf("what was accepted is not when encoded again: %v", err)
 		}
 	})
+}
+
+// What stands in a Table stands in an error shortened to 80 bytes.
+func TestDecodeTableShortensHostileText(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for n, want := range map[int]string{80: strings.Repeat("A", 80) + `"`, 81: strings.Repeat("A", 80) + `…"`} {
+		m := w.orders(tokenOptional, webReads())
+		m.Issuers[0].Name, m.Issuers[0].MaxLifetimeSeconds = strings.Repeat("A", n), -1
+		if _, err := authz.DecodeTable(encode(t, m)); err == nil || !strings.Contains(err.Error(), `"`+want) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
+// An ID may be longer than a claim of a token may be, and be revoked all the same.
+func TestDecodeTableRevokesLongIDs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.orders(tokenOptional, webReads())
+	m.Bundles, m.Issuers = nil, nil
+	m.Revocations = []*revocationMsg{{Name: "acme/r", Tenant: "acme", Workload: acmeWeb, NotAfter: 1}}
+	long := strings.Repeat("."+strings.Repeat("a", 63), 3) + "." + strings.Repeat("b", 50)
+	text := strings.ReplaceAll(prototext.Format(m), ".demo.test", long)
+	m.Reset()
+	if err := prototext.Unmarshal([]byte(text), m); err != nil {
+		t.Fatal(err)
+	}
+	if id := m.GetRevocations()[0].GetWorkload(); len(id) <= 255 {
+		t.Fatalf("%d bytes", len(id))
+	}
+	decode(t, m)
+}
+
+// A class of data can ask for no more than 30 days, a token issuer give no more than ten years.
+func TestDecodeTableDurations(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const day = 24 * 60 * 60
+	for seconds, ok := range map[int64]bool{-1: false, 1: true, 30 * day: true, 30*day + 1: false, 1 << 62: false} {
+		m := w.orders(tokenRequired, webReads())
+		m.Services[0].Sensitivity = &classMsg{Name: "secret", MaxAuthAgeSeconds: seconds}
+		if _, err := authz.DecodeTable(encode(t, m)); (err == nil) != ok {
+			t.Errorf("maxAuthAge of %d s: %v", seconds, err)
+		}
+	}
+	for seconds, ok := range map[int64]bool{-1: false, 1: true, 3650 * day: true, 3650*day + 1: false} {
+		m := w.orders(tokenRequired, webReads())
+		m.Issuers[0].MaxLifetimeSeconds = seconds
+		if _, err := authz.DecodeTable(encode(t, m)); (err == nil) != ok {
+			t.Errorf("maxLifetime of %d s: %v", seconds, err)
+		}
+	}
 }

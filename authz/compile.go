@@ -82,9 +82,7 @@ func (e *encoder) service(t tenancy.Tenant, s tenancy.Service, port string) erro
 		if err := e.trust(c.Bundle(), c.Issuers()); err != nil {
 			return err
 		}
-		if !c.Tenant().Same(t.ID()) {
-			e.revoke(c.Tenant(), c.Revocations())
-		}
+		e.revoke(c.Tenant(), c.Revocations())
 		for _, g := range c.Grants() {
 			m.Grants = append(m.Grants, &agentv1alpha1.Grant{
 				Name: g.Name, Tenant: c.Tenant().Name(), From: texts(c.IDs()),

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/internal/testca"
 )
 
 func webReads(roles ...string) *ruleMsg {
@@ -156,7 +157,7 @@ func TestDecideTokenModes(t *testing.T) {
 			"plain": {table.Token(w.acmeToken(t), w.now), tc.plain}, "clerk": {table.Token(w.acmeToken(t, "clerk"), w.now), tc.clerk},
 		} {
 			in.Token = token.token
-			if d := authz.Decide(table, in); d.Reason() != token.want {
+			if d := authz.Decide(table, in); d.Reason() != token.want || d.TokenRevoked() {
 				t.Errorf("%s, token %s: %s, want %s", tc.name, kind, d.Reason(), token.want)
 			}
 		}
@@ -338,5 +339,66 @@ func TestReasons(t *testing.T) {
 	}
 	if s := authz.Reason(200).String(); s != "not_ready" {
 		t.Errorf("no reason is called %q", s)
+	}
+}
+
+// A certificate that can prove nobody here, whatever the time is, and one that only does not now.
+func TestUnprovable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	acme := decode(t, w.orders(tokenNone, webReads()))
+	billing := decode(t, w.billing(tokenNone, nil, billingGrant()))
+	stranger := testca.Constrained(t, "acme.demo.test")
+	expired := testca.ValidFor(-2*time.Hour, -time.Hour)
+	for name, tt := range map[string]struct {
+		table  *authz.Table
+		leaf   []byte
+		want   bool
+		reason authz.Reason
+	}{
+		"good":                             {acme, w.acme.SVID(acmeWeb).Cert.Raw, false, authz.Allowed},
+		"of a domain without roots":        {acme, w.globex.SVID(globexWeb).Cert.Raw, true, authz.CrossTenant},
+		"the same, at a shared service":    {billing, w.globex.SVID(globexWeb).Cert.Raw, true, authz.GrantMissing},
+		"of nobody in the mesh":            {acme, w.acme.SVID("spiffe://acme.demo.test/x").Cert.Raw, true, authz.UnknownCaller},
+		"of no SPIFFE ID":                  {acme, w.acme.SVID("https://acme.demo.test").Cert.Raw, true, authz.InvalidIdentity},
+		"no certificate":                   {acme, []byte("x"), true, authz.InvalidIdentity},
+		"expired":                          {acme, w.acme.SVID(acmeWeb, expired).Cert.Raw, false, authz.ExpiredIdentity},
+		"of a root that nobody knows here": {acme, stranger.SVID(acmeWeb).Cert.Raw, false, authz.InvalidIdentity},
+	} {
+		c := tt.table.Caller(tt.leaf, nil, w.now)
+		if c.Unprovable() != tt.want || c.IsKnown() != (tt.reason == authz.Allowed) {
+			t.Errorf("%s: unprovable %v, known %v", name, c.Unprovable(), c.IsKnown())
+		}
+		in := authz.Input{Caller: c, Service: tt.table.Services()[0], Method: "GET", Path: "/orders", Now: w.now}
+		if d := authz.Decide(tt.table, in); d.Reason() != tt.reason {
+			t.Errorf("%s: %v, want %v", name, d.Reason(), tt.reason)
+		}
+	}
+	if c := (*authz.Table)(nil).Caller(w.acme.SVID(acmeWeb).Cert.Raw, nil, w.now); c.Unprovable() || c.IsKnown() {
+		t.Error("no Table proves somebody")
+	}
+}
+
+// Only a token whose key its issuer does not have says which issuer that is.
+func TestTokenLacks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	good := w.acmeToken(t)
+	for name, tt := range map[string]struct {
+		change func(*tableMsg)
+		text   string
+		want   string
+	}{
+		"verified":            {func(*tableMsg) {}, good, ""},
+		"malformed":           {func(*tableMsg) {}, "a.b.c", ""},
+		"no key is known yet": {func(m *tableMsg) { m.Issuers[0].Jwks = nil }, good, "acme-idp"},
+		"another issuer":      {func(m *tableMsg) { m.Issuers[0].Issuer = "https://other.example.com" }, good, ""},
+	} {
+		m := w.orders(tokenRequired)
+		tt.change(m)
+		token := decode(t, m).Token(tt.text, w.now)
+		if token.Lacks() != tt.want || token.Claims().IsZero() == (name == "verified") {
+			t.Errorf("%s: it lacks a key of %q, want %q", name, token.Lacks(), tt.want)
+		}
 	}
 }

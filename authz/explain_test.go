@@ -71,7 +71,9 @@ func TestReasonsInWords(t *testing.T) {
 	if r, ok := authz.ParseReason("nonsense"); ok || r != authz.NotReady {
 		t.Error(r)
 	}
-	if beyond := authz.Reason(200); beyond.Words() != authz.NotReady.Words() || beyond.Advice() == "" {
-		t.Error(beyond.Words())
+	for _, beyond := range []authz.Reason{authz.Reason(len(authz.Reasons())), 200} {
+		if beyond.Words() != authz.NotReady.Words() || beyond.Advice() == "" {
+			t.Error(beyond.Words())
+		}
 	}
 }

@@ -61,7 +61,7 @@ func (t *Table) addRevocations(list []*agentv1alpha1.Revocation, speaksOf map[id
 		if !speaksOf[key.tenant] {
 			return fmt.Errorf("revocation %q: it is of tenant %q, of which the table does not speak", clip(m.GetName()), clip(m.GetTenant()))
 		}
-		if old, known := t.revoked[key]; !known || old.until < m.GetNotAfter() {
+		if t.revoked[key].until < m.GetNotAfter() { // the one that holds longest
 			t.revoked[key] = revocation{name: m.GetName(), until: m.GetNotAfter()}
 		}
 	}
@@ -107,8 +107,8 @@ func (t *Table) revokes(k revokedKey, now int64) (revocation, bool) {
 	if k.value == "" {
 		return revocation{}, false
 	}
-	r, known := t.revoked[k]
-	return r, known && now < r.until
+	r := t.revoked[k]
+	return r, now < r.until
 }
 
 // revokedCaller is why the caller is refused, if its workload or its certificate is revoked.

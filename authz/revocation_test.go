@@ -84,6 +84,7 @@ func TestRevokedAtASharedService(t *testing.T) {
 	)
 	acme, globex := w.acme.SVID(acmeWeb), w.globex.SVID(globexWeb)
 	m.Revocations = []*revocationMsg{
+		{Name: "revoke/0", Tenant: "acme", Subject: "alice", NotAfter: w.now.Unix() - 120},
 		{Name: "revoke/1", Tenant: "acme", Subject: "alice", NotAfter: w.now.Unix() + 60},
 		{Name: "revoke/1", Tenant: "acme", Subject: "alice", NotAfter: w.now.Unix() - 60}, // the longest counts
 		{Name: "platform/2", Tenant: "globex", Serial: fmt.Sprintf("%x", acme.Cert.SerialNumber), NotAfter: w.now.Unix() + 60},

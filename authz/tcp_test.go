@@ -103,3 +103,21 @@ func TestCompileTCP(t *testing.T) {
 		}
 	}
 }
+
+// A Grant that is over lets nobody connect, though another one of its tenant still holds.
+func TestDecideTCPGrantsThatAreOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.billing(tokenNone, nil,
+		&grantMsg{Name: "over", Tenant: "acme", From: []string{acmeWeb}, NotAfter: w.now.Unix()},
+		&grantMsg{Name: "holds", Tenant: "acme", From: []string{acmeBatch}, NotAfter: w.now.Unix() + 60},
+	)
+	m.Services[0].TcpPort = 9000
+	table := decode(t, m)
+	for id, want := range map[string]authz.Reason{acmeWeb: authz.NoRule, acmeBatch: authz.Allowed} {
+		d := authz.Decide(table, authz.Input{Caller: table.Caller(w.acme.SVID(id).Cert.Raw, nil, w.now), Service: table.Services()[0], Now: w.now})
+		if d.Reason() != want {
+			t.Errorf("%s: %s, want %s", id, d.Reason(), want)
+		}
+	}
+}

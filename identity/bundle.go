@@ -32,7 +32,7 @@ func NewBundle(td TrustDomain, rootsDER ...[]byte) (Bundle, error) {
 		if err != nil {
 			return Bundle{}, fmt.Errorf("bundle of %s: %w", td, err)
 		}
-		if !root.IsCA || !root.BasicConstraintsValid {
+		if !root.IsCA {
 			return Bundle{}, fmt.Errorf("bundle of %s: %q is no CA certificate", td, clip(root.Subject.String()))
 		}
 		if !slices.ContainsFunc(b.roots, root.Equal) {

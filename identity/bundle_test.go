@@ -3,6 +3,8 @@ package identity_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
 	"slices"
 	"testing"
 
@@ -25,8 +27,21 @@ func TestBundle(t *testing.T) {
 	if err != nil || again.Digest() != b.Digest() || again.TrustDomain() != td {
 		t.Errorf("PEM and back: %v", err)
 	}
-	if b.Digest() == one.Bundle("acme.demo.test").Digest() {
-		t.Error("two bundles have one digest")
+	onlyTwo := two.Bundle("acme.demo.test")
+	moved, err := identity.NewBundle(identity.MustTrustDomain("globex.demo.test"), b.DER()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	renamed, err := identity.NewBundle(identity.MustTrustDomain("emca.demo.test"), b.DER()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digests := map[[32]byte]bool{}
+	for _, other := range []identity.Bundle{b, one.Bundle("acme.demo.test"), onlyTwo, moved, renamed, {}} {
+		digests[other.Digest()] = true
+	}
+	if len(digests) != 6 {
+		t.Errorf("six bundles have %d digests", len(digests))
 	}
 	if !b.Constrained() || b.IsZero() {
 		t.Error("both roots are constrained")
@@ -40,6 +55,10 @@ func TestBundleConstrained(t *testing.T) {
 	for name, der := range map[string][]byte{
 		"no constraint":     testca.Unconstrained(t, "acme").Cert.Raw,
 		"of another tenant": testca.Constrained(t, "globex.demo.test").Cert.Raw,
+		"of two tenants": testca.Root(t, func(c *x509.Certificate) {
+			c.PermittedDNSDomainsCritical, c.PermittedURIDomains = true, []string{"acme.demo.test", "globex.demo.test"}
+		}).Cert.Raw,
+		"that may be passed over": testca.Root(t, func(c *x509.Certificate) { c.PermittedURIDomains = []string{"acme.demo.test"} }).Cert.Raw,
 	} {
 		b, err := identity.NewBundle(acme, good, der)
 		if err != nil {
@@ -66,6 +85,9 @@ func TestBundleRefuses(t *testing.T) {
 		"a leaf":          func() (identity.Bundle, error) { return identity.NewBundle(td, leaf.Cert.Raw) },
 		"a key in the PEM": func() (identity.Bundle, error) {
 			return identity.ParseBundlePEM(td, append(ca.Bundle("acme.demo.test").PEM(), leaf.KeyPEM()...))
+		},
+		"a certificate by another name": func() (identity.Bundle, error) {
+			return identity.ParseBundlePEM(td, pem.EncodeToMemory(&pem.Block{Type: "TRUSTED CERTIFICATE", Bytes: ca.Cert.Raw}))
 		},
 		"text behind the PEM": func() (identity.Bundle, error) {
 			return identity.ParseBundlePEM(td, append(ca.Bundle("acme.demo.test").PEM(), "x"...))

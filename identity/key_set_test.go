@@ -1,10 +1,12 @@
 package identity_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -63,6 +65,10 @@ func TestParseKeySet(t *testing.T) {
 	if parse(both.JSON()) != both || len(both.JWKS(identity.FormatSVID)) == 0 || len(both.JWKS(identity.FormatJWT)) == 0 {
 		t.Errorf("%s", both.JSON())
 	}
+	// Keys of workloads alone are a set, too.
+	if workloads := parse(jwks(jwk(t, ed, members{"kid": "a", "use": "jwt-svid"}))); workloads.JWKS(identity.FormatJWT) != nil || !bytes.Equal(workloads.JWKS(identity.FormatSVID), both.JWKS(identity.FormatSVID)) {
+		t.Errorf("%s", workloads.JSON())
+	}
 	m := svidMapping(t)
 	if _, err := identity.NewTokenIssuer(svidConfig(t, m, "acme", both.JWKS(identity.FormatSVID))); err != nil {
 		t.Error(err)
@@ -96,12 +102,14 @@ func TestParseKeySetRefuses(t *testing.T) {
 		"empty":                  {jwks(), "no key"},
 		"only unusable":          {jwks(`{"kty":"none"}`), "no key"},
 		"only for encryption":    {jwks(jwk(t, a, members{"use": "enc"})), "no key"},
-		"private":                {jwks(good, jwk(t, b, members{"kid": "b", "d": "AA"})), "no secret any more"},
+		"private":                {jwks(good, jwk(t, b, members{"kid": "b", "d": "AA"})), "key 2: it holds"},
 		"private, for enc":       {jwks(good, jwk(t, b, members{"kid": "b", "use": "enc", "d": "AA"})), "no secret any more"},
 		"symmetric":              {jwks(good, `{"kty":"oct","k":"AA","kid":"b"}`), "no secret any more"},
 		"hidden in a double":     {jwks(good, `{"kty":"oct","k":"AA","k":"AA"}`), "unique"},
 		"two of one kid":         {jwks(good, jwk(t, b, members{"kid": "a"})), "kid"},
-		"two without kid":        {jwks(jwk(t, a, nil), jwk(t, b, nil)), "kid"},
+		"two without kid":        {jwks(jwk(t, a, nil), jwk(t, b, nil)), "key 2: where"},
+		"the first without kid":  {jwks(jwk(t, b, nil), good), "key 2: where"},
+		"the second without kid": {jwks(good, jwk(t, b, nil)), "key 2: where"},
 		"SVIDs of one kid": {
 			jwks(good, jwk(t, a, members{"kid": "s", "use": "jwt-svid"}), jwk(t, b, members{"kid": "s", "use": "jwt-svid"})), "kid",
 		},
@@ -115,6 +123,47 @@ func TestParseKeySetRefuses(t *testing.T) {
 		set, err := identity.ParseKeySet(tc.text)
 		if err == nil || !set.IsZero() || !strings.Contains(err.Error(), tc.says) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The limits themselves are allowed: 64 KiB of text, 32 keys, 8 KiB of usable keys.
+func TestKeySetLimits(t *testing.T) {
+	t.Parallel()
+	key := ecKey(t, elliptic.P256())
+	numbered := func(n int) []string {
+		var keys []string
+		for i := range n {
+			keys = append(keys, jwk(t, key, map[string]any{"kid": fmt.Sprintf("k%02d", i)}))
+		}
+		return keys
+	}
+	text := jwks(numbered(1)...)
+	for n, ok := range map[int]bool{64 << 10: true, 64<<10 + 1: false} {
+		if _, err := identity.ParseKeySet(append(bytes.Clone(text), strings.Repeat(" ", n-len(text))...)); (err == nil) != ok {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+	for n, ok := range map[int]bool{32: true, 33: false} {
+		if _, err := identity.ParseKeySet(jwks(numbered(n)...)); (err == nil) != ok {
+			t.Errorf("%d keys: %v", n, err)
+		}
+	}
+	set, err := identity.ParseKeySet(jwks(numbered(32)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Longer kids fill the set up to the limit.
+	missing := 8<<10 - len(set.JWKS(identity.FormatJWT))
+	for more, ok := range map[int]bool{missing: true, missing + 1: false} {
+		keys := numbered(32)
+		for i := 0; more > 0; i++ {
+			pad := min(more, 250)
+			keys[i] = strings.Replace(keys[i], `"kid":"`, `"kid":"`+strings.Repeat("x", pad), 1)
+			more -= pad
+		}
+		if _, err := identity.ParseKeySet(jwks(keys...)); (err == nil) != ok {
+			t.Errorf("%v: %v", ok, err)
 		}
 	}
 }

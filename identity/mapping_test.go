@@ -145,6 +145,44 @@ func TestMappingIDRefuses(t *testing.T) {
 	}
 }
 
+// What a rule wrote and another one reads as somebody else is nobody's ID: not another tenant's, nor a colleague's.
+func TestMappingIDIsNeverSomebodyElse(t *testing.T) {
+	t.Parallel()
+	first := identity.MappingRule{TrustDomain: "{tenant}.a.test", Path: "/ns/{namespace}/sa/{serviceAccount}"}
+	short := identity.MappingRule{TrustDomain: "{tenant}.a.test", Path: "/sa/{serviceAccount}"}
+	for name, tt := range map[string]struct {
+		first, second      identity.MappingRule
+		of                 string // an ID of the tenant by the second rule
+		namespace, account string
+	}{
+		"another tenant": {first, identity.MappingRule{TrustDomain: "b.test", Path: "/ns/{tenant}/sa/{serviceAccount}"}, "spiffe://b.test/ns/acme/sa/web", "globex", "web"},
+		"another tenant, without namespaces": {
+			identity.MappingRule{TrustDomain: "{tenant}.a.test", Path: "/globex/{serviceAccount}"},
+			identity.MappingRule{TrustDomain: "b.test", Path: "/{tenant}/{serviceAccount}"},
+			"spiffe://b.test/acme/web", "", "web",
+		},
+		"another namespace": {first, identity.MappingRule{TrustDomain: "{tenant}.b.test", Path: "/ns/prod/sa/{serviceAccount}"}, "spiffe://acme.b.test/ns/prod/sa/web", "prod", "web"},
+		"another account":   {short, identity.MappingRule{TrustDomain: "{tenant}.b.test", Path: "/{serviceAccount}/web"}, "spiffe://acme.b.test/sa/web", "", "web"},
+	} {
+		m := mapping(t, tt.first, tt.second)
+		w, err := m.Parse(tt.of)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := m.ID(w.Tenant(), tt.namespace, tt.account); !errors.Is(err, identity.ErrUnmapped) || !got.IsZero() {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	m := mapping(t, perTenant)
+	acme, err := m.TenantID("acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.ID(acme, "..", "web"); !errors.Is(err, identity.ErrInvalidID) {
+		t.Errorf("what is no ID at all: %v", err)
+	}
+}
+
 func TestMappingWithoutNamespaceForgetsIt(t *testing.T) {
 	t.Parallel()
 	m := mapping(t, consulLike)
@@ -188,6 +226,9 @@ func TestNewMappingRefuses(t *testing.T) {
 		if m, err := identity.NewMapping(platform, []identity.MappingRule{r}); err == nil || !m.IsZero() {
 			t.Errorf("%+v was accepted", r)
 		}
+	}
+	if _, err := identity.NewMapping(platform, []identity.MappingRule{perTenant, bad[0]}); err == nil || !strings.HasPrefix(err.Error(), "rule 2: ") {
+		t.Errorf("which rule is bad: %v", err)
 	}
 	if _, err := identity.NewMapping(platform, nil); err == nil {
 		t.Error("a mapping without rules")

@@ -31,8 +31,8 @@ type TrustDomain struct{ name string }
 
 // ParseTrustDomain makes a TrustDomain from its name alone, without a scheme.
 func ParseTrustDomain(name string) (TrustDomain, error) {
-	if name == "" || len(name) > maxTrustDomain {
-		return TrustDomain{}, fmt.Errorf("%w: a trust domain has 1 to %d characters", ErrInvalidID, maxTrustDomain)
+	if len(name) > maxTrustDomain {
+		return TrustDomain{}, fmt.Errorf("%w: a trust domain has at most %d characters", ErrInvalidID, maxTrustDomain)
 	}
 	for label := range strings.SplitSeq(name, ".") {
 		if !ValidName(label) {

@@ -8,6 +8,38 @@ import (
 	"github.com/ringfence-mesh/ringfence/identity"
 )
 
+// Every byte, alone and at each place of a name.
+func TestValidNameCompletely(t *testing.T) {
+	t.Parallel()
+	const alone, inner = "abcdefghijklmnopqrstuvwxyz0123456789", "abcdefghijklmnopqrstuvwxyz0123456789-"
+	for c := range 256 {
+		b := string([]byte{byte(c)})
+		for name, want := range map[string]bool{
+			b:             strings.Contains(alone, b),
+			b + "a":       strings.Contains(alone, b),
+			"a" + b:       strings.Contains(alone, b),
+			"a" + b + "a": strings.Contains(inner, b),
+		} {
+			if identity.ValidName(name) != want {
+				t.Errorf("ValidName(%q) is not %v", name, want)
+			}
+		}
+	}
+	if identity.ValidName("") || !identity.ValidName(strings.Repeat("a", 63)) || identity.ValidName(strings.Repeat("a", 64)) {
+		t.Error("a name has 1 to 63 characters")
+	}
+}
+
+// What a stranger wrote stands in an error shortened to 80 bytes.
+func TestHostileTextIsShortened(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]string{80: strings.Repeat("A", 80) + `"`, 81: strings.Repeat("A", 80) + `…"`} {
+		if _, err := identity.ParseTrustDomain(strings.Repeat("A", n)); !strings.Contains(err.Error(), want) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
+
 func TestParseTrustDomain(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("a", 63)
@@ -20,7 +52,7 @@ func TestParseTrustDomain(t *testing.T) {
 		{"one label", "acme", true},
 		{"longest label", long + ".test", true},
 		{"255 bytes", strings.Join([]string{long, long, long, long}, "."), true},
-		{"256 bytes", strings.Join([]string{long, long, long, long}, ".") + "a", false},
+		{"256 bytes", strings.Join([]string{long, long, long, long[:62], "a"}, "."), false},
 		{"label of 64", long + "a.test", false},
 		{"empty", "", false},
 		{"trailing dot", "acme.demo.test.", false},

@@ -6,6 +6,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"math/big"
+	"slices"
 	"testing"
 	"time"
 
@@ -91,6 +92,24 @@ func TestAPeerIsWithdrawnWithItsRoot(t *testing.T) {
 	}
 }
 
+// Where two chains prove a peer, it is proved as long as one of them holds, whichever is found first.
+func TestPeerEndsWithItsLastChain(t *testing.T) {
+	t.Parallel()
+	ca := testca.Constrained(t, "acme.demo.test")
+	short := ca.Again(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(time.Minute) })
+	leaf := ca.SVID(acmeWeb)
+	for name, roots := range map[string][][]byte{"the short one first": {short.Raw, ca.Cert.Raw}, "the long one first": {ca.Cert.Raw, short.Raw}} {
+		b, err := identity.NewBundle(identity.MustTrustDomain("acme.demo.test"), roots...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := identity.NewVerifier(mapping(t, perTenant), bundles(t, b)).VerifyLeaf(leaf.Cert.Raw, nil, time.Now())
+		if err != nil || !p.NotAfter().Equal(leaf.Cert.NotAfter) {
+			t.Errorf("%s: proved until %v, want %v (%v)", name, p.NotAfter(), leaf.Cert.NotAfter, err)
+		}
+	}
+}
+
 func TestVerifyLeaf(t *testing.T) {
 	t.Parallel()
 	tr := newTrust(t)
@@ -121,6 +140,7 @@ func TestVerifyLeaf(t *testing.T) {
 		{"expired", tr.acme.SVID(acmeWeb, testca.ValidFor(-2*time.Hour, -time.Hour)), now, identity.ErrExpired},
 		{"not yet valid", tr.acme.SVID(acmeWeb, testca.ValidFor(time.Hour, 2*time.Hour)), now, identity.ErrExpired},
 		{"no time", tr.acme.SVID(acmeWeb), time.Time{}, identity.ErrExpired},
+		{"no time, and valid at all times", tr.acme.SVID(acmeWeb, testca.Template(func(c *x509.Certificate) { c.NotBefore = time.Time{} })), time.Time{}, identity.ErrExpired},
 		{"root expired", tr.acme.SVID(acmeWeb, testca.ValidFor(-time.Hour, 100*time.Hour)), now.Add(50 * time.Hour), identity.ErrUntrusted},
 		{"a CA as leaf", tr.acme.SVID(acmeWeb, testca.Template(func(c *x509.Certificate) { c.IsCA = true })), now, identity.ErrUntrusted},
 		{"may sign certificates", tr.acme.SVID(acmeWeb, testca.Template(func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign })), now, identity.ErrUntrusted},
@@ -139,6 +159,9 @@ func TestVerifyLeaf(t *testing.T) {
 				}
 				return
 			}
+			if p.Serial() != tt.leaf.Cert.SerialNumber.Text(16) {
+				t.Errorf("serial %q", p.Serial())
+			}
 			if err != nil || p.IsZero() || !p.NotAfter().Equal(tt.leaf.Cert.NotAfter) || p.ID().String() == "" {
 				t.Fatalf("%+v, %v", p, err)
 			}
@@ -156,7 +179,11 @@ func TestVerifyLeafGarbage(t *testing.T) {
 	if _, err := tr.verifier.VerifyLeaf(leaf, [][]byte{{1, 2, 3}}, time.Now()); !errors.Is(err, identity.ErrUntrusted) {
 		t.Error(err)
 	}
-	if _, err := tr.verifier.VerifyLeaf(leaf, make([][]byte, 9), time.Now()); !errors.Is(err, identity.ErrUntrusted) {
+	root := tr.acme.Cert.Raw
+	if _, err := tr.verifier.VerifyLeaf(leaf, slices.Repeat([][]byte{root}, 8), time.Now()); err != nil {
+		t.Error(err)
+	}
+	if _, err := tr.verifier.VerifyLeaf(leaf, slices.Repeat([][]byte{root}, 9), time.Now()); !errors.Is(err, identity.ErrUntrusted) {
 		t.Error(err)
 	}
 	if _, err := (identity.Verifier{}).VerifyLeaf(leaf, nil, time.Now()); !errors.Is(err, identity.ErrUnmapped) {
@@ -192,7 +219,9 @@ func TestURISANMalformed(t *testing.T) {
 	for name, exts := range map[string][]pkix.Extension{
 		"none":           nil,
 		"no sequence":    {extension(0x04, 0x00)},
-		"trailing bytes": {extension(0x30, 0x00, 0x00)},
+		"no list":        {extension(0x31, 0x03, 0x86, 0x01, 'a')},
+		"trailing bytes": {extension(0x30, 0x03, 0x86, 0x01, 'a', 0x00)},
+		"a cut name":     {extension(0x30, 0x05, 0x86, 0x01, 'a', 0x86, 0x01)},
 		"cut short":      {extension(0x30, 0x03, 0x86, 0x05, 'a')},
 		"twice":          {extension(0x30, 0x03, 0x86, 0x01, 'a'), extension(0x30, 0x00)},
 	} {

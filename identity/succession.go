@@ -41,7 +41,7 @@ func SuccessionExtension(signature []byte) (pkix.Extension, error) {
 // signed the successor's key, and that key the rest of its certificate. A bundle of another trust domain continues none, and the
 // zero value neither continues nor is continued.
 func (b Bundle) Continues(known Bundle) bool {
-	if b.IsZero() || known.IsZero() || b.td != known.td {
+	if b.IsZero() || b.td != known.td {
 		return false
 	}
 	trusted, left := known.roots, b.roots

@@ -9,6 +9,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/base64"
 	"math/big"
 	"testing"
 	"time"
@@ -19,6 +21,21 @@ import (
 // madeRoot makes a root whose certificate bears what sign makes of the message; nil: no signature.
 func madeRoot(t testing.TB, td identity.TrustDomain, sign func(message []byte) []byte) (identity.Bundle, crypto.Signer) {
 	t.Helper()
+	if sign == nil {
+		return commentedRoot(t, td, nil)
+	}
+	return commentedRoot(t, td, func(message []byte) []byte {
+		extension, err := identity.SuccessionExtension(sign(message))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return extension.Value
+	})
+}
+
+// commentedRoot makes a root whose comment is what comment makes of the message; nil: no comment.
+func commentedRoot(t testing.TB, td identity.TrustDomain, comment func(message []byte) []byte) (identity.Bundle, crypto.Signer) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -27,16 +44,12 @@ func madeRoot(t testing.TB, td identity.TrustDomain, sign func(message []byte) [
 		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 		Subject: pkix.Name{CommonName: "root"},
 	}
-	if sign != nil {
+	if comment != nil {
 		message, err := identity.Succession(td, key.Public())
 		if err != nil {
 			t.Fatal(err)
 		}
-		extension, err := identity.SuccessionExtension(sign(message))
-		if err != nil {
-			t.Fatal(err)
-		}
-		template.ExtraExtensions = []pkix.Extension{extension}
+		template.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3}, Value: []byte{5, 0}}, {Id: nsComment, Value: comment(message)}}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -72,6 +85,44 @@ func together(t *testing.T, bundles ...identity.Bundle) identity.Bundle {
 		t.Fatal(err)
 	}
 	return all
+}
+
+var nsComment = asn1.ObjectIdentifier{2, 16, 840, 1, 113730, 1, 13}
+
+// A comment is a succession only as the issuer writes it.
+func TestOnlyASuccessionContinues(t *testing.T) {
+	t.Parallel()
+	td := identity.MustTrustDomain("acme.demo.test")
+	known, key := madeRoot(t, td, nil)
+	ia5 := func(text string) []byte {
+		value, err := asn1.MarshalWithParams(text, "ia5")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return value
+	}
+	const prefix = "ringfence-succession-1:"
+	for name, tt := range map[string]struct {
+		comment func(signature string) []byte
+		want    bool
+	}{
+		"as it is written":       {func(s string) []byte { return ia5(prefix + s) }, true},
+		"no ASN.1":               {func(string) []byte { return []byte{0xff} }, false},
+		"another ASN.1 type":     {func(string) []byte { return []byte{5, 0} }, false},
+		"bytes behind it":        {func(s string) []byte { return append(ia5(prefix+s), 5, 0) }, false},
+		"another tool's comment": {func(string) []byte { return ia5("OpenSSL Generated Certificate") }, false},
+		"no prefix":              {func(s string) []byte { return ia5(s) }, false},
+		"another version":        {func(s string) []byte { return ia5("ringfence-succession-2:" + s) }, false},
+		"text behind it":         {func(s string) []byte { return ia5(prefix + s + "!") }, false},
+	} {
+		b, _ := commentedRoot(t, td, func(message []byte) []byte { return tt.comment(base64.StdEncoding.EncodeToString(by(t, key)(message))) })
+		if got := b.Continues(known); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if _, err := identity.Succession(td, "no key"); err == nil {
+		t.Error("what is no key can be signed")
+	}
 }
 
 func TestBundleContinues(t *testing.T) {

@@ -203,12 +203,12 @@ func parseTokenHeader(h map[string]any) (tokenHeader, error) {
 	if !ok {
 		return tokenHeader{}, errors.New("no algorithm")
 	}
-	kid, ok := h["kid"].(string)
-	if _, present := h["kid"]; present && (!ok || kid == "") {
+	kid, _ := h["kid"].(string)
+	if _, present := h["kid"]; present && kid == "" {
 		return tokenHeader{}, errors.New("the kid is no text")
 	}
-	typ, ok := h["typ"].(string)
-	if _, present := h["typ"]; present && (!ok || typ == "") {
+	typ, _ := h["typ"].(string)
+	if _, present := h["typ"]; present && typ == "" {
 		return tokenHeader{}, errors.New("the typ is no text")
 	}
 	return tokenHeader{algorithm: alg, keyID: kid, typ: strings.ToLower(typ)}, nil

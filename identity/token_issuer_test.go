@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/elliptic"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,9 +25,22 @@ func TestNewTokenIssuer(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.Comparer(identity.TenantID.Same), cmpopts.EquateComparable(identity.Mapping{})); diff != "" {
 		t.Error(diff)
 	}
-	got.Audiences[0], got.JWKS[0] = "other", 'x'
-	if again := i.Config(); again.Audiences[0] != want.Audiences[0] || again.JWKS[0] != want.JWKS[0] {
-		t.Error("the issuer can be changed from outside")
+	for _, outside := range []identity.TokenIssuerConfig{want, got} {
+		outside.Audiences[0], outside.Tenants[0], outside.JWKS[0] = "other", tenant(t, "globex"), 'x'
+		if again := i.Config(); again.Audiences[0] != "orders-api" || again.Tenants[0].Name() != "acme" || again.JWKS[0] != '{' {
+			t.Error("the issuer can be changed from outside")
+		}
+	}
+	for name, change := range map[string]func(*identity.TokenIssuerConfig){
+		"a second":           func(c *identity.TokenIssuerConfig) { c.MaxLifetime = time.Second },
+		"as many audiences":  func(c *identity.TokenIssuerConfig) { c.Audiences = slices.Repeat([]string{"a"}, 32) },
+		"every character":    func(c *identity.TokenIssuerConfig) { c.Audiences = []string{"!~"} },
+		"the longest issuer": func(c *identity.TokenIssuerConfig) { c.Issuer = strings.Repeat("a", 2048) },
+	} {
+		c := issuerConfig(t, jwks(key))
+		if change(&c); newIssuerFails(c) {
+			t.Errorf("%s: refused", name)
+		}
 	}
 	var none identity.TokenIssuer
 	if !none.IsZero() || i.IsZero() || none.Config().Issuer != "" {
@@ -53,6 +67,9 @@ func TestNewTokenIssuerRefuses(t *testing.T) {
 		"issuer with a NUL":  {nil, func(c *identity.TokenIssuerConfig) { c.Issuer = "a\x00" }, "issuer"},
 		"no audience":        {nil, func(c *identity.TokenIssuerConfig) { c.Audiences = nil }, "audiences"},
 		"empty audience":     {nil, func(c *identity.TokenIssuerConfig) { c.Audiences = []string{""} }, "audiences"},
+		"too many audiences": {nil, func(c *identity.TokenIssuerConfig) { c.Audiences = slices.Repeat([]string{"a"}, 33) }, "audiences"},
+		"a long issuer":      {nil, func(c *identity.TokenIssuerConfig) { c.Issuer = strings.Repeat("a", 2049) }, "issuer"},
+		"less than a second": {nil, func(c *identity.TokenIssuerConfig) { c.MaxLifetime = time.Second - 1 }, "maxLifetime"},
 		"no tenant claim":    {nil, func(c *identity.TokenIssuerConfig) { c.TenantClaim = "" }, "claim"},
 		"bad roles claim":    {nil, func(c *identity.TokenIssuerConfig) { c.RolesClaim = "my roles" }, "claim"},
 		"no lifetime":        {nil, func(c *identity.TokenIssuerConfig) { c.MaxLifetime = 0 }, "maxLifetime"},
@@ -71,7 +88,7 @@ func TestNewTokenIssuerRefuses(t *testing.T) {
 		"private EC":         {jwks(jwk(t, p256, members{"d": b64.EncodeToString(make([]byte, 32))})), nil, "private"},
 		"private RSA":        {jwks(jwk(t, rsaKey(t, 2048), members{"d": "AQAB"})), nil, "private"},
 		"half a private RSA": {jwks(jwk(t, rsaKey(t, 2048), members{"p": "AQAB"})), nil, "private"},
-		"private, for enc":   {jwks(good, jwk(t, other, members{"d": "AQAB", "use": "enc"})), nil, "private"},
+		"private, for enc":   {jwks(good, jwk(t, other, members{"d": "AQAB", "use": "enc"})), nil, "key 2: it holds the private"},
 		"symmetric":          {jwks(`{"kty":"oct","k":"` + b64.EncodeToString(make([]byte, 32)) + `"}`), nil, "private"},
 		"oct without k":      {jwks(`{"kty":"oct"}`), nil, "key 1"},
 		"unknown type":       {jwks(`{"kty":"OKP","crv":"X25519","x":"AA"}`), nil, "key 1"},
@@ -88,7 +105,7 @@ func TestNewTokenIssuerRefuses(t *testing.T) {
 		"alg none":             {jwks(jwk(t, p256, members{"alg": "none"})), nil, "alg"},
 		"alg HS256":            {jwks(jwk(t, p256, members{"alg": "HS256"})), nil, "alg"},
 		"alg RS512":            {jwks(jwk(t, rsaKey(t, 2048), members{"alg": "RS512"})), nil, "alg"},
-		"unknown use":          {jwks(jwk(t, p256, members{"use": "tls"})), nil, "use"},
+		"unknown use":          {jwks(good, jwk(t, other, members{"kid": "k2", "use": "tls"})), nil, "key 2: use"},
 		"kid with a space":     {jwks(jwk(t, p256, members{"kid": "a b"})), nil, "kid"},
 		"two without kid":      {jwks(jwk(t, p256, nil), jwk(t, other, nil)), nil, "kid"},
 		"one without kid":      {jwks(good, jwk(t, other, nil)), nil, "kid"},

@@ -83,6 +83,7 @@ func TestJWTSVID(t *testing.T) {
 		"no audience":                 {header, change{"aud": nil}, identity.ErrTokenInvalid},
 		"another audience":            {header, change{"aud": "spiffe://acme.demo.test/other"}, identity.ErrTokenInvalid},
 		"expired":                     {header, change{"exp": now}, identity.ErrTokenExpired},
+		"jti no text":                 {header, change{"jti": 7}, identity.ErrTokenInvalid},
 		"no exp":                      {header, change{"exp": nil}, identity.ErrTokenInvalid},
 		"no iat":                      {header, change{"iat": nil}, identity.ErrTokenInvalid},
 		"a life beyond maxLifetime":   {header, change{"iat": now - 301, "exp": now + 600}, identity.ErrTokenInvalid},

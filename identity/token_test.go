@@ -202,6 +202,10 @@ func TestVerifyToken(t *testing.T) {
 	if !c.Begins().Equal(time.Unix(tokenNow.Unix()-90, 0)) {
 		t.Errorf("it begins at %v", c.Begins())
 	}
+	named, err := v.Verify(sign(t, key, "ES256", `{"alg":"ES256","kid":"k1"}`, payload(t, map[string]any{"jti": "t-1", "sid": "s-1"})), tokenNow)
+	if err != nil || named.TokenID() != "t-1" || named.Session() != "s-1" || c.TokenID() != "" || c.Session() != "" {
+		t.Errorf("token %q of session %q: %v", named.TokenID(), named.Session(), err)
+	}
 	c.Roles()[0] = "owner"
 	if c.HasRole("owner") {
 		t.Error("the claims can be changed from outside")
@@ -269,6 +273,7 @@ func TestVerifyTokenHeaders(t *testing.T) {
 		"alg in another case":     {`{"alg":"es256","kid":"k1"}`, false},
 		"member in another case":  {`{"ALG":"ES256","kid":"k1"}`, false},
 		"typ of an ID token":      {`{"alg":"ES256","kid":"k1","typ":"logout+jwt"}`, false},
+		"empty typ":               {`{"alg":"ES256","kid":"k1","typ":""}`, false},
 		"typ no text":             {`{"alg":"ES256","kid":"k1","typ":1}`, false},
 		"jwk":                     {`{"alg":"ES256","kid":"k1","jwk":` + jwk(t, key, nil) + `}`, false},
 		"jku":                     {`{"alg":"ES256","kid":"k1","jku":"https://evil.test/jwks"}`, false},
@@ -307,7 +312,10 @@ func TestVerifyTokenClaims(t *testing.T) {
 	}{
 		{"good", nil, nil},
 		{"several audiences", change{"aud": []string{"other", "billing-api"}}, nil},
+		{"one of ours among the audiences", change{"aud": []string{"billing-api", "other"}}, nil},
 		{"no subject", change{"sub": nil}, nil},
+		{"jti and sid", change{"jti": "a", "sid": strings.Repeat("b", 255)}, nil},
+		{"as many roles as may be", change{"roles": many[:256]}, nil},
 		{"no roles", change{"roles": nil}, nil},
 		{"roles null", change{"roles": json.RawMessage("null")}, nil},
 		{"roles that the mesh cannot name", change{"roles": []string{"offline_access", "Admin", ""}}, nil},
@@ -342,6 +350,12 @@ func TestVerifyTokenClaims(t *testing.T) {
 		{"subject too long", change{"sub": strings.Repeat("a", 256)}, identity.ErrTokenInvalid},
 		{"subject no text", change{"sub": 7}, identity.ErrTokenInvalid},
 		{"empty subject", change{"sub": ""}, identity.ErrTokenInvalid},
+		{"jti no text", change{"jti": 7}, identity.ErrTokenInvalid},
+		{"empty jti", change{"jti": ""}, identity.ErrTokenInvalid},
+		{"jti too long", change{"jti": strings.Repeat("a", 256)}, identity.ErrTokenInvalid},
+		{"sid no text", change{"sid": []string{"a"}}, identity.ErrTokenInvalid},
+		{"empty sid", change{"sid": ""}, identity.ErrTokenInvalid},
+		{"sid with a space", change{"sid": "a b"}, identity.ErrTokenInvalid},
 		{"no tenant", change{"tenant": nil}, identity.ErrTokenInvalid},
 		{"several tenants", change{"tenant": []string{"acme"}}, identity.ErrTokenInvalid},
 		{"tenant in upper case", change{"tenant": "ACME"}, identity.ErrTokenInvalid},
@@ -364,6 +378,44 @@ func TestVerifyTokenClaims(t *testing.T) {
 		}
 	}
 	if c, err := v.Verify(sign(t, key, "ES256", `{"alg":"ES256"}`, payload(t, change{"roles": []string{"clerk", "offline_access"}})), tokenNow); err != nil || !cmp.Equal(c.Roles(), []string{"clerk"}) {
+		t.Errorf("roles %v, %v", c.Roles(), err)
+	}
+}
+
+// Claims hold from the latest of what their issuer says of it, less what is forgiven to its clock.
+func TestClaimsBegin(t *testing.T) {
+	t.Parallel()
+	key := ecKey(t, elliptic.P256())
+	v := identity.NewTokenVerifier(newIssuer(t, issuerConfig(t, jwks(jwk(t, key, nil)))))
+	now := tokenNow.Unix()
+	type change = map[string]any
+	for name, tt := range map[string]struct {
+		change change
+		want   int64
+	}{
+		"issued":                        {change{"iat": now - 60}, now - 90},
+		"not before, later":             {change{"iat": now - 60, "nbf": now - 10}, now - 40},
+		"not before, earlier":           {change{"iat": now - 60, "nbf": now - 100}, now - 90},
+		"authenticated, later":          {change{"iat": now - 60, "auth_time": now - 20}, now - 50},
+		"authenticated, earlier":        {change{"iat": now - 60, "auth_time": now - 1000}, now - 90},
+		"not before, and authenticated": {change{"iat": now - 60, "nbf": now - 10, "auth_time": now - 20}, now - 40},
+	} {
+		c, err := v.Verify(sign(t, key, "ES256", `{"alg":"ES256"}`, payload(t, tt.change)), tokenNow)
+		if err != nil || c.Begins().Unix() != tt.want {
+			t.Errorf("%s: it begins %d s from now, want %d (%v)", name, c.Begins().Unix()-now, tt.want-now, err)
+		}
+	}
+}
+
+// An issuer whose documents name no claim with roles gives none, whatever its tokens say.
+func TestIssuerWithoutRoles(t *testing.T) {
+	t.Parallel()
+	key := ecKey(t, elliptic.P256())
+	config := issuerConfig(t, jwks(jwk(t, key, nil)))
+	config.RolesClaim = ""
+	v := identity.NewTokenVerifier(newIssuer(t, config))
+	c, err := v.Verify(sign(t, key, "ES256", `{"alg":"ES256"}`, payload(t, map[string]any{"": []string{"clerk"}})), tokenNow)
+	if err != nil || len(c.Roles()) != 0 {
 		t.Errorf("roles %v, %v", c.Roles(), err)
 	}
 }
@@ -417,6 +469,13 @@ func TestVerifyTokenRefusesBytes(t *testing.T) {
 	}
 	if _, err := v.Verify(good, tokenNow); err != nil {
 		t.Errorf("the one that all others were made from: %v", err)
+	}
+	if _, err := v.Verify(sign(t, foreign, "ES256", header, payload(t, nil)), tokenNow); !strings.Contains(err.Error(), "signature") {
+		t.Errorf("signed by another key: %v", err)
+	}
+	anonymous := sign(t, key, "ES256", header, payload(t, map[string]any{"iss": ""}))
+	if _, err := identity.NewTokenVerifier(identity.TokenIssuer{}).Verify(anonymous, tokenNow); !errors.Is(err, identity.ErrIssuerNotAllowed) {
+		t.Errorf("an issuer that is none: %v", err)
 	}
 	if _, err := (identity.TokenVerifier{}).Verify(good, tokenNow); !errors.Is(err, identity.ErrIssuerNotAllowed) {
 		t.Errorf("the zero verifier: %v", err)

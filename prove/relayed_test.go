@@ -10,6 +10,10 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	mtlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/rbac/principals/mtls_authenticated/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
@@ -49,6 +53,16 @@ func sidecars(tb testing.TB) map[string]sidecar {
 		}
 	}
 	return out
+}
+
+// find is a resource of a type by its name.
+func (s sidecar) find(tb testing.TB, typeURL, name string) xds.Resource {
+	tb.Helper()
+	i := slices.IndexFunc(s.resources, func(r xds.Resource) bool { return r.TypeURL() == typeURL && r.Name() == name })
+	if i < 0 {
+		tb.Fatalf("%s has no %s", s.w, name)
+	}
+	return s.resources[i]
 }
 
 func (s sidecar) relayed(r xds.Resource) error {
@@ -345,6 +359,9 @@ func TestRelayedRefusesOtherTables(t *testing.T) {
 		"a Grant": func(m *agentv1alpha1.Table) {
 			m.Services[0].Grants = []*agentv1alpha1.Grant{{Name: "g", Tenant: "globex", From: []string{xdstest.GlobexWeb}, Methods: []string{"GET"}, Paths: []string{"/**"}, NotAfter: 1 << 40}}
 		},
+		"another mapping that reads the same": func(m *agentv1alpha1.Table) {
+			m.Mapping = append(m.GetMapping(), &agentv1alpha1.MappingRule{TrustDomain: "{tenant}.other.test", Path: "/{serviceAccount}"})
+		},
 		"another workload's": func(m *agentv1alpha1.Table) { m.Workload = xdstest.AcmeBatch },
 		"nobody's":           func(m *agentv1alpha1.Table) { m.Workload = "" },
 	}
@@ -365,19 +382,126 @@ func TestRelayedRefusesOtherTables(t *testing.T) {
 	if err := s.relayed(xds.NewResource(xds.TableType, "other", own.Value())); err == nil {
 		t.Error("a table under another name is accepted")
 	}
+	colleague := all[xdstest.AcmeBatch]
+	if err := s.relayed(xds.NewResource(xds.TableType, own.Name(), colleague.resources[len(colleague.resources)-1].Value())); err == nil {
+		t.Error("a colleague's table under the own name is accepted")
+	}
+}
+
+// The linter is the first to look. What it lets through is refused all the same, where it cannot be read or is not the
+// tenant's.
+func TestOwnedWithoutTheLinter(t *testing.T) {
+	t.Parallel()
+	all := sidecars(t)
+	orders, db, billing := all[xdstest.AcmeOrders], all[xdstest.AcmeDB], all[xdstest.Billing]
+	garbage := []byte{0xff}
+	changed := func(r xds.Resource, change func(proto.Message)) xds.Resource {
+		m := message(t, r)
+		change(m)
+		return xds.NewResource(r.TypeURL(), r.Name(), marshal(t, m))
+	}
+	listener := func(r xds.Resource, change func(*listenerv3.Listener)) xds.Resource {
+		return changed(r, func(m proto.Message) { change(m.(*listenerv3.Listener)) })
+	}
+	routes := func(r xds.Resource, change func(*routev3.RouteConfiguration)) xds.Resource {
+		return changed(r, func(m proto.Message) { change(m.(*routev3.RouteConfiguration)) })
+	}
+	// orders leads elsewhere, and stands behind the host that leads nowhere.
+	ordersTo := func(cluster string) xds.Resource {
+		return routes(orders.find(t, xds.RouteType, "routes/acme/orders"), func(m *routev3.RouteConfiguration) {
+			slices.Reverse(m.GetVirtualHosts())
+			for _, h := range m.GetVirtualHosts() {
+				if h.GetName() == "service/acme/orders" {
+					h.Domains = []string{"orders"}
+					h.GetRoutes()[0].GetRoute().ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: cluster}
+				}
+			}
+		})
+	}
+	plain := orders.find(t, xds.ClusterType, "app/acme/orders").Value()
+	shared := all[xdstest.AcmeWeb].find(t, xds.ClusterType, "import/acme/store").Value()
+	for name, tt := range map[string]struct {
+		to  sidecar
+		r   xds.Resource
+		why error // nil: any
+	}{
+		"a garbled listener":         {orders, xds.NewResource(xds.ListenerType, "inbound/acme/orders", garbage), nil},
+		"garbled callers":            {orders, xds.NewResource(xds.RouteType, "callers/acme/orders/acme", garbage), nil},
+		"garbled routes":             {orders, xds.NewResource(xds.RouteType, "routes/acme/orders", garbage), nil},
+		"a garbled cluster":          {orders, xds.NewResource(xds.ClusterType, "service/acme/web", garbage), nil},
+		"a garbled secret":           {orders, xds.NewResource(xds.SecretType, "spiffe://acme.demo.test", garbage), nil},
+		"roots that are none":        {orders, xds.NewResource(xds.SecretType, "spiffe://acme.demo.test", nil), nil},
+		"callers of nobody":          {billing, xds.NewResource(xds.RouteType, "nonsense", nil), identity.ErrInvalidID},
+		"a trust domain of nobody":   {billing, xds.NewResource(xds.SecretType, "spiffe://A", nil), identity.ErrInvalidID},
+		"a cluster of no kind":       {orders, xds.NewResource(xds.ClusterType, "routes/acme/orders", plain), nil},
+		"an import of no kind":       {orders, xds.NewResource(xds.ClusterType, "routes/acme/orders", shared), nil},
+		"an import of the platform":  {billing, xds.NewResource(xds.ClusterType, "import/platform/store", shared), nil},
+		"a host of the application":  {orders, ordersTo("app/acme/orders"), nil},
+		"a host of another service":  {orders, ordersTo("service/acme/web"), nil},
+		"a caller that is nobody's":  {orders, routes(orders.find(t, xds.RouteType, "callers/acme/orders/acme"), addCaller(t, "spiffe://acme.demo.test/x")), identity.ErrUnmapped},
+		"a caller of another tenant": {orders, routes(orders.find(t, xds.RouteType, "callers/acme/orders/acme"), addCaller(t, xdstest.GlobexWeb)), nil},
+		"a chain of nobody": {billing, listener(billing.find(t, xds.ListenerType, "inbound/platform/billing"), func(m *listenerv3.Listener) {
+			m.GetFilterChains()[0].Name = "nonsense"
+		}), identity.ErrInvalidID},
+		"another tenant's chain behind one of TCP": {db, listener(db.find(t, xds.ListenerType, "inbound/acme/db"), func(m *listenerv3.Listener) {
+			m.FilterChains = append(m.GetFilterChains(), &listenerv3.FilterChain{Name: "callers/acme/db/globex"})
+		}), nil},
+	} {
+		if err := prove.Owned(tt.to.w, tt.to.mapping, tt.r); err == nil || tt.why != nil && !errors.Is(err, tt.why) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// addCaller lets one more identity through the proxy's own guard.
+func addCaller(t *testing.T, id string) func(*routev3.RouteConfiguration) {
+	t.Helper()
+	return func(m *routev3.RouteConfiguration) {
+		var guard rbacv3.RBACPerRoute
+		if err := m.GetTypedPerFilterConfig()["envoy.filters.http.rbac"].UnmarshalTo(&guard); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range guard.GetRbac().GetRules().GetPolicies() {
+			one := proto.CloneOf(p.GetPrincipals()[0])
+			var c mtlsv3.Config
+			if err := one.GetCustom().GetTypedConfig().UnmarshalTo(&c); err != nil {
+				t.Fatal(err)
+			}
+			c.GetSanMatcher().Matcher = &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: id}}
+			if err := one.GetCustom().GetTypedConfig().MarshalFrom(&c); err != nil {
+				t.Fatal(err)
+			}
+			p.Principals = append(p.GetPrincipals(), one)
+		}
+		if err := m.GetTypedPerFilterConfig()["envoy.filters.http.rbac"].MarshalFrom(&guard); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestRelayedToNobody(t *testing.T) {
 	t.Parallel()
 	s := sidecars(t)[xdstest.AcmeOrders]
 	for name, err := range map[string]error{
-		"no workload": prove.Relayed(identity.WorkloadID{}, s.mapping, identity.Bundles{}, s.resources[0]),
-		"no mapping":  prove.Relayed(s.w, identity.Mapping{}, identity.Bundles{}, s.resources[0]),
-		"no resource": s.relayed(xds.Resource{}),
-		"own SVID":    s.relayed(xds.NewResource(xds.SecretType, "default", nil)),
+		"no workload":                        prove.Relayed(identity.WorkloadID{}, s.mapping, identity.Bundles{}, s.resources[0]),
+		"no mapping":                         prove.Relayed(s.w, identity.Mapping{}, identity.Bundles{}, s.resources[0]),
+		"no resource":                        s.relayed(xds.Resource{}),
+		"own SVID":                           s.relayed(xds.NewResource(xds.SecretType, "default", nil)),
+		"no workload, roots of the platform": prove.Relayed(identity.WorkloadID{}, s.mapping, identity.Bundles{}, s.find(t, xds.SecretType, s.mapping.Platform().ID())),
 	} {
 		if !errors.Is(err, prove.ErrRefused) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What a control plane wrote stands in an error shortened to 80 bytes.
+func TestRelayedShortensHostileText(t *testing.T) {
+	t.Parallel()
+	s := sidecars(t)[xdstest.AcmeOrders]
+	for n, want := range map[int]string{80: strings.Repeat("A", 80) + ":", 81: strings.Repeat("A", 80) + "…:"} {
+		if err := s.relayed(xds.NewResource(xds.ClusterType, strings.Repeat("A", n), nil)); !strings.Contains(err.Error(), " "+want) {
+			t.Errorf("%d bytes: %v", n, err)
 		}
 	}
 }

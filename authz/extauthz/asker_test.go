@@ -21,6 +21,7 @@ import (
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/internal/testca"
+	"github.com/ringfence-mesh/ringfence/tenancy"
 )
 
 // The central decision point: proxies ask over TCP with mutual TLS, each about its own services only.
@@ -100,6 +101,80 @@ func TestAskersOverTLS(t *testing.T) {
 	}
 }
 
+// tlsPeer is a call on a connection whose other end has shown these certificates.
+func tlsPeer(t *testing.T, chain ...*x509.Certificate) context.Context {
+	t.Helper()
+	return peer.NewContext(t.Context(), &peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: chain}}})
+}
+
+// An asker that the Mesh names is believed by its certificate only: of a root that is trusted for its trust domain, valid
+// now, and by no other name.
+func TestNamedFromTLS(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	const gateway, other = "spiffe://acme.demo.test/gateway", "spiffe://acme.demo.test/other"
+	id, err := identity.ParseSPIFFEID(gateway)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundles, err := identity.NewBundles(m.acme.Bundle("acme.demo.test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, clock := identity.NewVerifier(identity.Mapping{}, bundles), newClock(m.now)
+	named := tenancy.KeyOfID(id)
+	asker := extauthz.NamedFromTLS(
+		func() (identity.Verifier, string) { return verifier, "1" }, func(k tenancy.AskerKey) bool { return k == named }, clock.Now,
+	)
+	for name, tt := range map[string]struct {
+		chain []*x509.Certificate
+		ok    bool
+	}{
+		"the gateway":                {[]*x509.Certificate{m.acme.SVID(gateway).Cert}, true},
+		"another root":               {[]*x509.Certificate{m.globex.SVID(gateway).Cert}, false},
+		"expired":                    {[]*x509.Certificate{m.acme.SVID(gateway, testca.ValidFor(-2*time.Hour, -time.Hour)).Cert}, false},
+		"another name":               {[]*x509.Certificate{m.acme.SVID(other).Cert}, false},
+		"two names":                  {[]*x509.Certificate{m.acme.SVID("", testca.RawURIs(gateway, other)).Cert}, false},
+		"no SPIFFE ID":               {[]*x509.Certificate{m.acme.SVID("", testca.RawURIs("https://acme.demo.test")).Cert}, false},
+		"no certificate":             {nil, false},
+		"the gateway's second in it": {[]*x509.Certificate{m.acme.SVID(other).Cert, m.acme.SVID(gateway).Cert}, false},
+	} {
+		for range 2 { // the second time from memory
+			who, err := asker.Asker(tlsPeer(t, tt.chain...))
+			if (err == nil) != tt.ok || tt.ok && who != extauthz.Named(named) || !tt.ok && !who.IsZero() {
+				t.Errorf("%s: %v, %v", name, who, err)
+			}
+		}
+	}
+}
+
+func TestFirst(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	web := m.id(acmeWeb)
+	key := tenancy.KeyOfSocket("/edge")
+	unknown := extauthz.FromTLS(func() (identity.Verifier, string) { return identity.Verifier{}, "" }, time.Now)
+	nobody := extauthz.Fixed(identity.WorkloadID{})
+	for name, tt := range map[string]struct {
+		askers []extauthz.Asker
+		want   extauthz.Asking
+		err    bool
+	}{
+		"the first":           {[]extauthz.Asker{extauthz.Fixed(web), extauthz.FixedKey(key)}, extauthz.Own(web), false},
+		"the second":          {[]extauthz.Asker{unknown, extauthz.FixedKey(key)}, extauthz.Named(key), false},
+		"nobody, then one":    {[]extauthz.Asker{nobody, extauthz.Fixed(web)}, extauthz.Own(web), false},
+		"none that is known":  {[]extauthz.Asker{unknown, unknown}, extauthz.Asking{}, true},
+		"an error and nobody": {[]extauthz.Asker{unknown, nobody}, extauthz.Asking{}, true},
+		"one that fails":      {[]extauthz.Asker{&told{web, errors.New("not now")}}, extauthz.Asking{}, true},
+		"none at all":         {nil, extauthz.Asking{}, false},
+	} {
+		got, err := extauthz.First(tt.askers...).Asker(t.Context())
+		if got != tt.want || (err != nil) != tt.err {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+}
+
 func TestFromTLSForgets(t *testing.T) {
 	t.Parallel()
 	m := newMesh(t)
@@ -111,10 +186,7 @@ func TestFromTLSForgets(t *testing.T) {
 	verifier, clock := identity.NewVerifier(mapping, bundles), newClock(m.now)
 	asker := extauthz.FromTLS(func() (identity.Verifier, string) { return verifier, version }, clock.Now)
 	svid := m.acme.SVID(acmeOrders)
-	ctx := peer.NewContext(
-		t.Context(),
-		&peer.Peer{AuthInfo: credentials.TLSInfo{State: tls.ConnectionState{PeerCertificates: []*x509.Certificate{svid.Cert}}}},
-	)
+	ctx := tlsPeer(t, svid.Cert)
 	if w, err := asker.Asker(ctx); err != nil || w != extauthz.Own(m.id(acmeOrders)) {
 		t.Fatalf("%v, %v", w, err)
 	}

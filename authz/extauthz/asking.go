@@ -22,7 +22,7 @@ func Named(key tenancy.AskerKey) Asking { return Asking{key: key} }
 func (a Asking) IsZero() bool { return a.workload.IsZero() && a.key.IsZero() }
 
 // named reports whether it is an asker that the Mesh names.
-func (a Asking) named() bool { return a.workload.IsZero() && !a.key.IsZero() }
+func (a Asking) named() bool { return !a.key.IsZero() }
 
 // text tells askers apart where they are counted.
 func (a Asking) text() string {

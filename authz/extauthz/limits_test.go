@@ -50,8 +50,52 @@ func TestLimitConnections(t *testing.T) {
 	must(two)
 	_ = first.Close()
 	_ = first.Close() // twice gives back one place
-	must(one)
+	again := must(one)
 	if _, err := connect(one); err == nil {
 		t.Error("a place was given back twice")
+	}
+	_ = again.Close()
+	must(one)
+}
+
+// Who shows no identity shares one bound, who does not get through the handshake counts for nothing, and who is gone is
+// forgotten.
+func TestLimitConnectionsOfNobody(t *testing.T) {
+	t.Parallel()
+	ca := testca.Constrained(t, "acme.demo.test")
+	server := ca.SVID("spiffe://acme.demo.test/server")
+	config := &tls.Config{Certificates: []tls.Certificate{server.TLS()}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}}
+	limited, _ := LimitConnections(credentials.NewTLS(config), 1).(*limitedConnections)
+	connect := func(protocol string, chain ...tls.Certificate) (net.Conn, error) {
+		t.Helper()
+		client, raw := net.Pipe()
+		go func() {
+			c := tls.Client(client, &tls.Config{Certificates: chain, InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{protocol}})
+			_ = c.HandshakeContext(t.Context())
+			_, _ = c.Read(make([]byte, 1)) // until the server closes
+			_ = client.Close()
+		}()
+		conn, _, err := limited.ServerHandshake(raw)
+		return conn, err
+	}
+	if _, err := connect("other"); err == nil {
+		t.Error("a handshake that failed is a connection")
+	}
+	first, err := connect("h2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	noURI := ca.SVID("", testca.Hosts("a.test")).TLS()
+	if _, err := connect("h2", noURI); err == nil {
+		t.Error("who shows another certificate without an identity has a bound of its own")
+	}
+	_ = first.Close()
+	second, err := connect("h2", noURI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = second.Close()
+	if len(limited.open) != 0 {
+		t.Errorf("remembered: %v", limited.open)
 	}
 }

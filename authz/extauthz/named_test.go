@@ -113,6 +113,22 @@ func addHeader(req *authv3.CheckRequest, name, value string) {
 	h.Headers = append(h.Headers, &corev3.HeaderValue{Key: name, RawValue: []byte(value)})
 }
 
+// Of a tenant with two services an asker gets answers about the one that its entry names.
+func TestNamedAskerAsksAboutItsServicesOnly(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	m.files["tenants/acme/more.yaml"] = strings.NewReplacer("name: orders}", "name: more}", "[orders]", "[more]", "8080", "8081", "20281", "20391", "20181", "20392", "20081", "20393").Replace(strings.Split(m.files["tenants/acme/orders.yaml"], "---")[0])
+	m.files["mesh.yaml"] = strings.TrimRight(m.files["mesh.yaml"], "\n") + "\n" + askers
+	all := namedTables{"acme": m.whole("acme"), "globex": m.whole("globex"), "platform": m.whole("platform")}
+	p := startNamed(t, m, all, gateway)
+	for service, want := range map[string]string{"acme/orders": "allowed", "acme/more": "unknown_destination", "acme/none": "unknown_destination"} {
+		resp := p.check(t, asPrincipal(call(m.acme.SVID(acmeWeb), acmeWeb, service, "GET", "/orders", "Bearer "+m.clerk())))
+		if reason(resp) != want {
+			t.Errorf("%s: %s, want %s", service, reason(resp), want)
+		}
+	}
+}
+
 // One table of cases: whoever asks, a sidecar or a named asker of any kind, the decision about the same caller,
 // destination and token is the same.
 func TestAskersDecideAlike(t *testing.T) {

@@ -173,7 +173,7 @@ func (c *cache[K, V]) get(k K, now time.Time) (V, bool) {
 			c.store(k, r)
 		}
 	}
-	if !ok || now.Before(r.from) || !now.Before(r.until) {
+	if now.Before(r.from) || !now.Before(r.until) { // what is not there never holds
 		var none V
 		return none, false
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,6 +29,15 @@ func TestCache(t *testing.T) {
 	if _, ok := c.get(k(0), now); ok {
 		t.Error("something is in an empty cache")
 	}
+	full := cache[digest, int]{limit: 3}
+	for n := range byte(3) {
+		full.put(k(n), int(n), now, later)
+	}
+	for n := range byte(3) {
+		if v, ok := full.get(k(n), now); !ok || v != int(n) || len(full.old) != 0 {
+			t.Errorf("of as many as it holds %d is forgotten", n)
+		}
+	}
 	c.put(k(0), 7, now, later)
 	if v, ok := c.get(k(0), later.Add(-1)); !ok || v != 7 {
 		t.Errorf("%v, %v", v, ok)
@@ -37,6 +47,11 @@ func TestCache(t *testing.T) {
 	}
 	if v, ok := c.get(k(0), now.Add(-1)); ok || v != 0 {
 		t.Errorf("not yet, but %v", v)
+	}
+	for n := range byte(100) {
+		if _, ok := c.get(k(n+101), now); ok || len(c.young)+len(c.old) != 1 {
+			t.Fatalf("what is not there takes a place: %d", len(c.young)+len(c.old))
+		}
 	}
 	for n := range byte(100) {
 		c.put(k(n+1), int(n), now, later)
@@ -55,7 +70,7 @@ func TestCache(t *testing.T) {
 func TestKeyTellsFieldsApart(t *testing.T) {
 	t.Parallel()
 	seen := map[digest]bool{}
-	for _, fields := range [][]string{{}, {""}, {"", ""}, {"a", "b"}, {"ab"}, {"ab", ""}, {"", "ab"}} {
+	for _, fields := range [][]string{{}, {""}, {"", ""}, {"a", "b"}, {"ab"}, {"ab", ""}, {"", "ab"}, {"a" + strings.Repeat("\x00", 8) + "b"}} {
 		if seen[key(fields...)] {
 			t.Errorf("%q has another list's key", fields)
 		}

@@ -14,6 +14,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/ringfence-mesh/ringfence/authz"
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
@@ -180,5 +181,75 @@ func TestLog(t *testing.T) {
 	if log.Record(extauthz.Entry{ID: "1", Reason: authz.NotReady, Fault: "stack"}); !strings.Contains(out.String(), `"level":"error"`) ||
 		!strings.Contains(out.String(), `"fault":"stack"`) {
 		t.Errorf("%s", out.String())
+	}
+}
+
+// vault is a second shared service that the platform's billing workload runs, granted to both tenants.
+const vault = `
+apiVersion: ringfence.dev/v1alpha1
+kind: Service
+metadata: {name: vault}
+spec:
+  namespace: platform
+  serviceAccounts: [billing]
+  token: optional
+  ports: [{name: http, port: 8080, protocol: HTTP, appPort: 20382}]
+  endpoints: [{address: 127.0.0.1, port: 20383}]
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Grant
+metadata: {name: globex-vault}
+spec: {tenant: globex, service: vault, to: {methods: [GET], paths: [/x]}, notAfter: "2036-01-01T00:00:00Z"}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Grant
+metadata: {name: acme-vault}
+spec: {tenant: acme, service: vault, to: {methods: [GET], paths: [/x]}, notAfter: "2036-01-01T00:00:00Z"}
+`
+
+// Whom a shared service does not know it does not learn of, even where the same sidecar proves the same caller for another
+// service. Whose the caller is, its certificate says, not its token.
+func TestRecordsNameOnlyWhomTheServiceKnows(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	m.files["platform/vault.yaml"] = vault
+	p := start(t, m, platformBill, m.agents(platformBill))
+	acme, globex := m.acme.SVID(acmeWeb), m.globex.SVID(globexWeb)
+	ofGlobex := "Bearer " + m.token(globexIDP, "globex", m.now.Add(5*time.Minute))
+	for _, tt := range []struct {
+		name           string
+		req            *authv3.CheckRequest
+		reason         string
+		caller, tenant string
+	}{
+		{"granted", call(globex, globexWeb, "platform/vault", "GET", "/x"), "allowed", globexWeb, "globex"},
+		{"not granted here", call(globex, globexWeb, "platform/billing", "GET", "/x"), "grant_missing", "", ""},
+		{"another tenant's token", call(acme, acmeWeb, "platform/vault", "GET", "/x", ofGlobex), "token_tenant_mismatch", acmeWeb, "acme"},
+		{"no such service", call(globex, globexWeb, "platform/none", "GET", "/x"), "unknown_destination", "", ""},
+	} {
+		resp := p.check(t, tt.req)
+		e := p.entries.last(t)
+		if got := resp.GetDynamicMetadata().GetFields()["tenant"].GetStringValue(); reason(resp) != tt.reason || got != tt.tenant {
+			t.Errorf("%s: %s, metadata of tenant %q", tt.name, reason(resp), got)
+		}
+		if e.Caller.String() != tt.caller || e.Tenant.Name() != tt.tenant {
+			t.Errorf("%s: recorded %s of %s", tt.name, e.Caller, e.Tenant)
+		}
+	}
+}
+
+// A line says which asker it was that the Mesh names, and that it was about a connection.
+func TestLogOfNamedAskersAndConnections(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t)
+	core, logs := observer.New(zap.DebugLevel)
+	log := extauthz.Log(zap.New(core))
+	log.Record(extauthz.Entry{ID: "1", Named: "edge", Connection: true, Reason: authz.NoRule})
+	log.Record(extauthz.Entry{ID: "2", Asker: m.id(acmeOrders), Reason: authz.NoRule})
+	for i, want := range []map[string]any{{"asker": "edge", "connection": true}, {"asker": acmeOrders, "connection": nil}} {
+		got := logs.All()[i].ContextMap()
+		if got["asker"] != want["asker"] || got["connection"] != want["connection"] {
+			t.Errorf("%v, want %v", got, want)
+		}
 	}
 }

@@ -76,7 +76,7 @@ func (h *header) add(value string) {
 
 // merge takes an entry of a map of names to values, in which a later entry of a name replaces the one before.
 func (h *header) merge(name, value string) {
-	if !h.merged || h.name != name {
+	if h.name != name {
 		h.count++
 	}
 	h.value, h.name, h.merged = value, name, true
@@ -175,10 +175,7 @@ const maxBearer = 16 << 10
 // bearer finds the bearer token of a request. present is false where there is none, also where Authorization holds another
 // scheme; ok is false where the header stands more than once, so that nobody can tell which one the application will read.
 func bearer(h header) (token string, present, ok bool) {
-	switch {
-	case h.count == 0:
-		return "", false, true
-	case h.count > 1, h.merged && strings.Contains(h.value, ","):
+	if h.count > 1 || h.merged && strings.Contains(h.value, ",") {
 		return "", true, false
 	}
 	value := strings.Trim(h.value, " \t")

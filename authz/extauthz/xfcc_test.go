@@ -18,6 +18,7 @@ func TestXFCC(t *testing.T) {
 		want         error
 	}{
 		{"alone", uri, nil},
+		{"nothing behind a key", "By=;" + uri + ";DNS=", nil},
 		{"as Envoy writes it", "By=spiffe://a.test/x;Hash=" + strings.Repeat("a", 64) + `;Cert="-----BEGIN%20CERTIFICATE-----%0AMII%3D";Chain="x";Subject="CN=\"a, b\",O=c\\d";` + uri + ";DNS=a.test;DNS=b.test", nil},
 		{"subject and issuer with everything", `Subject="URI=spiffe://x;,=\"";` + uri + `;Issuer=""`, nil},
 
@@ -79,4 +80,40 @@ func FuzzXFCC(f *testing.F) {
 			t.Errorf("an identity that is not written: %q of %q", uri, header)
 		}
 	})
+}
+
+// Every byte, in quotes and without.
+func TestXFCCTextsCompletely(t *testing.T) {
+	t.Parallel()
+	for c := range 256 {
+		b := string([]byte{byte(c)})
+		printable := c >= ' ' && c <= '~'
+		if visible("a"+b) != printable {
+			t.Errorf("visible(%q) is not %v", b, printable)
+		}
+		value, rest, ok := unquote("a" + b + `z";rest`)
+		switch {
+		case b == `"`:
+			if value != "a" || rest != `z";rest` || !ok {
+				t.Errorf("a quote: %q, %q, %v", value, rest, ok)
+			}
+		case b == `\`:
+			if ok {
+				t.Errorf("an escaped letter is %q", value)
+			}
+		case ok != printable || ok && (value != "a"+b+"z" || rest != ";rest"):
+			t.Errorf("%q in quotes: %q, %q, %v", b, value, rest, ok)
+		}
+	}
+	if value, rest, ok := unquote(`a\"b\\c"`); value != `a"b\c` || rest != "" || !ok {
+		t.Errorf("escapes: %q, %q, %v", value, rest, ok)
+	}
+	if got, err := xfccURI(`URI="` + xfccWeb + `"`); got != xfccWeb || err != nil {
+		t.Errorf("a quoted URI: %q, %v", got, err)
+	}
+	for _, open := range []string{"a", `a\`, ""} {
+		if _, _, ok := unquote(open); ok {
+			t.Errorf("%q ends", open)
+		}
+	}
 }

@@ -40,6 +40,12 @@ func Unconstrained(t testing.TB, name string) *CA {
 	return newRoot(t, name, func(*x509.Certificate) {})
 }
 
+// Root makes a root of a shape of its own.
+func Root(t testing.TB, shape func(*x509.Certificate)) *CA {
+	t.Helper()
+	return newRoot(t, "a shape of its own", shape)
+}
+
 func newRoot(t testing.TB, name string, shape func(*x509.Certificate)) *CA {
 	t.Helper()
 	key := newKey(t)
@@ -54,6 +60,15 @@ func newRoot(t testing.TB, name string, shape func(*x509.Certificate)) *CA {
 	}
 	shape(template)
 	return &CA{t: t, Key: key, Cert: create(t, template, template, key.Public(), key)}
+}
+
+// Again is another certificate of the root's name and key.
+func (ca *CA) Again(shape func(*x509.Certificate)) *x509.Certificate {
+	ca.t.Helper()
+	template := *ca.Cert
+	template.SerialNumber = serial(ca.t)
+	shape(&template)
+	return create(ca.t, &template, &template, ca.Key.Public(), ca.Key)
 }
 
 // Bundle is the bundle that trusts this root for the trust domain.

@@ -1,0 +1,346 @@
+package agent
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"go.uber.org/zap/zapcore"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/ringfence-mesh/ringfence/xds"
+	"github.com/ringfence-mesh/ringfence/xds/delta"
+)
+
+// stream is a control plane's that the test writes itself, and what was answered on it.
+type stream struct {
+	p       *pairing
+	asked   map[string]*discovery.DeltaDiscoveryRequest
+	answers map[string][]string // by nonce: the refusals, empty for an acknowledgement
+}
+
+func (p *pairing) stream() *stream {
+	s := &stream{p: p, asked: map[string]*discovery.DeltaDiscoveryRequest{}, answers: map[string][]string{}}
+	p.relay.connected(func(req *discovery.DeltaDiscoveryRequest) {
+		if req.GetResponseNonce() == "" {
+			s.asked[req.GetTypeUrl()] = req
+			return
+		}
+		s.answers[req.GetResponseNonce()] = append(s.answers[req.GetResponseNonce()], req.GetErrorDetail().GetMessage())
+	})
+	return s
+}
+
+func resource(r xds.Resource) *discovery.Resource {
+	return &discovery.Resource{Name: r.Name(), Version: r.Version(), Resource: &anypb.Any{TypeUrl: r.TypeURL(), Value: r.Value()}}
+}
+
+// send is a response; the nonce is its type's URL, so each type has one.
+func (s *stream) send(typeURL string, removed []string, rs ...*discovery.Resource) {
+	s.p.relay.response(&discovery.DeltaDiscoveryResponse{TypeUrl: typeURL, Nonce: typeURL, Resources: rs, RemovedResources: removed})
+	s.p.relay.commit()
+	s.p.relay.settle()
+}
+
+// all sends a whole configuration, a response for each type, the table last.
+func (s *stream) all(v published) {
+	for _, typeURL := range upstreamTypes()[1:] {
+		var rs []*discovery.Resource
+		for _, r := range v.snapshot.Resources(typeURL) {
+			rs = append(rs, resource(r))
+		}
+		s.send(typeURL, nil, rs...)
+	}
+	s.send(xds.TableType, nil, resource(v.table))
+}
+
+// A new stream names what Envoy has acknowledged, and nothing else.
+func TestStreamNamesWhatEnvoyHas(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	named := func(s *stream) map[string]string {
+		all := map[string]string{}
+		for _, req := range s.asked {
+			maps.Copy(all, req.GetInitialResourceVersions())
+		}
+		return all
+	}
+	fresh := newPairing(t, v).stream()
+	if got := named(fresh); len(fresh.asked) != len(upstreamTypes()) || len(got) != 0 {
+		t.Errorf("an agent that has nothing names %v", got)
+	}
+
+	p := newPairing(t, v)
+	p.connect(v[0])
+	p.receiveAll()
+	p.relay.disconnected()
+	if got := named(p.stream()); len(got) != 1 || got[acmeOrders] != v[0].table.Version() {
+		t.Errorf("without Envoy it names %v", got)
+	}
+
+	p = newPairing(t, v)
+	p.attach()
+	p.connect(v[0])
+	p.finish()
+	want := map[string]string{acmeOrders: v[0].table.Version()}
+	for _, r := range v[0].snapshot.All() {
+		want[r.Name()] = r.Version()
+	}
+	p.plane = nil
+	p.relay.disconnected()
+	if got := named(p.stream()); !maps.Equal(got, want) {
+		t.Errorf("with Envoy it names %v, want %v", got, want)
+	}
+	saves := p.saves
+	p.connect(v[0])
+	if p.finish(); p.saves != saves {
+		t.Error("what it has was saved again")
+	}
+	p.wantTables(v[0], published{})
+}
+
+// On a stream that has ended nothing is answered, and what still comes of it is not worked in.
+func TestEndedStream(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	p := newPairing(t, v)
+	p.attach()
+	p.connect(v[0])
+	p.finish()
+	p.plane = nil
+	s := p.stream()
+	s.all(v[2])
+	before := len(s.answers)
+	p.wantTables(v[0], v[2])
+	p.relay.disconnected()
+	p.finish()
+	if len(s.answers) != before {
+		t.Errorf("answered: %v", s.answers)
+	}
+	s.send(xds.TableType, nil, resource(v[0].table))
+	s.send(xds.TableType, []string{acmeOrders})
+	p.wantTables(v[2], published{})
+	if !p.relay.current() {
+		t.Error("Envoy's answers do not count without a stream")
+	}
+}
+
+// What is refused of a response keeps nothing of the rest from being taken: it will not be sent again.
+func TestRestOfARefusedResponseIsTaken(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	p := newPairing(t, v)
+	s := p.stream()
+	clusters := v[0].snapshot.Resources(xds.ClusterType)
+	bad := resource(hostile(t)["a foreign cluster"].snapshot.Resources(xds.ClusterType)[0])
+	for _, r := range hostile(t)["a foreign cluster"].snapshot.Resources(xds.ClusterType) {
+		if strings.Contains(r.Name(), "globex") {
+			bad = resource(r)
+		}
+	}
+	s.send(xds.ClusterType, nil, bad, resource(clusters[0]))
+	if got := s.answers[xds.ClusterType]; len(got) != 1 || !strings.Contains(got[0], "globex") {
+		t.Errorf("answered %q", got)
+	}
+	if _, taken := p.relay.received[keyOf(clusters[0])]; !taken || len(p.relay.received) != 1 {
+		t.Errorf("taken: %v", slices.Collect(maps.Keys(p.relay.received)))
+	}
+	if p.logs.FilterLevelExact(zapcore.ErrorLevel).Len() != 1 {
+		t.Errorf("logged: %v", p.logs.All())
+	}
+}
+
+// A type that nobody asked for, and a resource of another type than its response.
+func TestOnlyTheTypesThatWereAskedFor(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	cluster := v[0].snapshot.Resources(xds.ClusterType)[0]
+	disguised := resource(cluster)
+	disguised.Resource.TypeUrl = xds.ListenerType
+	const extension = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+	for name, tt := range map[string]struct {
+		typeURL string
+		r       *discovery.Resource
+	}{
+		"another type":           {extension, resource(xds.NewResource(extension, "x", nil))},
+		"a disguised cluster":    {xds.ClusterType, disguised},
+		"a table among clusters": {xds.ClusterType, resource(v[0].table)},
+	} {
+		p := newPairing(t, v)
+		s := p.stream()
+		s.send(tt.typeURL, nil, tt.r)
+		if got := s.answers[tt.typeURL]; len(got) != 1 || got[0] == "" || len(p.relay.received) != 0 || p.relay.newest.decoded != nil {
+			t.Errorf("%s: answered %q, received %d", name, got, len(p.relay.received))
+		}
+	}
+}
+
+// A removal is acknowledged when Envoy has let go, and what a stream takes away before it is committed stays in force.
+func TestRemovalWaitsForEnvoy(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	p := newPairing(t, v)
+	p.attach()
+	p.connect(v[0])
+	p.finish()
+	p.plane = nil
+	s := p.stream()
+	s.send(xds.ClusterType, []string{v[0].snapshot.Resources(xds.ClusterType)[0].Name()})
+	if len(s.answers) != 0 {
+		t.Errorf("answered: %v", s.answers)
+	}
+	p.wantTables(v[0], published{})
+}
+
+// There is only so much that an agent takes.
+func TestRelayLimits(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	cluster := v[0].snapshot.Resources(xds.ClusterType)[0]
+	for name, tt := range map[string]struct {
+		fill  func(r *relay)
+		taken bool
+	}{
+		"one more resource":  {func(r *relay) { fill(r, maxResources-1) }, true},
+		"one too many":       {func(r *relay) { fill(r, maxResources) }, false},
+		"as many bytes":      {func(r *relay) { r.bytes = maxReceived - len(cluster.Value()) }, true},
+		"one byte too many":  {func(r *relay) { r.bytes = maxReceived - len(cluster.Value()) + 1 }, false},
+		"the same once more": {func(r *relay) { r.keep(keyOf(cluster), arrived{cluster, ""}) }, true},
+	} {
+		p := newPairing(t, v)
+		s := p.stream()
+		tt.fill(p.relay)
+		s.p.relay.response(&discovery.DeltaDiscoveryResponse{TypeUrl: xds.ClusterType, Nonce: "n", Resources: []*discovery.Resource{resource(cluster)}})
+		if refused := len(s.answers["n"]) > 0; refused == tt.taken {
+			t.Errorf("%s: refused %v", name, s.answers["n"])
+		}
+	}
+}
+
+func fill(r *relay, n int) {
+	for i := range n {
+		r.received[delta.Key{TypeURL: xds.ClusterType, Name: strings.Repeat("x", 1+i%7) + string(rune(i))}] = arrived{}
+	}
+	for i := 0; len(r.received) < n; i++ {
+		r.received[delta.Key{TypeURL: xds.EndpointType, Name: string(rune(i))}] = arrived{}
+	}
+}
+
+// A stream takes back only what it speaks of: silence, and talk of other things, leave the newest table deciding too.
+func TestOnlyTheTableTakesTheTableBack(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	p := newPairing(t, v)
+	p.attach()
+	p.connect(v[0])
+	p.finish()
+	p.plane = nil
+	p.stream().send(xds.TableType, nil, resource(v[2].table))
+	p.wantTables(v[0], v[2])
+	p.relay.disconnected()
+	s := p.stream()
+	s.send(xds.ClusterType, nil)
+	p.wantTables(v[0], v[2])
+	p.relay.response(&discovery.DeltaDiscoveryResponse{TypeUrl: xds.TableType, Nonce: "t"})
+	s.send(xds.ClusterType, nil)
+	p.wantTables(v[0], published{})
+}
+
+// A stream that has said nothing yet takes nothing away, whether or not an Envoy is there.
+func TestSilentStream(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	p := newPairing(t, v)
+	p.connect(v[0])
+	p.finish()
+	p.plane = nil
+	p.stream()
+	p.relay.commit()
+	p.relay.settle()
+	p.wantTables(v[0], published{})
+	if p.saved == nil {
+		t.Error("nothing is kept")
+	}
+
+	// Of a mesh that does not know the workload, an agent that has nothing keeps nothing.
+	p = newPairing(t, v)
+	p.stream().send(xds.TableType, []string{acmeOrders})
+	if p.saves != 0 || p.logs.Len() != 0 {
+		t.Errorf("saved %d times, logged %v", p.saves, p.logs.All())
+	}
+	// A table without its resources goes as it came.
+	p = newPairing(t, v)
+	s := p.stream()
+	s.send(xds.TableType, nil, resource(v[0].table))
+	s.send(xds.TableType, []string{acmeOrders})
+	if p.relay.newest.decoded != nil {
+		t.Error("a table that was taken away is kept")
+	}
+}
+
+func TestRenewedSVID(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	p := newPairing(t, v)
+	p.attach()
+	p.connect(v[0])
+	p.finish()
+	p.relay.expire(true)
+	p.wantTables(published{}, published{})
+	own := xds.NewResource(xds.SecretType, ownSecret, []byte("another key"))
+	p.relay.renewed(own)
+	p.wantTables(v[0], published{})
+	p.finish()
+	if got := p.envoy.Report().Acked[keyOf(own)]; got != own.Version() {
+		t.Errorf("Envoy has %q of its own SVID, want %q", got, own.Version())
+	}
+	if missing := p.relay.missingSecrets(); len(missing) != 0 {
+		t.Errorf("missing: %v", missing)
+	}
+}
+
+// What an operator must know stands in the log once.
+func TestRelayLogs(t *testing.T) {
+	t.Parallel()
+	v := variants(t)
+	p := newPairing(t, v)
+	logged := func(level zapcore.Level, want ...string) {
+		t.Helper()
+		var got []string
+		for _, e := range p.logs.FilterLevelExact(level).All() {
+			got = append(got, e.Message)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("logged at %v: %q, want %q", level, got, want)
+		}
+		p.logs.TakeAll()
+	}
+	p.attach()
+	p.connect(v[0])
+	p.finish()
+	logged(zapcore.InfoLevel, "configuration received")
+	p.plane.SetTarget(v[2].target())
+	p.finish()
+	logged(zapcore.InfoLevel, "configuration received", "configuration in force")
+
+	refused := map[string]bool{}
+	p.refuses = func(name, _ string) bool { refused[name] = true; return true }
+	p.plane.SetTarget(v[0].target())
+	p.finish()
+	p.relay.report(p.envoy.Report())
+	if got := p.logs.FilterMessage("Envoy refused a resource").Len(); got == 0 || got != len(p.envoy.Report().Refused) {
+		t.Errorf("%d refusals are logged, %d are there", got, len(p.envoy.Report().Refused))
+	}
+	p.logs.TakeAll()
+
+	p = newPairing(t, v)
+	p.full = true
+	p.connect(v[0])
+	p.receiveAll()
+	logged(zapcore.ErrorLevel, "cannot keep the configuration on disk: a restart will find an older one")
+	p.plane.SetTarget(delta.NewTarget("none"))
+	p.receiveAll()
+	logged(zapcore.WarnLevel, "the mesh no longer knows this workload: every call is denied")
+}
