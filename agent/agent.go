@@ -127,7 +127,7 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 
 	events, reports := make(chan event), newLatest[delta.Report]()
 	withdrawn := make(chan struct{})
-	unknown, tokens := newUnknownKeys(a.log), newJWTSVIDs(own, source, ts, a.config.Clock, a.log)
+	unknown, tokens := newUnknownKeys(a.log), newJWTSVIDs(own, source, ts, a.config, a.log)
 	decide := extauthz.New(
 		ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock, extauthz.WithUnknownKeys(unknown.add),
 	)
@@ -203,7 +203,7 @@ func (a *Agent) keepIdentified(ctx context.Context, own svid, tell func(svid)) {
 
 // listenWorkload opens the socket of the workload's applications, and says what is served there.
 func (a *Agent) listenWorkload(ctx context.Context, own svid) (net.Listener, *workloadSource, error) {
-	source := newWorkloadSource(a.anchor.bundle, a.config.Clock)
+	source := newWorkloadSource(a.anchor.bundle, a.config)
 	if err := source.set(own); err != nil {
 		return nil, nil, err
 	}

@@ -41,6 +41,7 @@ type jwtSVIDs struct {
 	clock    func() time.Time
 	log      *zap.Logger
 	asking   chan struct{} // has room for one: the control plane allows few calls at a time
+	none     bool          // see Config.noJWT
 
 	mu     sync.Mutex
 	client agentv1alpha1.JWTSVIDsClient // nil: the control plane is away
@@ -54,15 +55,25 @@ type keptToken struct {
 
 var _ workloadapi.Tokens = (*jwtSVIDs)(nil)
 
-func newJWTSVIDs(own svid, source *workloadSource, ts *tables, clock func() time.Time, log *zap.Logger) *jwtSVIDs {
+// noJWT reports whether the workload gets no JWT-SVIDs here: the control plane signs them for those of tenants, whose SVIDs it
+// has given.
+func (c Config) noJWT(id identity.WorkloadID) bool {
+	return id.Tenant().IsPlatform() || c.WorkloadAPI != ""
+}
+
+func newJWTSVIDs(own svid, source *workloadSource, ts *tables, c Config, log *zap.Logger) *jwtSVIDs {
 	return &jwtSVIDs{
-		workload: own.id, mapping: own.mapping, source: source, tables: ts, clock: clock, log: log,
+		none:     c.noJWT(own.id),
+		workload: own.id, mapping: own.mapping, source: source, tables: ts, clock: c.Clock, log: log,
 		asking: make(chan struct{}, 1), kept: map[string]keptToken{},
 	}
 }
 
 // follow has the control plane of one connection sign, and takes its keys, until ctx ends.
 func (j *jwtSVIDs) follow(ctx context.Context, client agentv1alpha1.JWTSVIDsClient) {
+	if j.none {
+		return
+	}
 	j.setClient(client)
 	defer j.setClient(nil)
 	wait := newBackoff(backoffMost)

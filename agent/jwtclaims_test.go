@@ -83,11 +83,11 @@ func offline(t testing.TB, jwks []byte) *jwtSVIDs {
 		t.Fatal(err)
 	}
 	clock := func() time.Time { return jwtNow }
-	source := newWorkloadSource(identity.Bundle{}, clock)
+	source := newWorkloadSource(identity.Bundle{}, Config{Clock: clock})
 	source.now = workloadapi.Identity{ID: acmeOrders, TrustDomain: id.Tenant().TrustDomain().ID()}
 	source.notAfter = jwtNow.Add(time.Hour)
 	source.setKeys(jwks)
-	return newJWTSVIDs(svid{id: id, mapping: m}, source, &tables{workload: id}, clock, zap.NewNop())
+	return newJWTSVIDs(svid{id: id, mapping: m}, source, &tables{workload: id}, Config{Clock: clock}, zap.NewNop())
 }
 
 // A token that the tenant's own key has signed is refused for what it says.

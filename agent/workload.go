@@ -23,6 +23,7 @@ const openSocketMode = 0o666
 type workloadSource struct {
 	platform identity.Bundle
 	clock    func() time.Time
+	noJWT    func(identity.WorkloadID) bool
 
 	mu       sync.Mutex
 	notAfter time.Time
@@ -32,8 +33,8 @@ type workloadSource struct {
 
 var _ workloadapi.Source = (*workloadSource)(nil)
 
-func newWorkloadSource(platform identity.Bundle, clock func() time.Time) *workloadSource {
-	return &workloadSource{platform: platform, clock: clock, changed: make(chan struct{})}
+func newWorkloadSource(platform identity.Bundle, c Config) *workloadSource {
+	return &workloadSource{platform: platform, clock: c.Clock, noJWT: c.noJWT, changed: make(chan struct{})}
 }
 
 // set tells of a new SVID.
@@ -45,7 +46,7 @@ func (s *workloadSource) set(own svid) error {
 	domain := own.bundle.TrustDomain()
 	next := workloadapi.Identity{
 		ID: own.id.String(), Chain: own.cert.Certificate, Key: key, TrustDomain: domain.ID(),
-		NoJWT:   own.id.Tenant().IsPlatform(),
+		NoJWT:   s.noJWT(own.id),
 		Bundles: map[string][][]byte{s.platform.TrustDomain().ID(): s.platform.DER(), domain.ID(): own.bundle.DER()},
 	}
 	s.mu.Lock()
