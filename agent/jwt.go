@@ -57,7 +57,7 @@ var _ workloadapi.Tokens = (*jwtSVIDs)(nil)
 
 // noJWT reports whether the workload gets no JWT-SVIDs here: the control plane signs them for those of tenants, whose SVIDs it
 // has given.
-func (c Config) noJWT(id identity.WorkloadID) bool {
+func (c *Config) noJWT(id identity.WorkloadID) bool {
 	return id.Tenant().IsPlatform() || c.WorkloadAPI != ""
 }
 
