@@ -344,3 +344,21 @@ func TestRelayLogs(t *testing.T) {
 	p.receiveAll()
 	logged(zapcore.WarnLevel, "the mesh no longer knows this workload: every call is denied")
 }
+
+// A resource that comes again takes the place of the one before, and counts once.
+func TestResourceThatComesAgainCountsOnce(t *testing.T) {
+	t.Parallel()
+	p := newPairing(t, variants(t))
+	p.stream()
+	k := delta.Key{TypeURL: xds.ClusterType, Name: "x"}
+	for _, value := range []string{"a", "longer", "b"} {
+		p.relay.keep(k, arrived{xds.NewResource(k.TypeURL, k.Name, []byte(value)), ""})
+		if p.relay.bytes != len(value) || len(p.relay.received) != 1 {
+			t.Errorf("%q: %d bytes of %d resources", value, p.relay.bytes, len(p.relay.received))
+		}
+	}
+	p.relay.forget(k)
+	if p.relay.bytes != 0 || len(p.relay.received) != 0 {
+		t.Errorf("%d bytes are left", p.relay.bytes)
+	}
+}

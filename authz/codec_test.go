@@ -149,6 +149,8 @@ func TestDecodeTableRefuses(t *testing.T) {
 	for name, change := range map[string]func(*grantMsg){
 		"no tenant":               func(g *grantMsg) { g.Tenant = "" },
 		"the platform":            func(g *grantMsg) { g.Tenant = "platform" },
+		"no tenant, nobody":       func(g *grantMsg) { g.Tenant, g.From = "", nil },
+		"the platform's own":      func(g *grantMsg) { g.Tenant, g.From = "platform", []string{platformOps} },
 		"no methods":              func(g *grantMsg) { g.Methods = nil },
 		"another tenant's caller": func(g *grantMsg) { g.From = []string{globexWeb} },
 		"the platform's caller":   func(g *grantMsg) { g.From = []string{platformOps} },
@@ -169,6 +171,13 @@ func TestDecodeTableRefuses(t *testing.T) {
 			t.Errorf("%d bytes: %v", proto.Size(m), err)
 		}
 		rule(m).Position = rule(m).GetPosition()[n:]
+	}
+	// The largest port, and an account that stands twice, are no harm.
+	m = w.orders(tokenOptional, webReads())
+	tcp(m)
+	orders(m).TcpPort, orders(m).Accounts = 1<<16-1, []string{acmeOrders, acmeOrders}
+	if _, err := authz.DecodeTable(encode(t, m)); err != nil {
+		t.Error(err)
 	}
 	if _, err := authz.DecodeTable([]byte{0xff}); err == nil {
 		t.Error("garbage was accepted")
@@ -311,6 +320,64 @@ func TestDecodeTableDurations(t *testing.T) {
 		m.Issuers[0].MaxLifetimeSeconds = seconds
 		if _, err := authz.DecodeTable(encode(t, m)); (err == nil) != ok {
 			t.Errorf("maxLifetime of %d s: %v", seconds, err)
+		}
+	}
+}
+
+// An issuer of JWT-SVIDs names the tenant's workloads, as the mapping of the Table reads them.
+func TestDecodeTableOfJWTSVIDs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.orders(tokenRequired, webReads())
+	i := m.GetIssuers()[0]
+	i.Format, i.Issuer, i.TenantClaim, i.RolesClaim = agentv1alpha1.TokenFormat_TOKEN_FORMAT_SVID, "", "", ""
+	i.Jwks = bytes.Replace(i.GetJwks(), []byte(`"use":"sig"`), []byte(`"use":"jwt-svid"`), 1)
+	table := decode(t, m)
+	for subject, want := range map[string]string{acmeWeb: "acme", globexWeb: "", "alice": ""} {
+		token := table.Token(w.tokenWith(t, "", "", w.now.Add(5*time.Minute), map[string]any{"sub": subject}), w.now)
+		if got := token.Claims().Tenant().Name(); got != want {
+			t.Errorf("%s is of %q, want %q", subject, got, want)
+		}
+	}
+}
+
+// Every byte in a method and in a rule's name, and the longest of both.
+func TestDecodeTableNamesCompletely(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const capitals = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	accepts := func(change func(*ruleMsg)) bool {
+		m := w.orders(tokenOptional, webReads())
+		change(m.GetServices()[0].GetRules()[0])
+		data, err := proto.Marshal(m)
+		if err != nil {
+			return false // no text
+		}
+		_, err = authz.DecodeTable(data)
+		return err == nil
+	}
+	method := func(text string) bool { return accepts(func(r *ruleMsg) { r.Methods = []string{text} }) }
+	name := func(text string) bool { return accepts(func(r *ruleMsg) { r.Name = text }) }
+	for c := range 256 {
+		b := string([]byte{byte(c)})
+		if want := strings.Contains(capitals, b); method(b+"GET") != want {
+			t.Errorf("a method that begins with %q: %v", b, !want)
+		}
+		if want := strings.Contains(capitals+"-_", b); method("G"+b) != want {
+			t.Errorf("a method with %q in it: %v", b, !want)
+		}
+		if want := c > ' ' && c <= '~'; name("a"+b) != want {
+			t.Errorf("a name with %q in it: %v", b, !want)
+		}
+	}
+	for n, ok := range map[int]bool{1: true, 32: true, 33: false} {
+		if method(strings.Repeat("A", n)) != ok {
+			t.Errorf("a method of %d characters: %v", n, !ok)
+		}
+	}
+	for n, ok := range map[int]bool{0: false, 1: true, 200: true, 201: false} {
+		if name(strings.Repeat("a", n)) != ok {
+			t.Errorf("a name of %d characters: %v", n, !ok)
 		}
 	}
 }

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Of the agent, what re-checks and keeps what the control plane sends, with the tests that start no process.
-readonly relay_tests='^(TestTables|TestEnvoysRefusal|TestUnknownWorkload|TestHostile|TestOwnRefusal|TestVersionsMust|TestRestore|TestRelay|TestState|TestBadState|FuzzState|TestStream|TestEnded|TestRest|TestOnlyTheT|TestRemoval|TestSilent|TestRenewedSVID|TestStands|TestTableStands|TestListening|TestMissing|TestHint)'
+readonly relay_tests='^(TestTables|TestEnvoysRefusal|TestUnknownWorkload|TestHostile|TestOwnRefusal|TestVersionsMust|TestRestore|TestRelay|TestState|TestBadState|FuzzState|TestStream|TestEnded|TestRest|TestOnlyTheT|TestRemoval|TestSilent|TestRenewedSVID|TestResource|TestStands|TestTableStands|TestListening|TestMissing|TestHint)'
 declare -Ar files=([prove]=prove:relayed.go [agent]=agent:relay.go,settle.go,cache.go)
 declare -Ar tests=([agent]=$relay_tests)
 
