@@ -108,6 +108,11 @@ test-softhsm: ## Root keys in a PKCS #11 token, on SoftHSM (needs a C compiler; 
 	@$(call say,root keys in a PKCS 11 token)
 	@scripts/softhsm-test.sh
 
+.PHONY: test-spire
+test-spire: ## Tenants whose SVIDs a real SPIRE gives (builds SPIRE the first time, which takes ten minutes and a C compiler)
+	@$(call say,a real SPIRE)
+	@$(envoy); scripts/spire-test.sh
+
 .PHONY: cover
 cover: unit cover-gate ## Unit tests, then fail where less than 97 % of the statements of identity, or 95 % of tenancy or authz, are covered
 
@@ -141,6 +146,11 @@ test-long: ## The tests with the race detector (needs a C compiler) and many mor
 	@$(call say,all tests with the race detector and RINGFENCE_LONG=1)
 	@$(envoy); RINGFENCE_LONG=1 CGO_ENABLED=1 go test -race -count=1 -timeout 60m ./...
 	@go run ./internal/fuzzrun -time 1m
+
+.PHONY: test-faults
+test-faults: ## Kill agents, Envoys and the control plane 100 times under load, and fill their disks (about 5 minutes)
+	@$(call say,100 deaths under load$(,) and full disks)
+	@$(envoy); RINGFENCE_FAULTS=$${RINGFENCE_FAULTS:-100} go test -count=1 -timeout 40m -v -run 'TestKilledUnderLoad|TestFullDisks' ./e2e
 
 .PHONY: bench
 bench: ## Benchmarks (BENCHTIME=1s); docs/performance.md says what they mean

@@ -76,13 +76,26 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		}
 		err = errors.Join(err, a.dir.close())
 	}()
-	own, err := a.identify(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil // told to stop while waiting for the issuer
+	var before error // why the identity before this one is gone
+	for {
+		own, err := a.identify(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil // told to stop while waiting for the issuer
+			}
+			return errors.Join(before, err)
 		}
-		return err
+		if before = a.runAs(ctx, own); !errors.Is(before, ErrWithdrawn) {
+			return before
+		}
+		if err := a.removeIdentity(); err != nil {
+			return err
+		}
 	}
+}
+
+// runAs serves Envoy with that identity.
+func (a *Agent) runAs(ctx context.Context, own svid) error {
 	a.log.Info("identity", zap.Time("not_after", own.notAfter))
 	judge, err := newJudge(own, a.anchor.bundle)
 	if err != nil {
@@ -113,22 +126,28 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	defer stopInner()
 
 	events, reports := make(chan event), newLatest[delta.Report]()
-	unknown := newUnknownKeys(a.log)
+	withdrawn := make(chan struct{})
+	unknown, tokens := newUnknownKeys(a.log), newJWTSVIDs(own, source, ts, a.config, a.log)
 	decide := extauthz.New(
 		ts, extauthz.Fixed(own.id), a.config.Recorder, a.config.Metrics, a.config.Clock, extauthz.WithUnknownKeys(unknown.add),
 	)
 	down := newDownstream(to, reports, a.setEnvoyVersion, decide, a.log)
-	var present atomic.Pointer[tls.Certificate]
+	var (
+		present atomic.Pointer[tls.Certificate]
+		roots   atomic.Pointer[identity.Bundle]
+	)
 	present.Store(&own.cert)
+	roots.Store(&own.bundle)
 	up := &upstream{
-		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, unknown: unknown,
-		envoy: a.envoyVersion, clock: a.config.Clock, renewed: make(chan struct{}, 1),
+		address: a.config.ControlPlane, node: a.config.ID, log: a.log, events: events, unknown: unknown, tokens: tokens,
+		envoy: a.envoyVersion, clock: a.config.Clock, renewed: make(chan struct{}, 1), failed: make(chan struct{}, 1),
 		creds: credentials.NewTLS(a.anchor.tls(present.Load)),
 	}
 	a.setIdentity(own)
 	renewals := make(chan svid)
 	renewed := func(next svid) {
 		present.Store(&next.cert)
+		roots.Store(&next.bundle)
 		a.setIdentity(next)
 		if err := source.set(next); err != nil {
 			a.log.Error("the applications keep the old SVID", zap.Error(err))
@@ -140,17 +159,27 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 		up.reopen()
 	}
 	var parts sync.WaitGroup
-	parts.Go(func() { a.own(inner, r, events, reports, renewals, own.notAfter) })
-	parts.Go(func() { a.keepRenewed(inner, own, renewed) })
+	var ended error // written before parts.Wait returns, as the failures below
+	parts.Go(func() {
+		defer stop()
+		ended = a.own(inner, r, inputs{events: events, reports: reports, renewals: renewals, withdrawn: withdrawn}, own.notAfter)
+	})
+	parts.Go(func() { a.keepIdentified(inner, own, renewed) })
+	parts.Go(func() {
+		if a.waitWithdrawn(inner, up.failed, roots.Load) {
+			source.end()
+			close(withdrawn)
+		}
+	})
 	parts.Go(func() { up.run(inner) })
-	var failure, workloadFailure error // written before parts.Wait returns
+	var failure, workloadFailure error
 	parts.Go(func() {
 		defer stop()
 		failure = down.run(inner, l)
 	})
 	parts.Go(func() {
 		defer stop()
-		workloadFailure = serveWorkload(inner, applications, source)
+		workloadFailure = serveWorkload(inner, applications, source, tokens)
 	})
 	if a.supervisor != nil {
 		a.supervisor.run(ctx)
@@ -160,12 +189,21 @@ func (a *Agent) serve(ctx context.Context, own svid, r *relay, ts *tables, to *t
 	<-ctx.Done()
 	stopInner()
 	parts.Wait()
-	return errors.Join(failure, workloadFailure)
+	return errors.Join(ended, failure, workloadFailure)
+}
+
+// keepIdentified tells every further SVID of the workload, from wherever the first one came.
+func (a *Agent) keepIdentified(ctx context.Context, own svid, tell func(svid)) {
+	if a.config.WorkloadAPI != "" {
+		a.keepFollowing(ctx, own, tell)
+	} else {
+		a.keepRenewed(ctx, own, tell)
+	}
 }
 
 // listenWorkload opens the socket of the workload's applications, and says what is served there.
 func (a *Agent) listenWorkload(ctx context.Context, own svid) (net.Listener, *workloadSource, error) {
-	source := newWorkloadSource(a.anchor.bundle, a.config.Clock)
+	source := newWorkloadSource(a.anchor.bundle, a.config)
 	if err := source.set(own); err != nil {
 		return nil, nil, err
 	}
@@ -184,16 +222,20 @@ func (a *Agent) writeBootstrap(own svid) error {
 	return a.envoyDir.write(bootstrapFile, text)
 }
 
-// store keeps the configuration in the state directory; nothing is kept of none.
+// store keeps the configuration in the state directory; nothing is kept of none. What cannot be kept leaves nothing either: an
+// older one may allow what is forbidden now.
 func (a *Agent) store(c committed, settled table) error {
 	if c.table.decoded == nil {
 		return a.dir.remove(stateFile)
 	}
 	data, err := encodeState(c, settled)
-	if err != nil {
-		return err
+	if err == nil {
+		err = a.dir.write(stateFile, data)
 	}
-	return a.dir.write(stateFile, data)
+	if err != nil {
+		return errors.Join(err, a.dir.remove(stateFile))
+	}
+	return nil
 }
 
 // restore serves what an earlier start has kept. What cannot be used is set aside, and nothing is served until the control
@@ -214,9 +256,15 @@ func (a *Agent) restore(r *relay) {
 			return
 		}
 	}
-	aside := fmt.Sprintf("%s.corrupt-%s", stateFile, a.config.Clock().UTC().Format("20060102T150405.000Z"))
+	aside, moved := a.setAside(stateFile)
 	a.log.Error("the configuration on disk cannot be used; it is set aside and every call is denied",
-		zap.Error(err), zap.String("aside", a.dir.file(aside)), zap.NamedError("rename", a.dir.rename(stateFile, aside)))
+		zap.Error(err), zap.String("aside", aside), zap.NamedError("rename", moved))
+}
+
+// setAside gives a file that cannot be used another name, which it returns: somebody may want to look at it.
+func (a *Agent) setAside(name string) (string, error) {
+	aside := fmt.Sprintf("%s.corrupt-%s", name, a.config.Clock().UTC().Format("20060102T150405.000Z"))
+	return a.dir.file(aside), a.dir.rename(name, aside)
 }
 
 // Status is what an agent says of itself.
@@ -237,6 +285,10 @@ type Status struct {
 	Missing []string
 	// EnvoyVersion is the version that Envoy says it has; empty: it has not connected.
 	EnvoyVersion string
+	// WorkloadAPI is why the Workload API gave no SVID when it was asked last; empty: it did, or is not asked. Failures is how often
+	// it gave none.
+	WorkloadAPI string
+	Failures    int
 	// EnvoyPID is the Envoy that runs now, 0 for none; Restarts is how often one ended by itself.
 	EnvoyPID, Restarts int
 }
@@ -264,15 +316,34 @@ func (a *Agent) Status() Status {
 func (a *Agent) Ready() error {
 	switch s := a.Status(); {
 	case s.NotAfter.IsZero():
-		return ErrNotIdentified
+		return because(ErrNotIdentified, s.WorkloadAPI)
 	case a.config.Clock().After(s.NotAfter):
-		return ErrExpired
+		return because(ErrExpired, s.WorkloadAPI)
 	case s.Snapshot == "":
 		return ErrNoConfiguration
 	case !s.Current:
 		return ErrEnvoyBehind
 	}
 	return nil
+}
+
+func because(err error, why string) error {
+	if why == "" {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, why)
+}
+
+// setTrouble says why the Workload API gave no SVID; nil: it did.
+func (a *Agent) setTrouble(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		a.status.WorkloadAPI = ""
+		return
+	}
+	a.status.WorkloadAPI = err.Error()
+	a.status.Failures++
 }
 
 func (a *Agent) setIdentity(own svid) {

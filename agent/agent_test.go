@@ -436,6 +436,13 @@ func TestSVIDExpiresWhenTheClockJumps(t *testing.T) {
 	}
 	ahead.Store(int64(time.Until(a.Status().NotAfter) + time.Second))
 	eventually(t, "every call is denied", func() bool { return check(t, dir, reasons) == authz.NotReady })
+	if err := a.Ready(); !errors.Is(err, agent.ErrExpired) {
+		t.Errorf("ready: %v", err)
+	}
+	// Nothing is lost by it: what holds again is believed again, and renewed in its time.
+	ahead.Store(0)
+	eventually(t, "calls are decided again", func() bool { return check(t, dir, reasons) != authz.NotReady })
+	a.ready()
 }
 
 // check asks for a decision about nothing in particular.

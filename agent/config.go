@@ -12,6 +12,7 @@ import (
 
 	"github.com/ringfence-mesh/ringfence/authz/extauthz"
 	"github.com/ringfence-mesh/ringfence/identity"
+	"github.com/ringfence-mesh/ringfence/identity/workloadapi"
 )
 
 // Config is what an agent is started with.
@@ -36,7 +37,10 @@ type Config struct {
 	PlatformRoot []byte
 	// JoinToken is needed where StateDir holds no SVID that is valid.
 	JoinToken string
-	// Key is the kind of key that the workload gets, with each SVID a new one.
+	// WorkloadAPI is the address, unix:///path, of a SPIFFE Workload API, such as SPIRE's agent, that gives the workload its SVIDs
+	// in place of the issuer: then there is neither Issuer nor JoinToken. Empty: the issuer does.
+	WorkloadAPI string
+	// Key is the kind of key that the workload gets from the issuer, with each SVID a new one.
 	Key identity.KeyKind
 	// EnvoyPath is the Envoy to start; empty: somebody else starts it, with StateDir's bootstrap.json.
 	EnvoyPath string
@@ -56,9 +60,11 @@ var errConfig = errors.New("agent configuration")
 
 // complete fills in what is optional and checks the rest.
 func (c *Config) complete() error {
-	for name, value := range map[string]string{
-		"ID": c.ID, "StateDir": c.StateDir, "ControlPlane": c.ControlPlane, "Issuer": c.Issuer, "ControlPlaneID": c.ControlPlaneID,
-	} {
+	required := map[string]string{"ID": c.ID, "StateDir": c.StateDir, "ControlPlane": c.ControlPlane, "ControlPlaneID": c.ControlPlaneID}
+	if c.WorkloadAPI == "" {
+		required["Issuer"] = c.Issuer
+	}
+	for name, value := range required {
 		if value == "" {
 			return fmt.Errorf("%w: %s is missing", errConfig, name)
 		}
@@ -79,6 +85,9 @@ func (c *Config) complete() error {
 	if c.WorkloadSocket = path; len(path) > maxSocketPath {
 		return fmt.Errorf("%w: the path of the workload's socket has %d bytes, at most %d are possible", errConfig, len(path), maxSocketPath)
 	}
+	if err := c.completeAPI(); err != nil {
+		return err
+	}
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -91,6 +100,24 @@ func (c *Config) complete() error {
 			return fmt.Errorf("metrics: %w", err)
 		}
 		c.Metrics = m
+	}
+	return nil
+}
+
+// completeAPI checks what the Workload API excludes.
+func (c *Config) completeAPI() error {
+	if c.WorkloadAPI == "" {
+		return nil
+	}
+	if c.Issuer != "" || c.JoinToken != "" {
+		return fmt.Errorf("%w: WorkloadAPI stands in for the issuer, so there is neither Issuer nor JoinToken", errConfig)
+	}
+	path, err := workloadapi.Path(c.WorkloadAPI)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
+	}
+	if path == c.WorkloadSocket {
+		return fmt.Errorf("%w: WorkloadAPI is the agent's own WorkloadSocket", errConfig)
 	}
 	return nil
 }

@@ -27,7 +27,8 @@ const (
 
 var errNoToken = errors.New("the state directory holds no valid SVID, and no join token was given")
 
-// identify gives the workload's SVID: the one on disk while it is valid, else a new one against the join token.
+// identify gives the workload's SVID: the one on disk while it is valid, else a new one from the Workload API or against the join
+// token.
 func (a *Agent) identify(ctx context.Context) (svid, error) {
 	own, ok, err := loadSVID(a.dir, a.config.ID, a.config.Clock())
 	switch {
@@ -35,12 +36,25 @@ func (a *Agent) identify(ctx context.Context) (svid, error) {
 		return own, nil
 	case errors.Is(err, errStateDir):
 		return svid{}, err // somebody else's
+	case a.config.WorkloadAPI != "":
+		if err != nil {
+			a.log.Warn("the SVID on disk cannot be used", zap.Error(err))
+		}
+		return a.identifyByAPI(ctx)
 	case a.config.JoinToken == "":
 		return svid{}, errors.Join(errNoToken, err)
 	case err != nil:
 		a.log.Warn("the SVID on disk cannot be used, joining anew", zap.Error(err))
 	}
+	// The key is on the disk before anybody is asked: should this process end before it has the answer, the next one asks again
+	// with the same token and the same key, and gets the same SVID.
 	key, err := loadKey(a.dir, a.config.Key)
+	if errors.Is(err, errKey) {
+		aside, moved := a.setAside(keyFile)
+		a.log.Error("the key on disk cannot be used; it is set aside and a new one is made",
+			zap.Error(err), zap.String("aside", aside), zap.NamedError("rename", moved))
+		key, err = loadKey(a.dir, a.config.Key)
+	}
 	if err != nil {
 		return svid{}, err
 	}
@@ -112,12 +126,25 @@ func (a *Agent) join(ctx context.Context, key *ecdsa.PrivateKey) (svid, error) {
 	if err != nil {
 		return svid{}, err
 	}
-	stored := storedIdentity{Workload: a.config.ID, PlatformTrustDomain: resp.GetPlatformTrustDomain()}
-	for _, r := range resp.GetMapping() {
+	stored, err := a.storedIdentity(resp)
+	if err != nil {
+		return svid{}, err
+	}
+	return newSVID(a.config.ID, key, resp.GetChain(), resp.GetBundle(), stored, a.config.Clock())
+}
+
+// storedIdentity is what the control plane says of how the mesh reads SPIFFE IDs.
+func (a *Agent) storedIdentity(said interface {
+	GetPlatformTrustDomain() string
+	GetMapping() []*agentv1alpha1.MappingRule
+},
+) (storedIdentity, error) {
+	stored := storedIdentity{Workload: a.config.ID, PlatformTrustDomain: said.GetPlatformTrustDomain()}
+	for _, r := range said.GetMapping() {
 		stored.Mapping = append(stored.Mapping, storedRule{TrustDomain: r.GetTrustDomain(), Path: r.GetPath()})
 	}
 	if stored.PlatformTrustDomain != a.anchor.bundle.TrustDomain().String() {
-		return svid{}, fmt.Errorf("%w: the issuer speaks for platform %q", errNotControlPlane, stored.PlatformTrustDomain)
+		return storedIdentity{}, fmt.Errorf("%w: it speaks for platform %q", errNotControlPlane, stored.PlatformTrustDomain)
 	}
-	return newSVID(a.config.ID, key, resp.GetChain(), resp.GetBundle(), stored, a.config.Clock())
+	return stored, nil
 }

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -47,6 +48,8 @@ type plane struct {
 	xdsAddr, issuerAddr string
 	stop                func()
 
+	external atomic.Pointer[identity.Bundle] // acme's, where its roots are not the issuer's
+
 	mu      sync.Mutex
 	model   *tenancy.Model
 	bundles identity.Bundles
@@ -57,17 +60,26 @@ type plane struct {
 
 	moreRoots atomic.Pointer[[][]byte] // what the hostile variant adds to each renewal
 	refused   atomic.Int64             // how often it did
+	noJWT     atomic.Pointer[error]    // what the answer is to who asks for a JWT-SVID
+	signed    atomic.Int64             // how often somebody asked for one
 }
 
 func newPlane(t *testing.T) *plane { return newPlaneWith(t, issuer.Options{}) }
 
-func newPlaneWith(t *testing.T, o issuer.Options) *plane {
+func newPlaneWith(t *testing.T, o issuer.Options) *plane { return newPlaneOf(t, o, nil) }
+
+func newPlaneOf(t *testing.T, o issuer.Options, external *identity.Bundle) *plane {
 	t.Helper()
-	i, err := issuer.OpenMemory(o)
-	if err != nil {
+	p := &plane{t: t, files: tenancytest.TwoTenantsFiles(t), changed: make(chan struct{}, 1), unknown: make(chan string, 10)}
+	p.external.Store(external)
+	o.External = func(td identity.TrustDomain) bool {
+		e := p.external.Load()
+		return e != nil && td == e.TrustDomain()
+	}
+	var err error
+	if p.issuer, err = issuer.OpenMemory(o); err != nil {
 		t.Fatal(err)
 	}
-	p := &plane{t: t, issuer: i, files: tenancytest.TwoTenantsFiles(t), changed: make(chan struct{}, 1), unknown: make(chan string, 10)}
 	var held []net.Listener
 	ports, number := map[string]string{}, regexp.MustCompile(`\b20[0-9]{3}\b`)
 	for path, text := range p.files { // another test may use the example's ports
@@ -106,7 +118,11 @@ func (p *plane) publish() {
 	p.t.Helper()
 	in := tenancytest.Input(p.t, p.files)
 	var err error
-	if in.Bundles, err = p.issuer.Bundles(time.Now(), tenancy.TrustDomains(in.Documents)...); err != nil {
+	in.Bundles, err = p.issuer.Bundles(time.Now(), tenancy.TrustDomains(in.Documents)...)
+	if acme := p.external.Load(); acme != nil && errors.Is(err, issuer.ErrExternal) {
+		in.Bundles, err = identity.NewBundles(append(in.Bundles.All(), *acme)...)
+	}
+	if err != nil {
 		p.t.Fatal(err)
 	}
 	m, problems := tenancy.Build(in)
@@ -142,13 +158,19 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 	}
 	s, err := server.New(server.Config{
 		Certificate: certificate, Snapshots: p, Clock: time.Now, Log: zap.NewNop(), Metrics: metrics,
-		Verifier:   func() identity.Verifier { return identity.NewVerifier(p.Mapping(), p.bundles) },
+		Verifier: func() identity.Verifier {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return identity.NewVerifier(p.model.Mapping(), p.bundles)
+		},
 		UnknownKey: func(w identity.WorkloadID, issuer string) { p.unknown <- w.String() + " " + issuer },
 	})
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	agentv1alpha1.RegisterRenewalServer(s, renewals{issuer.NewRenewals(p.issuer, p, time.Now, zap.NewNop()), p})
+	agentv1alpha1.RegisterMeshServer(s, describer{p: p})
+	agentv1alpha1.RegisterJWTSVIDsServer(s, jwtSVIDs{issuer.NewJWTSVIDs(p.issuer, p, time.Now, zap.NewNop()), p})
 	p.server = s
 	join := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate})))
 	agentv1alpha1.RegisterIssuerServer(join, issuer.NewService(p.issuer, p, time.Now, zap.NewNop()))
@@ -168,6 +190,22 @@ func (p *plane) serve(xdsListener, issuerListener net.Listener) {
 	p.t.Cleanup(p.stop)
 }
 
+// jwtSVIDs are the issuer's, counted, for everybody who is not refused them.
+type jwtSVIDs struct {
+	*issuer.JWTSVIDs
+
+	p *plane
+}
+
+// Fetch implements agentv1alpha1.JWTSVIDsServer.
+func (j jwtSVIDs) Fetch(ctx context.Context, req *agentv1alpha1.FetchJWTSVIDRequest) (*agentv1alpha1.FetchJWTSVIDResponse, error) {
+	j.p.signed.Add(1)
+	if refusal := j.p.noJWT.Load(); refusal != nil {
+		return nil, *refusal
+	}
+	return j.JWTSVIDs.Fetch(ctx, req)
+}
+
 // renewals are the issuer's, with roots beside that it does not have where the hostile variant says so.
 type renewals struct {
 	*issuer.Renewals
@@ -183,6 +221,27 @@ func (r renewals) Renew(ctx context.Context, req *agentv1alpha1.RenewRequest) (*
 		r.p.refused.Add(1)
 	}
 	return answer, err
+}
+
+// describer tells how the mesh reads SPIFFE IDs.
+type describer struct {
+	agentv1alpha1.UnimplementedMeshServer
+
+	p *plane
+}
+
+// Describe implements agentv1alpha1.MeshServer.
+func (d describer) Describe(ctx context.Context, _ *agentv1alpha1.DescribeRequest) (*agentv1alpha1.DescribeResponse, error) {
+	peer, err := d.p.server.Caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mapping := d.p.Mapping()
+	answer := &agentv1alpha1.DescribeResponse{Workload: peer.ID().String(), PlatformTrustDomain: mapping.Platform().String()}
+	for _, r := range mapping.Rules() {
+		answer.Mapping = append(answer.Mapping, &agentv1alpha1.MappingRule{TrustDomain: r.TrustDomain, Path: r.Path})
+	}
+	return answer, nil
 }
 
 // restart brings a stopped control plane back at its addresses.
@@ -231,13 +290,18 @@ func (p *plane) Snapshot(w identity.WorkloadID) (xds.Snapshot, []byte, bool) {
 // config is an agent's, with a token where it is the first.
 func (p *plane) config(dir string, first bool) agent.Config {
 	p.t.Helper()
+	return p.configOf(acmeOrders, dir, first)
+}
+
+func (p *plane) configOf(workload, dir string, first bool) agent.Config {
+	p.t.Helper()
 	c := agent.Config{
-		ID: acmeOrders, StateDir: dir, ControlPlane: p.xdsAddr, Issuer: p.issuerAddr,
+		ID: workload, StateDir: dir, ControlPlane: p.xdsAddr, Issuer: p.issuerAddr,
 		ControlPlaneID: controlPlane, PlatformRoot: p.root,
 		EnvoyPath: realenvoy.Path(p.t), EnvoyArgs: []string{"--concurrency", "1"}, Log: zap.NewNop(),
 	}
 	if first {
-		id, _ := p.Workload(acmeOrders)
+		id, _ := p.Workload(workload)
 		token, _, err := p.issuer.CreateToken(id, 0, time.Now())
 		if err != nil {
 			p.t.Fatal(err)

@@ -40,6 +40,7 @@ type relay struct {
 	settled   table // the table whose resources Envoy has acknowledged
 	newest    table // the one that arrived last
 	expired   bool
+	unsaved   bool // the disk does not have what is in force
 
 	// The control plane's stream, and what it believes that the agent has.
 	send     func(*discovery.DeltaDiscoveryRequest) // nil while there is no stream
@@ -102,9 +103,9 @@ func (r *relay) decide() {
 	r.tables.set(current, next)
 }
 
-// expire denies everything: the SVID is no longer valid.
-func (r *relay) expire() {
-	r.expired = true
+// expire says whether the SVID has expired by the clock: then everything is denied. A clock that was set ahead may be set back.
+func (r *relay) expire(expired bool) {
+	r.expired = expired
 	r.decide()
 }
 
@@ -283,16 +284,37 @@ func (r *relay) clear() {
 	if r.newest.decoded == nil { // and then nothing is committed
 		return
 	}
-	r.committed, r.settled, r.newest, r.quiet = committed{}, table{}, table{}, false
-	r.save()
-	r.decide()
-	r.offer()
+	r.empty()
 	r.log.Warn("the mesh no longer knows this workload: every call is denied")
 }
 
+// withdraw is for a workload whose root is withdrawn: nothing is served, every call is denied, and what arrives is not heard any more.
+func (r *relay) withdraw() {
+	r.disconnected()
+	r.empty()
+}
+
+func (r *relay) empty() {
+	r.committed, r.settled, r.newest, r.quiet = committed{}, table{}, table{}, false
+	r.decide() // before the disk
+	r.save()
+	r.offer()
+}
+
 func (r *relay) save() {
-	if err := r.store(r.committed, r.settled); err != nil {
-		r.log.Error("cannot keep the configuration on disk: a restart will find an older one", zap.Error(err))
+	err := r.store(r.committed, r.settled)
+	if err != nil {
+		r.log.Error("cannot keep the configuration on disk: a restart now would find none; it is tried again", zap.Error(err))
+	} else if r.unsaved {
+		r.log.Info("the configuration is kept on disk again")
+	}
+	r.unsaved = err != nil
+}
+
+// saveAgain does what save could not.
+func (r *relay) saveAgain() {
+	if r.unsaved {
+		r.save()
 	}
 }
 

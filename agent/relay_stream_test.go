@@ -287,7 +287,7 @@ func TestRenewedSVID(t *testing.T) {
 	p.attach()
 	p.connect(v[0])
 	p.finish()
-	p.relay.expire()
+	p.relay.expire(true)
 	p.wantTables(published{}, published{})
 	own := xds.NewResource(xds.SecretType, ownSecret, []byte("another key"))
 	p.relay.renewed(own)
@@ -342,7 +342,7 @@ func TestRelayLogs(t *testing.T) {
 	p.full = true
 	p.connect(v[0])
 	p.receiveAll()
-	logged(zapcore.ErrorLevel, "cannot keep the configuration on disk: a restart will find an older one")
+	logged(zapcore.ErrorLevel, "cannot keep the configuration on disk: a restart now would find none; it is tried again")
 	p.plane.SetTarget(delta.NewTarget("none"))
 	p.receiveAll()
 	logged(zapcore.WarnLevel, "the mesh no longer knows this workload: every call is denied")

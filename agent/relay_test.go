@@ -69,7 +69,7 @@ func TestTablesFollowEnvoy(t *testing.T) {
 	p.finish()
 	p.wantTables(v[1], published{})
 
-	p.relay.expire()
+	p.relay.expire(true)
 	p.wantTables(published{}, published{})
 }
 

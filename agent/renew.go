@@ -27,12 +27,24 @@ func renewalTime(s svid) time.Time {
 }
 
 // keepRenewed gets the next SVID whenever the present one is about half over, and tells it, until ctx ends. While the control
-// plane is away or refuses it asks again; once the SVID has expired there is nothing left to ask with.
+// plane is away or refuses it asks again; once the SVID has expired there is nothing left to ask with, unless that was the clock.
 func (a *Agent) keepRenewed(ctx context.Context, own svid, tell func(svid)) {
-	wait, due := newBackoff(renewalMost), renewalTime(own)
-	for a.waitUntil(ctx, due) {
-		if !a.config.Clock().Before(own.notAfter) {
+	wait, due, kept := newBackoff(renewalMost), renewalTime(own), true
+	keep := func() {
+		if kept {
 			return
+		}
+		if err := own.replace(a.dir); err == nil {
+			kept = true
+			a.log.Info("the renewed SVID is kept on disk")
+		}
+	}
+	for a.waitUntil(ctx, due, keep) {
+		if !a.config.Clock().Before(own.notAfter) {
+			if !pause(ctx, expiryCheck) {
+				return
+			}
+			continue
 		}
 		next, err := a.renew(ctx, own)
 		if err != nil {
@@ -46,30 +58,45 @@ func (a *Agent) keepRenewed(ctx context.Context, own svid, tell func(svid)) {
 		}
 		a.log.Info("SVID renewed", zap.Time("not_after", next.notAfter))
 		wait.reset()
-		own, due = next, renewalTime(next)
+		own, due, kept = next, renewalTime(next), true
+		if err := own.replace(a.dir); err != nil {
+			kept = false
+			a.log.Error("cannot keep the renewed SVID on disk: a restart now would find the one before it, which ends sooner; it is tried again",
+				zap.Error(err))
+		}
 		tell(next)
 	}
 }
 
-// waitUntil is false where ctx ends before that time. The clock is asked again and again, as for the expiry.
-func (a *Agent) waitUntil(ctx context.Context, at time.Time) bool {
+// waitUntil is false where ctx ends before that time. The clock is asked again and again, as for the expiry, and each time what
+// is to be tried again is.
+func (a *Agent) waitUntil(ctx context.Context, at time.Time, again func()) bool {
 	for {
+		again()
 		left := at.Sub(a.config.Clock())
 		if left <= 0 {
 			return ctx.Err() == nil
 		}
-		t := time.NewTimer(min(left, expiryCheck))
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		if !pause(ctx, min(left, expiryCheck)) {
 			return false
 		}
 	}
 }
 
+// pause is false where ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // renew asks once, for a new key, with the present SVID as the proof of who asks. Roots that come with it must be those that are
-// trusted already, or bear the signature of one of them. It is on the disk when it is returned.
+// trusted already, or bear the signature of one of them.
 func (a *Agent) renew(ctx context.Context, own svid) (svid, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
@@ -101,5 +128,5 @@ func (a *Agent) renew(ctx context.Context, own svid) (svid, error) {
 	if !next.bundle.Continues(own.bundle) {
 		return svid{}, errOtherRoots
 	}
-	return next, next.replace(a.dir)
+	return next, nil
 }

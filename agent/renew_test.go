@@ -11,6 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/ringfence-mesh/ringfence/agent"
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/identity/issuer"
@@ -215,5 +220,107 @@ func TestAgentTakesNoKeyThatEnvoyCannotUse(t *testing.T) {
 	c.Key = identity.Ed25519
 	if _, err := agent.New(c); !errors.Is(err, identity.ErrKeyKind) {
 		t.Errorf("got %v, want ErrKeyKind", err)
+	}
+}
+
+// While nothing can be written the agent goes on with what it has in memory, configuration and renewed SVID, and says so; no file
+// is left that is older than that and might allow more. When there is room again it is kept.
+func TestADiskThatIsFull(t *testing.T) {
+	t.Parallel()
+	p := newPlaneWith(t, issuer.Options{TTL: 30 * time.Second, ShortLived: true})
+	dir := filepath.Join(realenvoy.Dir(t), "a")
+	core, logs := observer.New(zap.InfoLevel)
+	c := p.config(dir, true)
+	c.Log = zap.New(core)
+	a := start(t, c)
+	a.ready()
+	blocked := []string{"state.new", "next.pem.new"}
+	for _, name := range blocked { // what is no file cannot be written, not even by root
+		if err := os.MkdirAll(filepath.Join(dir, name, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said := func(text string) func() bool {
+		return func() bool { return logs.FilterMessageSnippet(text).Len() > 0 }
+	}
+	before := a.Status()
+	p.files["tenants/acme/orders.yaml"] = strings.Replace(p.files["tenants/acme/orders.yaml"], "services: [web]", "services: [web, orders]", 1)
+	p.publish()
+	eventually(t, "the change is in force", func() bool { return a.Status().Snapshot != before.Snapshot && a.Ready() == nil })
+	eventually(t, "it is said", said("cannot keep the configuration on disk"))
+	if _, err := os.Stat(filepath.Join(dir, "state")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an older configuration lies there: %v", err)
+	}
+	old := file(t, dir, "svid.pem")
+	eventually(t, "renewed", func() bool { return a.Status().NotAfter.After(before.NotAfter) })
+	eventually(t, "it is said", said("cannot keep the renewed SVID on disk"))
+	if !bytes.Equal(file(t, dir, "svid.pem"), old) {
+		t.Error("it was written")
+	}
+	a.ready()
+	for _, name := range blocked {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the configuration is kept", said("the configuration is kept on disk again"))
+	eventually(t, "the SVID is kept", said("the renewed SVID is kept on disk"))
+	now := a.Status()
+	if err := a.stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.stop()
+	a = start(t, p.config(dir, false))
+	a.ready()
+	if s := a.Status(); s.NotAfter.Before(now.NotAfter) || s.Snapshot != now.Snapshot {
+		t.Errorf("after a restart: %+v, before: %+v", s, now)
+	}
+}
+
+// An agent that cannot keep what it joined with says so and ends; started again with the same token it goes on.
+func TestAJoinThatCannotBeKeptIsRepeated(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	dir := filepath.Join(realenvoy.Dir(t), "a")
+	c := p.config(dir, true)
+	blocked := filepath.Join(dir, "svid.pem.new")
+	if err := os.MkdirAll(filepath.Join(blocked, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), "svid.pem.new") {
+		t.Fatalf("got %v", err)
+	}
+	if err := os.RemoveAll(blocked); err != nil {
+		t.Fatal(err)
+	}
+	start(t, c).ready()
+	other := p.config(filepath.Join(realenvoy.Dir(t), "b"), false)
+	other.JoinToken = c.JoinToken
+	if err := agent.Run(t.Context(), other); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("the token with another key: %v", err)
+	}
+}
+
+// A key that is damaged before the agent has joined is set aside, and a new one is made.
+func TestADamagedKeyIsSetAside(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	dir := filepath.Join(realenvoy.Dir(t), "a")
+	c := p.config(dir, true)
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "key.pem"), []byte("-----BEGIN"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	core, logs := observer.New(zap.ErrorLevel)
+	c.Log = zap.New(core)
+	start(t, c).ready()
+	aside, err := filepath.Glob(filepath.Join(dir, "key.pem.corrupt-*"))
+	if err != nil || len(aside) != 1 {
+		t.Fatalf("%v, %v", aside, err)
+	}
+	if all := logs.FilterMessageSnippet("the key on disk cannot be used").All(); len(all) != 1 || all[0].ContextMap()["aside"] != aside[0] {
+		t.Errorf("the log does not name %s: %v", aside[0], logs.All())
 	}
 }

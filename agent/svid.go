@@ -5,8 +5,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -29,7 +31,10 @@ const (
 	ownSecret = "default"
 )
 
-var errSVID = errors.New("SVID")
+var (
+	errSVID = errors.New("SVID")
+	errKey  = errors.New("not a key that was written here")
+)
 
 // svid is the workload's own identity: everything that the agent knows without the control plane. It never changes.
 type svid struct {
@@ -48,11 +53,32 @@ type storedIdentity struct {
 	Workload            string       `json:"workload"`
 	PlatformTrustDomain string       `json:"platformTrustDomain"`
 	Mapping             []storedRule `json:"mapping"`
+	// Sum tells a damaged disk: it is the SHA-256, in hex, of the rest. Earlier versions wrote none.
+	Sum string `json:"sum,omitempty"`
 }
 
 type storedRule struct {
 	TrustDomain string `json:"trustDomain"`
 	Path        string `json:"path"`
+}
+
+func (s storedIdentity) sum() string {
+	s.Sum = ""
+	text, _ := json.Marshal(s) //nolint:errchkjson // texts can always be written
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// parseStored reads identity.json, and believes nothing of a damaged one.
+func parseStored(data []byte) (storedIdentity, error) {
+	var stored storedIdentity
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return storedIdentity{}, err
+	}
+	if stored.Sum != "" && stored.Sum != stored.sum() {
+		return storedIdentity{}, fmt.Errorf("%w: the checksum is wrong", errSVID)
+	}
+	return stored, nil
 }
 
 func (s storedIdentity) mapping() (identity.Mapping, error) {
@@ -141,9 +167,9 @@ func loadSVID(d *stateDir, id string, now time.Time) (svid, bool, error) {
 		}
 		files[name] = data
 	}
-	var stored storedIdentity
-	if err := json.Unmarshal(files[identityFile], &stored); err != nil {
-		return svid{}, false, fmt.Errorf("%s: %w", identityFile, err)
+	stored, err := parseStored(files[identityFile])
+	if err != nil {
+		return svid{}, false, fmt.Errorf("%s: %w", d.file(identityFile), err)
 	}
 	if stored.Workload != id {
 		return svid{}, false, fmt.Errorf("%w: %s belongs to %s", errStateDir, d.path, stored.Workload)
@@ -151,6 +177,9 @@ func loadSVID(d *stateDir, id string, now time.Time) (svid, bool, error) {
 	bundle, err := decodePEM(files[bundleFile])
 	if err != nil {
 		return svid{}, false, fmt.Errorf("%s: %w", bundleFile, err)
+	}
+	if err := selfSigned(bundle); err != nil {
+		return svid{}, false, fmt.Errorf("%w: %s: %w", errSVID, d.file(bundleFile), err)
 	}
 	assemble := func(keyPEM, chainPEM []byte) (svid, error) {
 		key, err := decodeKey(keyPEM)
@@ -174,6 +203,20 @@ func loadSVID(d *stateDir, id string, now time.Time) (svid, bool, error) {
 	}
 	s, err := assemble(files[keyFile], files[svidFile])
 	return s, err == nil, err
+}
+
+// selfSigned tells damage to roots: the issuer's bear their own signature, and a changed bit anywhere breaks it.
+func selfSigned(roots [][]byte) error {
+	for _, der := range roots {
+		root, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		if err := root.CheckSignature(root.SignatureAlgorithm, root.RawTBSCertificate, root.Signature); err != nil {
+			return errors.New("a root does not bear its own signature")
+		}
+	}
+	return nil
 }
 
 // splitNext takes next.pem apart: the key stands first.
@@ -224,15 +267,21 @@ func (s svid) stored() storedIdentity {
 	return stored
 }
 
-// save keeps a new SVID; the key is there already.
-func (s svid) save(d *stateDir) error {
-	text, err := json.MarshalIndent(s.stored(), "", "  ")
+// saveIdentity keeps what the control plane said beside the SVID.
+func (s svid) saveIdentity(d *stateDir) error {
+	stored := s.stored()
+	stored.Sum = stored.sum()
+	text, err := json.MarshalIndent(stored, "", "  ")
 	if err != nil {
 		return fmt.Errorf("%s: %w", identityFile, err)
 	}
+	return d.write(identityFile, append(text, '\n'))
+}
+
+// save keeps a new SVID; the key is there already.
+func (s svid) save(d *stateDir) error {
 	// svid.pem last: a crash in between leaves "not joined".
-	err = errors.Join(d.write(bundleFile, s.bundle.PEM()), d.write(identityFile, append(text, '\n')))
-	if err != nil {
+	if err := errors.Join(d.write(bundleFile, s.bundle.PEM()), s.saveIdentity(d)); err != nil {
 		return err
 	}
 	return d.write(svidFile, encodePEM(s.cert.Certificate))
@@ -281,15 +330,15 @@ func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
 func decodeKey(data []byte) (*ecdsa.PrivateKey, error) {
 	block, _ := pem.Decode(data)
 	if block == nil || block.Type != keyBlock {
-		return nil, fmt.Errorf("%s: no %s block", keyFile, keyBlock)
+		return nil, fmt.Errorf("%s: %w: no %s block", keyFile, errKey, keyBlock)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", keyFile, err)
+		return nil, fmt.Errorf("%s: %w: %w", keyFile, errKey, err)
 	}
 	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("%s: not an ECDSA key", keyFile)
+		return nil, fmt.Errorf("%s: %w: it is of another kind", keyFile, errKey)
 	}
 	return key, nil
 }

@@ -33,9 +33,11 @@ type upstream struct {
 	log     *zap.Logger
 	events  chan<- event
 	unknown *unknownKeys
+	tokens  *jwtSVIDs
 	envoy   func() string // its version, empty while it has not said it
 	clock   func() time.Time
 	renewed chan struct{} // holds a notice when the stream is to be opened again with a new SVID
+	failed  chan struct{} // holds a notice when the stream has ended or could not be opened
 }
 
 var errRenewed = errors.New("the SVID was renewed")
@@ -63,6 +65,10 @@ func (u *upstream) run(ctx context.Context) {
 			continue
 		}
 		u.log.Warn("the control plane is away", zap.Error(err))
+		select {
+		case u.failed <- struct{}{}:
+		default: // it is known
+		}
 		if wait.sleep(ctx) != nil {
 			return
 		}
@@ -94,6 +100,7 @@ func (u *upstream) once(agent context.Context) (heard bool, err error) {
 	var sender sync.WaitGroup
 	sender.Go(func() { out.pump(ctx, stream.Send) })
 	sender.Go(func() { u.unknown.tell(ctx, agentv1alpha1.NewKeysClient(conn)) })
+	sender.Go(func() { u.tokens.follow(ctx, agentv1alpha1.NewJWTSVIDsClient(conn)) })
 	sender.Go(func() {
 		select {
 		case <-u.renewed:

@@ -23,6 +23,7 @@ const openSocketMode = 0o666
 type workloadSource struct {
 	platform identity.Bundle
 	clock    func() time.Time
+	noJWT    func(identity.WorkloadID) bool
 
 	mu       sync.Mutex
 	notAfter time.Time
@@ -32,8 +33,8 @@ type workloadSource struct {
 
 var _ workloadapi.Source = (*workloadSource)(nil)
 
-func newWorkloadSource(platform identity.Bundle, clock func() time.Time) *workloadSource {
-	return &workloadSource{platform: platform, clock: clock, changed: make(chan struct{})}
+func newWorkloadSource(platform identity.Bundle, c Config) *workloadSource {
+	return &workloadSource{platform: platform, clock: c.Clock, noJWT: c.noJWT, changed: make(chan struct{})}
 }
 
 // set tells of a new SVID.
@@ -45,14 +46,45 @@ func (s *workloadSource) set(own svid) error {
 	domain := own.bundle.TrustDomain()
 	next := workloadapi.Identity{
 		ID: own.id.String(), Chain: own.cert.Certificate, Key: key, TrustDomain: domain.ID(),
+		NoJWT:   s.noJWT(own.id),
 		Bundles: map[string][][]byte{s.platform.TrustDomain().ID(): s.platform.DER(), domain.ID(): own.bundle.DER()},
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	next.JWKS = s.now.JWKS
 	s.now, s.notAfter = next, own.notAfter
+	s.tell()
+	return nil
+}
+
+// setKeys tells of the keys that verify JWT-SVIDs.
+func (s *workloadSource) setKeys(jwks []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now.JWKS = jwks
+	s.tell()
+}
+
+// keys are the keys that verify JWT-SVIDs; none: they are not known yet.
+func (s *workloadSource) keys() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now.JWKS
+}
+
+// tell is called with mu held.
+func (s *workloadSource) tell() {
 	close(s.changed)
 	s.changed = make(chan struct{})
-	return nil
+}
+
+// end takes the identity away: the workload has none any more.
+func (s *workloadSource) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now = workloadapi.Identity{}
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
 // Identity implements workloadapi.Source: an SVID that has expired is none.
@@ -90,9 +122,9 @@ func listenWorkload(ctx context.Context, path string, users []int) (net.Listener
 }
 
 // serveWorkload answers applications until ctx ends.
-func serveWorkload(ctx context.Context, l net.Listener, source workloadapi.Source) error {
+func serveWorkload(ctx context.Context, l net.Listener, source workloadapi.Source, tokens workloadapi.Tokens) error {
 	server := grpc.NewServer(workloadapi.ServerOptions()...)
-	workloadapi.Register(server, source)
+	workloadapi.Register(server, source, tokens)
 	defer context.AfterFunc(ctx, server.Stop)() // its streams wait for changes, so there is nothing to wait for
 	if err := server.Serve(l); ctx.Err() == nil {
 		return fmt.Errorf("serving the Workload API: %w", err)

@@ -249,7 +249,7 @@ func checkToken(t *Table, in *Input) (Reason, bool) {
 	if !token.claims.Tenant().Same(in.tenant()) {
 		return TokenTenantMismatch, false
 	}
-	if _, revoked := t.revokedToken(in); revoked {
+	if _, revoked := t.revokedToken(in.Token.claims, in.Now); revoked {
 		return Revoked, false
 	}
 	return Allowed, true

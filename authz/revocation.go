@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -124,11 +125,11 @@ func (t *Table) revokedCaller(in *Input) (revocation, bool) {
 
 // revokedToken is why a verified token is refused, if it, its subject or its session is revoked. The subject of a JWT-SVID
 // is a workload.
-func (t *Table) revokedToken(in *Input) (revocation, bool) {
+func (t *Table) revokedToken(c identity.Claims, at time.Time) (revocation, bool) {
 	if len(t.revoked) == 0 {
 		return revocation{}, false
 	}
-	c, now := in.Token.claims, in.Now.Unix()
+	now := at.Unix()
 	issuer := c.Issuer()
 	for range 2 {
 		k := revokedKey{tenant: c.Tenant(), issuer: issuer}
@@ -150,12 +151,22 @@ func (t *Table) revokedToken(in *Input) (revocation, bool) {
 	return t.revokes(revokedKey{tenant: c.Tenant(), by: byWorkload, value: c.Subject()}, now)
 }
 
+// RevokesToken reports whether a revocation holds now of a token that was verified elsewhere: of it, its subject or its session.
+// Nil revokes nothing.
+func (t *Table) RevokesToken(c identity.Claims, now time.Time) bool {
+	if t == nil {
+		return false
+	}
+	_, revoked := t.revokedToken(c, now)
+	return revoked
+}
+
 // revokedText says in words who is refused, and by what.
 func revokedText(t *Table, d Decision, in *Input) string {
 	r, _ := t.revokedCaller(in)
 	of := "the caller"
 	if d.token {
-		r, _ = t.revokedToken(in)
+		r, _ = t.revokedToken(in.Token.claims, in.Now)
 		of = "the token, its subject or its session"
 	}
 	return fmt.Sprintf("%s is revoked by %s until %s", of, r.name, rfc3339(r.until))

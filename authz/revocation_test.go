@@ -59,7 +59,14 @@ func TestRevoked(t *testing.T) {
 			if n := testing.AllocsPerRun(10, func() { authz.Decide(table, in) }); n != 0 {
 				t.Errorf("%v allocations", n)
 			}
+			of := in.Token.Claims()
+			if got := table.RevokesToken(of, in.Now); got != tc.token {
+				t.Errorf("a token that was verified elsewhere is revoked: %v", got)
+			}
 			in.Now = time.Unix(until.Unix(), 0)
+			if (*authz.Table)(nil).RevokesToken(of, in.Now) || table.RevokesToken(of, in.Now) {
+				t.Error("revoked by nothing, or after the time")
+			}
 			if d := authz.Decide(table, in); !d.Allowed() {
 				t.Errorf("after its time: %s", d.Reason())
 			}

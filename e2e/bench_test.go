@@ -86,10 +86,13 @@ func cpu(t testing.TB, pid int) time.Duration {
 }
 
 // rss is the resident memory of a process, in MB.
-func rss(t testing.TB, pid int) float64 {
+func rss(t testing.TB, pid int) float64 { return resident(t, pid, "VmRSS") }
+
+// resident is the part of it that has this name in proc(5), in MB.
+func resident(t testing.TB, pid int, name string) float64 {
 	t.Helper()
 	for line := range strings.SplitSeq(string(readFile(t, filepath.Join("/proc", strconv.Itoa(pid), "status"))), "\n") {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, name+":"); ok {
 			kb, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 64)
 			if err != nil {
 				t.Fatal(err)
@@ -97,6 +100,6 @@ func rss(t testing.TB, pid int) float64 {
 			return kb / 1024
 		}
 	}
-	t.Fatalf("process %d has no VmRSS", pid)
+	t.Fatalf("process %d has no %s", pid, name)
 	return 0
 }

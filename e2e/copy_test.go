@@ -17,6 +17,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -24,6 +25,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // copied is the inbound side of a sidecar as its Envoy really holds it, taken from its configuration dump: what a test may
@@ -32,7 +34,7 @@ type copied struct {
 	listener *listenerv3.Listener
 	routes   map[string]*routev3.RouteConfiguration
 	app      *clusterv3.Cluster
-	agent    *clusterv3.Cluster
+	servers  []*clusterv3.Cluster // the agent; where there is none, SPIRE's agent and the decision point
 	secrets  map[string]*tlsv3.Secret
 }
 
@@ -67,8 +69,8 @@ func copyInbound(t testing.TB, adminSocket, listener string) *copied {
 			}
 			for _, cl := range s.GetStaticClusters() {
 				cluster := unpack(t, cl.GetCluster(), &clusterv3.Cluster{})
-				if cluster.GetName() == "ringfence_agent" {
-					c.agent = cluster
+				if cluster.GetName() != "ringfence_control_plane" {
+					c.servers = append(c.servers, cluster)
 				}
 			}
 		case *adminv3.SecretsConfigDump:
@@ -77,9 +79,9 @@ func copyInbound(t testing.TB, adminSocket, listener string) *copied {
 			}
 		}
 	}
-	if c.listener == nil || c.app == nil || c.agent == nil || len(c.secrets) == 0 {
-		t.Fatalf("the dump of %s lacks something: listener %v, app %v, agent %v, %d routes, %d secrets",
-			listener, c.listener != nil, c.app != nil, c.agent != nil, len(c.routes), len(c.secrets))
+	if c.listener == nil || c.app == nil || len(c.servers) == 0 || len(c.secrets) == 0 {
+		t.Fatalf("the dump of %s lacks something: listener %v, app %v, %d servers, %d routes, %d secrets",
+			listener, c.listener != nil, c.app != nil, len(c.servers), len(c.routes), len(c.secrets))
 	}
 	return c
 }
@@ -275,7 +277,7 @@ func (c *copied) bootstrap(t testing.TB, port uint32, certPEM, keyPEM []byte) []
 	}}}
 	static := &bootstrapv3.Bootstrap_StaticResources{
 		Listeners: []*listenerv3.Listener{c.listener},
-		Clusters:  []*clusterv3.Cluster{c.app, c.agent},
+		Clusters:  append([]*clusterv3.Cluster{c.app}, c.servers...),
 	}
 	for _, s := range c.secrets {
 		static.Secrets = append(static.Secrets, s)
@@ -296,6 +298,41 @@ func (c *copied) bootstrap(t testing.TB, port uint32, certPEM, keyPEM []byte) []
 		t.Fatal(err)
 	}
 	return indented.Bytes()
+}
+
+// directBootstrap is the copy of a sidecar without an agent, which has its SVID from SPIRE's agent as the sidecar has.
+func (c *copied) directBootstrap(t testing.TB, port int, adminSocket string) []byte {
+	t.Helper()
+	c.eachTLS(t, func(tls *tlsv3.DownstreamTlsContext) {
+		tls.GetCommonTlsContext().GetCombinedValidationContext().GetValidationContextSdsSecretConfig().SdsConfig = nil
+	})
+	for name, r := range c.routes { // the dump redacts whom ext_authz is asked about
+		if check := r.GetTypedPerFilterConfig()[filterExtAuthz]; check != nil {
+			parts := strings.Split(name, "/")
+			settings := unpack(t, check, &extauthzv3.ExtAuthzPerRoute{})
+			settings.GetCheckSettings().ContextExtensions = map[string]string{"service": parts[1] + "/" + parts[2], "port": "http"}
+			r.GetTypedPerFilterConfig()[filterExtAuthz] = pack(t, settings)
+		}
+	}
+	c.inlineRoutes(t)
+	c.listener.GetAddress().GetSocketAddress().PortSpecifier = &corev3.SocketAddress_PortValue{PortValue: uint32(port)} //nolint:gosec // a port
+	static := &bootstrapv3.Bootstrap_StaticResources{
+		Listeners: []*listenerv3.Listener{c.listener}, Clusters: append([]*clusterv3.Cluster{c.app}, c.servers...),
+	}
+	for _, s := range c.secrets {
+		if s.GetValidationContext() != nil {
+			static.Secrets = append(static.Secrets, s)
+		}
+	}
+	noSPIFFE := &structpb.Struct{Fields: map[string]*structpb.Value{"disable_spiffe_cert_validation": structpb.NewBoolValue(true)}}
+	out, err := protojson.Marshal(&bootstrapv3.Bootstrap{
+		Node: &corev3.Node{Id: "copy", Cluster: "copy", Metadata: noSPIFFE}, StaticResources: static,
+		Admin: &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: adminSocket, Mode: 0o600}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 func inline(b []byte) *corev3.DataSource {

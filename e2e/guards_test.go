@@ -25,8 +25,15 @@ const (
 // Guard 1 is in the proxy: the bundle that TLS trusts, and RBAC over exact SPIFFE IDs. Guard 2 is ext_authz.
 func TestEachGuardAlone(t *testing.T) {
 	m := startMesh(t)
-	globexRoots := append(readFile(t, m.TrustBundle("acme.demo.test")), readFile(t, m.TrustBundle("globex.demo.test"))...)
-	forward := func(t *testing.T, c *copied) { c.trust(t, globexRoots) }
+	eachGuardAlone(t, m, "globex/web", "acme/orders", "acme/web")
+}
+
+// eachGuardAlone lets the attacker, "tenant/service", cross to another tenant's service, with the label of a caller there.
+func eachGuardAlone(t *testing.T, m *demo.Mesh, attacker, victim, label string) {
+	t.Helper()
+	forward := func(t *testing.T, c *copied) {
+		c.trust(t, append(readFile(t, m.TrustBundle("acme.demo.test")), readFile(t, m.TrustBundle("globex.demo.test"))...))
+	}
 	noRBAC := func(t *testing.T, c *copied) { c.withoutHTTPFilter(t, filterRBAC) }
 	noAuthz := func(t *testing.T, c *copied) { c.withoutHTTPFilter(t, filterExtAuthz) }
 	tests := []struct {
@@ -42,19 +49,19 @@ func TestEachGuardAlone(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := copyInbound(t, m.AdminSocket("acme/orders"), "inbound/acme/orders")
+			c := copyInbound(t, m.AdminSocket(victim), "inbound/"+victim)
 			for _, change := range tt.change {
 				change(t, c)
 			}
-			target := runCopy(t, m, "acme/orders", c)
-			before := hits(m).each["acme/orders"]
+			target := runCopy(t, m, victim, c)
+			before := hits(m).each[victim]
 			r := do(t, m, demo.Call{
-				From: "globex/web", To: "acme/orders", Raw: &demo.Raw{SNI: "acme/web", Address: target}, Method: http.MethodGet, Path: "/orders/7",
+				From: attacker, To: victim, Raw: &demo.Raw{SNI: label, Address: target}, Method: http.MethodGet, Path: "/orders/7",
 			})
 			if r.Status != tt.want.Status || (tt.want.Layer != "" && (r.Layer != tt.want.Layer || r.Reason != tt.want.Reason)) {
 				t.Errorf("got %d by %s (%s, %v), want %v", r.Status, r.Layer, r.Reason, r.Err, tt.want)
 			}
-			if reached := hits(m).each["acme/orders"] - before; (reached > 0) != (tt.want.Status == 200) {
+			if reached := hits(m).each[victim] - before; (reached > 0) != (tt.want.Status == 200) {
 				t.Errorf("the backend was reached %d times", reached)
 			}
 		})

@@ -29,7 +29,12 @@ import (
 // binary is the real program, built once for all tests of this package.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+func TestMain(m *testing.M) {
+	if text := os.Getenv(childPlane); text != "" {
+		os.Exit(planeProcess(text))
+	}
+	os.Exit(buildAndRun(m))
+}
 
 func buildAndRun(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "rfbin")
@@ -39,7 +44,7 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	binary = filepath.Join(dir, "ringfence")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "github.com/ringfence-mesh/ringfence/cmd/ringfence")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", binary, "github.com/ringfence-mesh/ringfence/cmd/ringfence")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "build:", err)
@@ -54,11 +59,18 @@ type process struct {
 	done   chan struct{}
 	err    error
 	output *lockedBuffer
+	killed atomic.Bool // on purpose
 }
 
 func startProcess(t testing.TB, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), done: make(chan struct{}), output: &lockedBuffer{}}
+	return startProgram(t, binary, env, nil, args...)
+}
+
+// startProgram starts any program; heard, if it is not nil, is called with each line that it writes.
+func startProgram(t testing.TB, program string, env []string, heard func(line string), args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{}), output: &lockedBuffer{heard: heard}}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	if err := p.cmd.Start(); err != nil {
@@ -68,8 +80,8 @@ func startProcess(t testing.TB, env []string, args ...string) *process {
 	t.Cleanup(func() {
 		p.signal(syscall.SIGCONT)
 		p.stop(t, syscall.SIGTERM)
-		if t.Failed() {
-			t.Logf("%s:\n%s", strings.Join(args, " "), p.output.tail())
+		if t.Failed() && !p.killed.Load() {
+			t.Logf("%s %s:\n%s", program, strings.Join(args, " "), p.output.tail())
 		}
 	})
 	return p
@@ -84,18 +96,26 @@ func (p *process) stop(t testing.TB, s os.Signal) {
 	select {
 	case <-p.done:
 	case <-time.After(15 * time.Second):
-		t.Errorf("%s does not end on %v", p.cmd.Args[1], s)
+		t.Errorf("%s does not end on %v", strings.Join(p.cmd.Args, " "), s)
 		p.signal(syscall.SIGKILL)
 		<-p.done
 	}
 }
 
 type lockedBuffer struct {
+	heard func(line string)
+
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
+// Write implements io.Writer. A logger writes whole lines.
 func (l *lockedBuffer) Write(p []byte) (int, error) {
+	if l.heard != nil {
+		for line := range strings.Lines(string(p)) {
+			l.heard(line)
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.Write(p)
@@ -123,39 +143,72 @@ type apart struct {
 	serve  *process
 	agents map[string]*process
 	status map[string]string // where agents serve /status
+	flags  []string          // of serve, besides
 	hits   atomic.Int64
 }
 
-func startApart(t testing.TB) *apart {
+// newApart are the processes of a configuration, of which none runs yet.
+func newApart(t testing.TB, dir string) *apart {
 	t.Helper()
-	a := &apart{t: t, dir: t.TempDir(), state: shortDir(t), ports: map[string]int{}, listen: map[string]string{}, agents: map[string]*process{}, status: map[string]string{}}
-	if err := os.CopyFS(a.dir, examples.TwoTenants()); err != nil {
-		t.Fatal(err)
-	}
-	a.freePorts()
+	a := &apart{t: t, dir: dir, state: shortDir(t), ports: map[string]int{}, listen: map[string]string{}, agents: map[string]*process{}, status: map[string]string{}}
+	replacePorts(t, a.dir, a.ports)
 	for _, name := range []string{"xds", "issuer", "http"} {
 		a.listen[name] = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 	}
-	a.startServe()
-	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { a.hits.Add(1); _, _ = io.WriteString(w, "ok") }))
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", a.ports["20283"]))
-	if err != nil {
+	return a
+}
+
+// newExample starts the control plane of the example alone; prepare may change the directory and the flags before.
+func newExample(t testing.TB, prepare ...func(*apart)) *apart {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, examples.TwoTenants()); err != nil {
 		t.Fatal(err)
 	}
-	app.Listener = l
-	app.Start()
-	t.Cleanup(app.Close)
+	a := newApart(t, dir)
+	for _, p := range prepare {
+		p(a)
+	}
+	a.startServe()
+	return a
+}
+
+// startApart starts the processes of the example; prepare may change the directory and the flags before.
+func startApart(t testing.TB, prepare ...func(*apart)) *apart {
+	t.Helper()
+	a := newExample(t, prepare...)
+	a.startApp("20283")
 	for _, name := range []string{"orders", "web"} {
 		a.startAgent(name, true)
 	}
 	return a
 }
 
-// freePorts replaces the example's ports in the copy: another test may use them at this moment.
-func (a *apart) freePorts() {
+// startApp starts an application where the example has that port.
+func (a *apart) startApp(port string) {
 	a.t.Helper()
+	serveApp(a.t, a.ports[port], &a.hits)
+}
+
+// serveApp is an application that counts its requests.
+func serveApp(t testing.TB, port int, hits *atomic.Int64) {
+	t.Helper()
+	app := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { hits.Add(1); _, _ = io.WriteString(w, "ok") }))
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	app.Listener = l
+	app.Start()
+	t.Cleanup(app.Close)
+}
+
+// replacePorts replaces the example's ports in the copy, and notes which took which place: another test may use them at this
+// moment.
+func replacePorts(t testing.TB, dir string, ports map[string]int) {
+	t.Helper()
 	number := regexp.MustCompile(`\b20[0-9]{3}\b`)
-	err := filepath.WalkDir(a.dir, func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() || filepath.Ext(path) != ".yaml" {
 			return err
 		}
@@ -163,16 +216,16 @@ func (a *apart) freePorts() {
 		if err != nil {
 			return err
 		}
-		write(a.t, path, number.ReplaceAllStringFunc(string(data), func(port string) string {
-			if a.ports[port] == 0 {
-				a.ports[port] = freePort(a.t)
+		write(t, path, number.ReplaceAllStringFunc(string(data), func(port string) string {
+			if ports[port] == 0 {
+				ports[port] = freePort(t)
 			}
-			return strconv.Itoa(a.ports[port])
+			return strconv.Itoa(ports[port])
 		}))
 		return nil
 	})
 	if err != nil {
-		a.t.Fatal(err)
+		t.Fatal(err)
 	}
 }
 
@@ -192,8 +245,11 @@ func (a *apart) planeState() string { return filepath.Join(a.state, "plane") }
 
 func (a *apart) startServe() {
 	a.t.Helper()
-	a.serve = startProcess(a.t, nil, "serve", "--config", a.dir, "--state", a.planeState(),
-		"--xds-listen", a.listen["xds"], "--issuer-listen", a.listen["issuer"], "--http-listen", a.listen["http"])
+	args := []string{
+		"serve", "--config", a.dir, "--state", a.planeState(),
+		"--xds-listen", a.listen["xds"], "--issuer-listen", a.listen["issuer"], "--http-listen", a.listen["http"],
+	}
+	a.serve = startProcess(a.t, nil, append(args, a.flags...)...)
 	eventually(a.t, 15*time.Second, "the control plane is ready", func(ctx context.Context) bool { return ready(ctx, a.listen["http"]) })
 }
 
@@ -212,21 +268,36 @@ func ready(ctx context.Context, address string) bool {
 
 func globexID(name string) string { return "spiffe://globex.demo.test/ns/globex/sa/" + name }
 
+// id is whose agent has that name: globex's, or billing's, which is the platform's.
+func (a *apart) id(name string) string {
+	if name == "billing" {
+		return "spiffe://platform.demo.test/ns/platform/sa/billing"
+	}
+	return globexID(name)
+}
+
 func (a *apart) agentState(name string) string { return filepath.Join(a.state, name) }
 
 // startAgent starts an agent and its Envoy; a first start takes a join token from the control plane.
 func (a *apart) startAgent(name string, first bool) {
 	a.t.Helper()
+	a.launchAgent(name, first)
+	eventually(a.t, 15*time.Second, name+"'s agent is ready", func(ctx context.Context) bool { return ready(ctx, a.status[name]) })
+}
+
+// launchAgent does not wait for it.
+func (a *apart) launchAgent(name string, first bool) {
+	a.t.Helper()
 	http := fmt.Sprintf("127.0.0.1:%d", freePort(a.t))
 	args := []string{
-		"agent", "--id", globexID(name), "--state", a.agentState(name), "--control-plane", a.listen["xds"], "--issuer", a.listen["issuer"],
+		"agent", "--id", a.id(name), "--state", a.agentState(name), "--control-plane", a.listen["xds"], "--issuer", a.listen["issuer"],
 		"--control-plane-id", "spiffe://platform.demo.test/ns/ringfence-system/sa/control-plane",
 		"--platform-root", filepath.Join(a.planeState(), "trust", "platform.demo.test.pem"),
 		"--envoy", realenvoy.Path(a.t), "--http-listen", http,
 	}
 	if first {
 		token := filepath.Join(a.state, name+".token")
-		out, err := exec.CommandContext(a.t.Context(), binary, "token", "create", globexID(name), "--state", a.planeState()).Output()
+		out, err := exec.CommandContext(a.t.Context(), binary, "token", "create", a.id(name), "--state", a.planeState()).Output()
 		if err != nil {
 			a.t.Fatalf("token: %v\n%s", err, out)
 		}
@@ -234,14 +305,18 @@ func (a *apart) startAgent(name string, first bool) {
 		args = append(args, "--join-token-file", token)
 	}
 	a.agents[name], a.status[name] = startProcess(a.t, nil, args...), http
-	eventually(a.t, 15*time.Second, name+"'s agent is ready", func(ctx context.Context) bool { return ready(ctx, http) })
 }
 
 // call is globex/web asking globex/orders through both sidecars. 0: no answer.
 func (a *apart) call(ctx context.Context, method string) int {
+	return a.ask(ctx, method, "http://orders/orders/7")
+}
+
+// ask is globex/web asking for a URL through its sidecar.
+func (a *apart) ask(ctx context.Context, method, target string) int {
 	proxy := &url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", a.ports["20184"])}
 	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(proxy), DisableKeepAlives: true}, Timeout: 5 * time.Second}
-	request, err := http.NewRequestWithContext(ctx, method, "http://orders/orders/7", http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, method, target, http.NoBody)
 	if err != nil {
 		a.t.Error(err)
 		return 0

@@ -97,7 +97,7 @@ func serialOf(t testing.TB, m *demo.Mesh, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return leaf.SerialNumber.String()
+	return leaf.SerialNumber.Text(16) // as tools print it
 }
 
 // load calls until it is stopped.

@@ -162,12 +162,12 @@ func (s *static) sign(t *testing.T, issuer, tenant string, issued time.Time, rol
 	return sign(t, s.key, issuer, tenant, issued, roles...)
 }
 
-func sign(t *testing.T, key *ecdsa.PrivateKey, issuer, tenant string, issued time.Time, roles ...string) string {
+func sign(t testing.TB, key *ecdsa.PrivateKey, issuer, tenant string, issued time.Time, roles ...string) string {
 	t.Helper()
 	return signFor(t, key, "orders-api", issuer, tenant, issued, roles...)
 }
 
-func signFor(t *testing.T, key *ecdsa.PrivateKey, audience, issuer, tenant string, issued time.Time, roles ...string) string {
+func signFor(t testing.TB, key *ecdsa.PrivateKey, audience, issuer, tenant string, issued time.Time, roles ...string) string {
 	t.Helper()
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: "test"}}, (&jose.SignerOptions{}).WithType("JWT"))
 	if err != nil {

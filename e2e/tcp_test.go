@@ -214,7 +214,7 @@ func TestEachTCPGuardAlone(t *testing.T) {
 	everybody := func(t *testing.T, c *copied) { c.admit(t) }
 	noAuthz := func(t *testing.T, c *copied) { c.withoutTCPAuthz(t) }
 	noAgent := func(t *testing.T, c *copied) {
-		c.agent.GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0].GetEndpoint().Address = &corev3.Address{Address: &corev3.Address_Pipe{
+		c.servers[0].GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0].GetEndpoint().Address = &corev3.Address{Address: &corev3.Address_Pipe{
 			Pipe: &corev3.Pipe{Path: filepath.Join(t.TempDir(), "none.sock")},
 		}}
 	}

@@ -45,6 +45,23 @@ func broken() map[string]map[string]edit {
 			"in what is packed": authz(func(a *extauthzv3.ExtAuthz) { unknown(a) }),
 			"in an Any":         cluster(func(c *clusterv3.Cluster) { unknown(c.GetTransportSocket().GetTypedConfig()) }),
 		},
+		"sds_spire": {
+			"the discovery stream": directUp(func(s *tlsv3.SdsSecretConfig) { s.SdsConfig = filters.ADS() }),
+			"another cluster": directUp(func(s *tlsv3.SdsSecretConfig) {
+				s.GetSdsConfig().GetApiConfigSource().GetGrpcServices()[0].GetEnvoyGrpc().ClusterName = "ringfence_authz"
+			}),
+			"a second source": directUp(func(s *tlsv3.SdsSecretConfig) {
+				a := s.GetSdsConfig().GetApiConfigSource()
+				a.GrpcServices = append(a.GetGrpcServices(), a.GetGrpcServices()[0])
+			}),
+			"delta": directUp(func(s *tlsv3.SdsSecretConfig) {
+				s.GetSdsConfig().GetApiConfigSource().ApiType = corev3.ApiConfigSource_DELTA_GRPC
+			}),
+			"not waited for": directUp(func(s *tlsv3.SdsSecretConfig) { s.GetSdsConfig().InitialFetchTimeout = nil }),
+			"its own back-off": directUp(func(s *tlsv3.SdsSecretConfig) {
+				s.GetSdsConfig().GetApiConfigSource().GetGrpcServices()[0].GetEnvoyGrpc().RetryPolicy = nil
+			}),
+		},
 		"chain_epoch": {
 			"another namespace": chain(func(c *listenerv3.FilterChain) {
 				c.GetMetadata().FilterMetadata["envoy.lb"] = &structpb.Struct{}
@@ -56,7 +73,7 @@ func broken() map[string]map[string]edit {
 			"no epoch": chain(func(c *listenerv3.FilterChain) {
 				c.GetMetadata().GetFilterMetadata()["dev.ringfence"].Fields["epoch"] = structpb.NewStringValue("X")
 			}),
-			"on loopback": out(func(l *listenerv3.Listener) { filters.WithEpoch(l.GetFilterChains()[0], "1f") }),
+			"on loopback": out(func(l *listenerv3.Listener) { l.GetFilterChains()[0].Metadata = &corev3.Metadata{} }),
 		},
 		"closed_list": {
 			"failure mode allow": authz(func(a *extauthzv3.ExtAuthz) { a.FailureModeAllow = true }),
@@ -356,7 +373,9 @@ func broken() map[string]map[string]edit {
 		},
 		"tls_alpn": {"TCP": tcpDown(func(d *tlsv3.DownstreamTlsContext) { d.CommonTlsContext.AlpnProtocols = []string{"h2"} }), "TCP, upstream": tcpUp(func(u *tlsv3.UpstreamTlsContext) { u.CommonTlsContext.AlpnProtocols = []string{"h2"} }), "none": down(func(d *tlsv3.DownstreamTlsContext) { d.CommonTlsContext.AlpnProtocols = nil }), "h1": up(func(u *tlsv3.UpstreamTlsContext) { u.CommonTlsContext.AlpnProtocols = []string{"h2", "http/1.1"} })},
 		"tls_own_certificate": {
-			"none": up(func(u *tlsv3.UpstreamTlsContext) { u.CommonTlsContext.TlsCertificateSdsSecretConfigs = nil }),
+			"another workload's":   directUp(func(s *tlsv3.SdsSecretConfig) { s.Name = xdstest.GlobexWeb }),
+			"whoever SPIRE thinks": directUp(func(s *tlsv3.SdsSecretConfig) { s.Name = "default" }),
+			"none":                 up(func(u *tlsv3.UpstreamTlsContext) { u.CommonTlsContext.TlsCertificateSdsSecretConfigs = nil }),
 			"another": down(func(d *tlsv3.DownstreamTlsContext) {
 				d.CommonTlsContext.TlsCertificateSdsSecretConfigs[0].Name = "other"
 			}),
@@ -514,7 +533,15 @@ func broken() map[string]map[string]edit {
 			"without matcher": mtls(func(c *mtlsv3.Config) { c.SanMatcher = nil }),
 		},
 
-		"ext_authz_cluster":            {"TCP": tcpAuthz(func(a *networkauthzv3.ExtAuthz) { a.GetGrpcService().GetEnvoyGrpc().ClusterName = "app/platform/store" }), "another": authz(func(a *extauthzv3.ExtAuthz) { a.GetGrpcService().GetEnvoyGrpc().ClusterName = "service/acme/orders" })},
+		"ext_authz_cluster": {
+			"asked again": authz(func(a *extauthzv3.ExtAuthz) {
+				a.GetGrpcService().GetEnvoyGrpc().RetryPolicy = &corev3.RetryPolicy{}
+			}),
+			"an agent that is not there": directAuthz(func(a *extauthzv3.ExtAuthz) {
+				a.GetGrpcService().GetEnvoyGrpc().ClusterName = "ringfence_agent"
+			}),
+			"TCP": tcpAuthz(func(a *networkauthzv3.ExtAuthz) { a.GetGrpcService().GetEnvoyGrpc().ClusterName = "app/platform/store" }), "another": authz(func(a *extauthzv3.ExtAuthz) { a.GetGrpcService().GetEnvoyGrpc().ClusterName = "service/acme/orders" }),
+		},
 		"ext_authz_api_version":        {"TCP": tcpAuthz(func(a *networkauthzv3.ExtAuthz) { a.TransportApiVersion = corev3.ApiVersion_AUTO }), "auto": authz(func(a *extauthzv3.ExtAuthz) { a.TransportApiVersion = corev3.ApiVersion_AUTO })},
 		"ext_authz_timeout":            {"TCP": tcpAuthz(func(a *networkauthzv3.ExtAuthz) { a.GetGrpcService().Timeout = nil }), "none": authz(func(a *extauthzv3.ExtAuthz) { a.GetGrpcService().Timeout = nil }), "minute": authz(func(a *extauthzv3.ExtAuthz) { a.GetGrpcService().Timeout = durationpb.New(time.Minute) })},
 		"ext_authz_status_on_error":    {"403": authz(func(a *extauthzv3.ExtAuthz) { a.StatusOnError = nil }), "200": authz(func(a *extauthzv3.ExtAuthz) { a.StatusOnError.Code = typev3.StatusCode_OK })},
@@ -597,6 +624,16 @@ func broken() map[string]map[string]edit {
 			}),
 		},
 		"routes_timeout": {"default": callers(func(r *routev3.RouteConfiguration) { action(r).Timeout = nil })},
+		"routes_max_stream_duration": {
+			"none": callers(func(r *routev3.RouteConfiguration) { action(r).MaxStreamDuration = nil }),
+			"zero": callers(func(r *routev3.RouteConfiguration) { action(r).MaxStreamDuration.MaxStreamDuration = durationpb.New(0) }),
+			"a day": callers(func(r *routev3.RouteConfiguration) {
+				action(r).MaxStreamDuration.MaxStreamDuration = durationpb.New(24 * time.Hour)
+			}),
+			"outbound": routes(func(r *routev3.RouteConfiguration) {
+				action(r).MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{}
+			}),
+		},
 		"routes_refusal": {"200": routes(func(r *routev3.RouteConfiguration) {
 			r.VirtualHosts[len(r.GetVirtualHosts())-1].Routes[0].GetDirectResponse().Status = 200
 		})},

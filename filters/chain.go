@@ -28,10 +28,10 @@ type httpFilter struct {
 
 // inboundFilters is the one order of the filters in front of a service. Guard 1 comes first: it needs nobody's answer.
 // Guard 2 follows. Nothing stands between it and the router, so nothing changes a request after the decision.
-func inboundFilters() []httpFilter {
+func inboundFilters(s Sidecar) []httpFilter {
 	return []httpFilter{
 		{rbacName, denyAll()},
-		{extAuthzName, extAuthz()},
+		{extAuthzName, extAuthz(s)},
 		{routerName, router()},
 	}
 }
@@ -48,17 +48,17 @@ func router() *routerv3.Router { return &routerv3.Router{SuppressEnvoyHeaders: t
 
 // InboundChain is the filter chain for the callers that send the SNI label: mutual TLS against the bundle of their trust
 // domain, and the two guards. routes names its route configuration, which brings the callers.
-func InboundChain(sni string, callers identity.TrustDomain, routes string) (*listenerv3.FilterChain, error) {
+func InboundChain(s Sidecar, sni string, callers identity.TrustDomain, routes string) (*listenerv3.FilterChain, error) {
 	if sni == "" {
 		return nil, errNoCaller
 	}
-	socket, err := DownstreamTLS(callers)
+	socket, err := DownstreamTLS(s, callers)
 	if err != nil {
 		return nil, err
 	}
 	manager := connectionManager("inbound", routes)
 	manager.CodecType = hcmv3.HttpConnectionManager_HTTP2
-	filter, err := managerFilter(manager, inboundFilters())
+	filter, err := managerFilter(manager, inboundFilters(s))
 	if err != nil {
 		return nil, err
 	}

@@ -71,7 +71,7 @@ var generated = map[protoreflect.FullName][]protoreflect.Name{
 		"max_denied_response_body_bytes", "enforce_response_header_limits",
 	},
 	"envoy.config.core.v3.GrpcService":                            {"envoy_grpc", "timeout"},
-	"envoy.config.core.v3.GrpcService.EnvoyGrpc":                  {"cluster_name"},
+	"envoy.config.core.v3.GrpcService.EnvoyGrpc":                  {"cluster_name", "retry_policy"},
 	"envoy.type.v3.HttpStatus":                                    {"code"},
 	"envoy.config.core.v3.RuntimeFeatureFlag":                     {"default_value", "runtime_key"},
 	"envoy.config.common.mutation_rules.v3.HeaderMutationRules":   {"disallow_all", "allow_expression", "disallow_is_error"},
@@ -99,12 +99,13 @@ var generated = map[protoreflect.FullName][]protoreflect.Name{
 	"envoy.extensions.transport_sockets.tls.v3.Secret":                       {"name", "validation_context"},
 
 	// Routes.
-	"envoy.config.route.v3.RouteConfiguration":   {"name", "virtual_hosts", "request_headers_to_remove", "typed_per_filter_config"},
-	"envoy.config.route.v3.VirtualHost":          {"name", "domains", "routes"},
-	"envoy.config.route.v3.Route":                {"match", "route", "direct_response"},
-	"envoy.config.route.v3.RouteMatch":           {"prefix"},
-	"envoy.config.route.v3.RouteAction":          {"cluster", "timeout"},
-	"envoy.config.route.v3.DirectResponseAction": {"status"},
+	"envoy.config.route.v3.RouteConfiguration":            {"name", "virtual_hosts", "request_headers_to_remove", "typed_per_filter_config"},
+	"envoy.config.route.v3.VirtualHost":                   {"name", "domains", "routes"},
+	"envoy.config.route.v3.Route":                         {"match", "route", "direct_response"},
+	"envoy.config.route.v3.RouteMatch":                    {"prefix"},
+	"envoy.config.route.v3.RouteAction":                   {"cluster", "timeout", "max_stream_duration"},
+	"envoy.config.route.v3.RouteAction.MaxStreamDuration": {"max_stream_duration"},
+	"envoy.config.route.v3.DirectResponseAction":          {"status"},
 
 	// Clusters and endpoints.
 	"envoy.config.cluster.v3.Cluster": {
@@ -126,8 +127,11 @@ var generated = map[protoreflect.FullName][]protoreflect.Name{
 	// Everywhere.
 	"envoy.config.core.v3.Address":                {"socket_address"},
 	"envoy.config.core.v3.SocketAddress":          {"address", "port_value", "ipv4_compat"},
-	"envoy.config.core.v3.ConfigSource":           {"ads", "initial_fetch_timeout", "resource_api_version"},
+	"envoy.config.core.v3.ConfigSource":           {"ads", "api_config_source", "initial_fetch_timeout", "resource_api_version"},
 	"envoy.config.core.v3.AggregatedConfigSource": {},
+	"envoy.config.core.v3.ApiConfigSource":        {"api_type", "transport_api_version", "grpc_services"},
+	"envoy.config.core.v3.RetryPolicy":            {"retry_back_off"},
+	"envoy.config.core.v3.BackoffStrategy":        {"base_interval", "max_interval"},
 	"envoy.config.core.v3.TypedExtensionConfig":   {"name", "typed_config"},
 	"envoy.config.core.v3.Metadata":               {"filter_metadata"},
 	"google.protobuf.Struct":                      {"fields"},

@@ -92,6 +92,19 @@ func authz(change func(*extauthzv3.ExtAuthz)) edit {
 	})
 }
 
+func directAuthz(change func(*extauthzv3.ExtAuthz)) edit {
+	e := authz(change)
+	return edit{"direct " + e.sample, e.apply}
+}
+
+// directUp changes where a sidecar without an agent has its SVID from.
+func directUp(change func(*tlsv3.SdsSecretConfig)) edit {
+	e := up(func(u *tlsv3.UpstreamTlsContext) {
+		change(u.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs()[0])
+	})
+	return edit{"direct " + e.sample, e.apply}
+}
+
 func early(change func(*earlyv3.HeaderMutation)) edit {
 	return hcm(func(h *hcmv3.HttpConnectionManager) {
 		repack(h.GetEarlyHeaderMutationExtensions()[0].GetTypedConfig(), &earlyv3.HeaderMutation{}, change)

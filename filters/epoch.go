@@ -14,7 +14,7 @@ const (
 	epochKey       = "epoch"
 )
 
-// WithEpoch makes a chain for callers another one wherever the epoch is another one, without changing what it does. Envoy
+// WithEpoch makes a chain another one wherever the epoch is another one, without changing what it does. Envoy
 // then ends what the chain has open when its drain time is over, and nothing of the listener's other chains. The empty epoch
 // leaves no trace.
 func WithEpoch(c *listenerv3.FilterChain, epoch string) {

@@ -20,12 +20,12 @@ const decidedHeaders = "x-ringfence-(tenant|caller|subject)"
 // denyAtDisableKey is a runtime key that nothing sets; Envoy demands one.
 const denyAtDisableKey = "ringfence.ext_authz.deny_at_disable"
 
-// extAuthz is guard 2: the agent decides every request. It sees the caller's certificate and raw headers, and it may add
+// extAuthz is guard 2: the decision point decides every request. It sees the caller's certificate and raw headers, and it may add
 // three headers and nothing else. No answer, a late one or an error is 503, told from a refusal.
-func extAuthz() *extauthzv3.ExtAuthz {
+func extAuthz(s Sidecar) *extauthzv3.ExtAuthz {
 	return &extauthzv3.ExtAuthz{
 		TransportApiVersion:         corev3.ApiVersion_V3,
-		Services:                    &extauthzv3.ExtAuthz_GrpcService{GrpcService: askAgent()},
+		Services:                    &extauthzv3.ExtAuthz_GrpcService{GrpcService: ask(s)},
 		StatusOnError:               &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
 		DenyAtDisable:               &corev3.RuntimeFeatureFlag{DefaultValue: yes(), RuntimeKey: denyAtDisableKey},
 		IncludePeerCertificate:      true,
@@ -42,10 +42,10 @@ func extAuthz() *extauthzv3.ExtAuthz {
 	}
 }
 
-// askAgent is where the decision point is.
-func askAgent() *corev3.GrpcService {
+// ask is where the decision point is.
+func ask(s Sidecar) *corev3.GrpcService {
 	return &corev3.GrpcService{
-		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: AgentCluster}},
+		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: s.decisionPoint()}},
 		Timeout:         seconds(checkTimeout),
 	}
 }

@@ -10,7 +10,8 @@ import (
 // The numbers of the generated configuration, all in one place. The linter has its own bounds for them.
 const (
 	// connectionLife ends the reuse of a connection by whoever is the server, or speaks to the application: who is the client
-	// of another sidecar ends it much earlier. streamLife does the same for streams, which both let go on.
+	// of another sidecar ends it much earlier. streamLife ends streams, which inbound routes do earlier where the service does not
+	// ask for longer ones.
 	connectionLife = 12 * time.Hour
 	streamLife     = 12 * time.Hour
 	// streamIdle ends a stream on which nothing moves.

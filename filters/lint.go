@@ -26,6 +26,8 @@ const maxTextBytes = 80
 type Scope struct {
 	// Tenant owns the sidecar. Names of resources have to be this tenant's.
 	Tenant identity.TenantID
+	// Direct is the workload whose sidecar has no agent; zero: there is one.
+	Direct identity.WorkloadID
 }
 
 // Finding is one thing that the linter refuses.

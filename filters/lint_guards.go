@@ -61,7 +61,7 @@ func (l *linter) router(f *hcmv3.HttpFilter, path string) {
 }
 
 func (l *linter) extAuthz(a *extauthzv3.ExtAuthz, path string) {
-	l.asksAgent(a.GetGrpcService(), path)
+	l.asks(a.GetGrpcService(), path)
 	demand(l, a.GetTransportApiVersion(), corev3.ApiVersion_V3, setAuthzVersion, path)
 	demand(l, a.GetStatusOnError().GetCode(), typev3.StatusCode_ServiceUnavailable, setAuthzStatus, path)
 	flag := a.GetDenyAtDisable()
@@ -80,10 +80,14 @@ func (l *linter) extAuthz(a *extauthzv3.ExtAuthz, path string) {
 	l.need(strict, setAuthzRules, path, "the decision point may change more than three headers")
 }
 
-// asksAgent judges who decides, and that the answer has a time limit.
-func (l *linter) asksAgent(grpc *corev3.GrpcService, path string) {
-	asked := grpc.GetEnvoyGrpc().GetClusterName()
-	l.need(asked == "ringfence_agent", setAuthzCluster, path, "asked is %q", clip(asked))
+// asks judges who decides, and that the answer has a time limit.
+func (l *linter) asks(grpc *corev3.GrpcService, path string) {
+	asked, decides := grpc.GetEnvoyGrpc().GetClusterName(), "ringfence_agent"
+	if !l.scope.Direct.IsZero() {
+		decides = "ringfence_authz"
+	}
+	l.need(asked == decides, setAuthzCluster, path, "asked is %q", clip(asked))
+	l.need(grpc.GetEnvoyGrpc().GetRetryPolicy() == nil, setAuthzCluster, path, "a question is asked once")
 	l.limited(grpc.GetTimeout(), lintCheck, setAuthzTimeout, path)
 }
 

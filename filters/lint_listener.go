@@ -41,7 +41,7 @@ func (l *linter) inbound(m *listenerv3.Listener, service string) {
 	for i, c := range m.GetFilterChains() {
 		path := fmt.Sprintf("filter_chains[%d]", i)
 		l.chainName(c, tenancy.KindCallers, service, names, path)
-		l.need(c.GetMetadata() == nil || ChainEpoch(c) != "", setChainEpoch, path+".metadata", "no epoch, or something beside it")
+		l.epoch(c, path)
 		match := c.GetFilterChainMatch()
 		if l.need(len(match.GetServerNames()) == 1, setSNI, path, "%d SNI labels", len(match.GetServerNames())) {
 			label := match.GetServerNames()[0]
@@ -90,10 +90,14 @@ func (l *linter) loopback(m *listenerv3.Listener) *listenerv3.FilterChain {
 		return nil
 	}
 	c := m.GetFilterChains()[0]
-	l.need(c.GetMetadata() == nil, setChainEpoch, "filter_chains[0].metadata", "a chain on loopback has none")
+	l.epoch(c, "filter_chains[0]")
 	bare := c.GetFilterChainMatch() == nil && c.GetTransportSocket() == nil && c.GetTransportSocketConnectTimeout() == nil
 	l.need(bare, setChains, "filter_chains[0]", "a match or a transport socket")
 	return c
+}
+
+func (l *linter) epoch(c *listenerv3.FilterChain, path string) {
+	l.need(c.GetMetadata() == nil || ChainEpoch(c) != "", setChainEpoch, path+".metadata", "no epoch, or something beside it")
 }
 
 // chainName judges the name of a chain, which is that of its route configuration: of this listener's service.

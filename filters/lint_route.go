@@ -51,6 +51,7 @@ func (l *linter) callersRoutes(m *routev3.RouteConfiguration, service string) {
 	if r := l.oneRoute(hosts[0], "virtual_hosts[0]"); r != nil {
 		parts, ok := l.toCluster(r, "virtual_hosts[0]", tenancy.KindApp)
 		l.need(!ok || parts[0] == service, setRouteTarget, "virtual_hosts[0]", "the application of another service")
+		l.limited(r.GetRoute().GetMaxStreamDuration().GetMaxStreamDuration(), lintConnectionLife, setRouteStream, "virtual_hosts[0]")
 	}
 }
 
@@ -76,6 +77,7 @@ func (l *linter) outboundRoutes(m *routev3.RouteConfiguration) {
 		}
 		if i < len(hosts)-1 {
 			l.toCluster(r, path, tenancy.KindService, tenancy.KindImport)
+			l.need(r.GetRoute().GetMaxStreamDuration() == nil, setRouteStream, path, "an end of streams")
 			continue
 		}
 		l.need(len(h.GetDomains()) == 1 && h.GetDomains()[0] == "*", setDomains, path, "the last one is not for every other host")

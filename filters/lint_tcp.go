@@ -27,7 +27,7 @@ func (l *linter) inboundTCP(c *listenerv3.FilterChain, service, path string) {
 	var authz extauthzv3.ExtAuthz
 	if l.unpack(fs[0].GetTypedConfig(), &authz, at[0]) {
 		l.need(authz.GetStatPrefix() == "inbound", setStatPrefix, at[0], "%q", clip(authz.GetStatPrefix()))
-		l.asksAgent(authz.GetGrpcService(), at[0])
+		l.asks(authz.GetGrpcService(), at[0])
 		demand(l, authz.GetTransportApiVersion(), corev3.ApiVersion_V3, setAuthzVersion, at[0])
 		l.need(authz.GetIncludePeerCertificate(), setAuthzCertificate, at[0], "the certificate is left out")
 	}
@@ -88,10 +88,5 @@ func (l *linter) callersSecret(v *tlsv3.CertificateValidationContext) {
 	const path = "validation_context.match_typed_subject_alt_names"
 	sans := v.GetMatchTypedSubjectAltNames()
 	l.need(len(sans) > 0, setSecretNames, path, "none: everybody whom the roots vouch for may connect")
-	if len(sans) == 1 && sans[0].GetSanType() == tlsv3.SubjectAltNameMatcher_URI && sans[0].GetMatcher().GetExact() == "ringfence:nobody" {
-		return
-	}
-	for _, san := range sans {
-		l.exactURI(san, path)
-	}
+	l.exactURIs(sans, path)
 }

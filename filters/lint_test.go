@@ -1,6 +1,7 @@
 package filters_test
 
 import (
+	"bytes"
 	"maps"
 	"regexp"
 	"slices"
@@ -12,7 +13,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/ringfence-mesh/ringfence/filters"
+	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/internal/protomutate"
+	"github.com/ringfence-mesh/ringfence/tenancy/tenancytest"
 	"github.com/ringfence-mesh/ringfence/xds"
 	"github.com/ringfence-mesh/ringfence/xds/xdstest"
 )
@@ -24,20 +27,56 @@ type sample struct {
 	scope filters.Scope
 }
 
-// samples are one of each generated resource of the test mesh.
+// samples are one of each generated resource of the test mesh; those of sidecars without an agent begin with direct.
 func samples(tb testing.TB) map[string]sample {
 	tb.Helper()
 	out := map[string]sample{}
-	for _, p := range xdstest.Parts(tb, xdstest.Model(tb)) {
-		for _, w := range p.Workloads() {
-			s, _ := p.Snapshot(w)
-			for _, r := range s.All() {
-				typ := r.TypeURL()[strings.LastIndex(r.TypeURL(), ".")+1:]
-				out[typ+" "+p.Tenant().Name()+" "+r.Name()] = sample{r, filters.Scope{Tenant: p.Tenant()}}
+	add := func(kind string, files map[string]string, direct func(identity.WorkloadID) identity.WorkloadID) {
+		for _, p := range xdstest.Parts(tb, tenancytest.Model(tb, files)) {
+			for _, w := range p.Workloads() {
+				s, _ := p.Snapshot(w)
+				for _, r := range s.All() {
+					typ := kind + r.TypeURL()[strings.LastIndex(r.TypeURL(), ".")+1:]
+					out[typ+" "+p.Tenant().Name()+" "+r.Name()] = sample{r, filters.Scope{Tenant: p.Tenant(), Direct: direct(w)}}
+				}
 			}
 		}
 	}
+	add("", xdstest.Files(), func(identity.WorkloadID) (none identity.WorkloadID) { return none })
+	add("direct ", xdstest.DirectFiles(), func(w identity.WorkloadID) identity.WorkloadID { return w })
 	return out
+}
+
+// What is for one kind of sidecar is refused at the other, and so is what holds another workload's SVID.
+func TestLintPartsSidecars(t *testing.T) {
+	t.Parallel()
+	all, parted := samples(t), 0
+	var web, orders sample
+	for name, s := range all {
+		twin, ok := all["direct "+name]
+		if !ok {
+			continue
+		}
+		web, orders = all["direct Listener globex outbound/globex/web"], all["direct Listener globex inbound/globex/orders"]
+		same := bytes.Equal(s.Value(), twin.Value())
+		if !same {
+			parted++
+		}
+		for what, findings := range map[string][]filters.Finding{
+			"with an agent":    filters.Lint(twin.TypeURL(), twin.Name(), twin.Value(), s.scope),
+			"without an agent": filters.Lint(s.TypeURL(), s.Name(), s.Value(), twin.scope),
+		} {
+			if len(findings) > 0 == same {
+				t.Errorf("%s at a sidecar %s: %v", name, what, findings)
+			}
+		}
+	}
+	if parted < 10 {
+		t.Errorf("only %d resources differ", parted)
+	}
+	if findings := filters.Lint(orders.TypeURL(), orders.Name(), orders.Value(), web.scope); len(findings) == 0 {
+		t.Error("another workload's SVID is taken")
+	}
 }
 
 func (s sample) decode(tb testing.TB) proto.Message {

@@ -5,10 +5,13 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"strings"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/ringfence-mesh/ringfence/tenancy"
 )
@@ -52,6 +55,14 @@ func (l *linter) upstreamTLS(socket *corev3.TransportSocket, tcp bool, path stri
 	l.need(!validation.GetSuppressClientCaList(), setClientCAList, path, "set where it means nothing")
 	sans := validation.GetMatchTypedSubjectAltNames()
 	l.need(len(sans) > 0, setUpstreamSANs, path, "no identity is pinned: every server would do")
+	l.exactURIs(sans, path)
+}
+
+// exactURIs accepts a list of which each entry is one identity, and the list of the one entry that nobody is.
+func (l *linter) exactURIs(sans []*tlsv3.SubjectAltNameMatcher, path string) {
+	if len(sans) == 1 && sans[0].GetSanType() == tlsv3.SubjectAltNameMatcher_URI && sans[0].GetMatcher().GetExact() == "ringfence:nobody" {
+		return
+	}
 	for _, san := range sans {
 		l.exactURI(san, path)
 	}
@@ -65,8 +76,7 @@ func (l *linter) commonTLS(c *tlsv3.CommonTlsContext, tcp bool, path string) *tl
 	l.need(tcp && len(alpn) == 0 || !tcp && len(alpn) == 1 && alpn[0] == "h2", setALPN, path, "%q", alpn)
 	own := c.GetTlsCertificateSdsSecretConfigs()
 	if l.need(len(own) == 1, setOwnCertificate, path, "%d certificates", len(own)) {
-		l.need(own[0].GetName() == "default", setOwnCertificate, path, "the certificate is %q", clip(own[0].GetName()))
-		l.sds(own[0], path)
+		l.ownCertificate(own[0], path)
 	}
 	if bundle := peersSecret(c); l.need(bundle != nil, setBundle, path, "no bundle: any certificate would do") {
 		l.sds(bundle, path)
@@ -74,6 +84,35 @@ func (l *linter) commonTLS(c *tlsv3.CommonTlsContext, tcp bool, path string) *tl
 	inline := c.GetCombinedValidationContext().GetDefaultValidationContext()
 	l.need(inline.GetTrustedCa() == nil, setBundle, path, "roots beside the bundle")
 	return inline
+}
+
+// ownCertificate judges where the sidecar's own SVID comes from: its agent, or SPIRE's, which knows it by its SPIFFE ID.
+func (l *linter) ownCertificate(s *tlsv3.SdsSecretConfig, path string) {
+	if l.scope.Direct.IsZero() {
+		l.need(s.GetName() == "default", setOwnCertificate, path, "the certificate is %q", clip(s.GetName()))
+		l.sds(s, path)
+		return
+	}
+	l.need(s.GetName() == l.scope.Direct.String(), setOwnCertificate, path, "the certificate is %q", clip(s.GetName()))
+	l.need(proto.Equal(s.GetSdsConfig(), spireSource()), setSPIRE, path, "the certificate does not come from SPIRE's agent alone")
+}
+
+// spireSource is the one form of that source.
+func spireSource() *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ResourceApiVersion:  corev3.ApiVersion_V3,
+		InitialFetchTimeout: durationpb.New(0),
+		ConfigSourceSpecifier: &corev3.ConfigSource_ApiConfigSource{ApiConfigSource: &corev3.ApiConfigSource{
+			ApiType:             corev3.ApiConfigSource_GRPC,
+			TransportApiVersion: corev3.ApiVersion_V3,
+			GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
+				ClusterName: "spire_agent",
+				RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
+					BaseInterval: durationpb.New(50 * time.Millisecond), MaxInterval: durationpb.New(500 * time.Millisecond),
+				}},
+			}}}},
+		}},
+	}
 }
 
 // peersSecret is what verifies the other end.

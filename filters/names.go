@@ -4,6 +4,11 @@ package filters
 const (
 	// AgentCluster is the bootstrap's cluster of the agent's socket: discovery and ext_authz.
 	AgentCluster = "ringfence_agent"
+	// SPIRECluster, AuthzCluster and ControlPlaneCluster are the bootstrap's clusters where there is no agent: SPIRE's agent, which
+	// gives the SVID; the decision point; discovery.
+	SPIRECluster        = "spire_agent"
+	AuthzCluster        = "ringfence_authz"
+	ControlPlaneCluster = "ringfence_control_plane"
 	// SVIDSecret is the SDS name of the workload's own key and certificate, as SPIRE names it. Only the agent makes it.
 	SVIDSecret = "default"
 )

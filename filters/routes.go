@@ -2,6 +2,7 @@ package filters
 
 import (
 	"errors"
+	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -24,6 +25,8 @@ type Callers struct {
 	Port    string                // the port's name
 	IDs     []identity.WorkloadID // the callers; none lets nobody in
 	App     string                // the application's cluster
+	// MaxStream is how long one request may go on.
+	MaxStream time.Duration
 	// KeepAuthorization passes the Authorization header on to the application.
 	KeepAuthorization bool
 }
@@ -45,10 +48,15 @@ func CallersRoutes(c Callers) (*routev3.RouteConfiguration, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.MaxStream <= 0 {
+		return nil, errEndless
+	}
+	route := toCluster(c.App)
+	route.GetRoute().MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: seconds(c.MaxStream)}
 	routes := &routev3.RouteConfiguration{
 		Name: c.Name,
 		VirtualHosts: []*routev3.VirtualHost{{
-			Name: "app", Domains: []string{everyHost}, Routes: []*routev3.Route{toCluster(c.App)},
+			Name: "app", Domains: []string{everyHost}, Routes: []*routev3.Route{route},
 		}},
 		TypedPerFilterConfig: map[string]*anypb.Any{rbacName: guard1, extAuthzName: guard2},
 	}
@@ -88,8 +96,8 @@ func OutboundRoutes(name string, destinations []Destination) (*routev3.RouteConf
 	return routes, nil
 }
 
-// toCluster has no timeout of its own: Envoy's default of 15 s would cut every stream; idle and long streams end by the
-// connection manager's limits.
+// toCluster has no timeout of its own: Envoy's default of 15 s would cut every stream. Idle streams end by the connection
+// manager's limit, long ones by the inbound route's.
 func toCluster(cluster string) *routev3.Route {
 	return &routev3.Route{
 		Match: everyPath(),

@@ -25,6 +25,7 @@ const (
 	setExtName    = "extension_name"
 	setADS        = "config_source"
 	setSDSTimeout = "sds_initial_fetch_timeout"
+	setSPIRE      = "sds_spire"
 
 	setListenerAddress   = "listener_address"
 	setDirection         = "listener_direction"
@@ -118,6 +119,7 @@ const (
 	setRouteMatch    = "routes_match"
 	setRouteTarget   = "routes_cluster"
 	setRouteTimeout  = "routes_timeout"
+	setRouteStream   = "routes_max_stream_duration"
 	setRefusal       = "routes_refusal"
 	setHeadersToDrop = "routes_headers_to_remove"
 
@@ -153,8 +155,9 @@ var settings = []Setting{
 	{setName, "the name is one that the mesh gives, fits the type, and is of the tenant whose resource it is"},
 	{setInnerName, "the name inside the resource is the name it is delivered under; Envoy does not compare them for listeners"},
 	{setExtName, "a filter bears Envoy's own name for it: per-route configuration is found by that name"},
-	{setADS, "everything dynamic comes by the one stream of the bootstrap"},
+	{setADS, "everything dynamic comes by the one stream of the bootstrap; only the SVID of a sidecar without an agent does not"},
 	{setSDSTimeout, "a secret is waited for without end: a listener that went live without it would reset connections"},
+	{setSPIRE, "the SVID of a sidecar without an agent comes from SPIRE's agent, in one fixed form"},
 
 	{setListenerAddress, "one IP address and port; a listener for the application's own calls is on loopback"},
 	{setDirection, "the direction is the one that the name says"},
@@ -163,7 +166,7 @@ var settings = []Setting{
 	{setInspector, "an inbound listener reads the SNI label, and closes what is no TLS; an outbound one has no listener filter"},
 	{setInspectorTimeout, "a connection that sends no ClientHello is closed"},
 	{setChains, "an inbound listener has at least one chain, an outbound one exactly one, without a match and without TLS"},
-	{setChainEpoch, "a chain for callers bears an epoch or no metadata; a chain on loopback bears none"},
+	{setChainEpoch, "a chain bears an epoch or no metadata"},
 	{setChainName, "a chain bears the name of its route configuration, which belongs to this listener; no two are alike"},
 	{setSNI, "an inbound chain is chosen by exactly one SNI label, whole, that no other chain has"},
 	{setTransportProtocol, "an inbound chain takes TLS only"},
@@ -173,7 +176,7 @@ var settings = []Setting{
 
 	{setTLSVersion, "TLS 1.3 only"},
 	{setALPN, "HTTP/2 is negotiated, nothing else; to a TCP service nothing is"},
-	{setOwnCertificate, "the certificate is the workload's own SVID, by SDS"},
+	{setOwnCertificate, "the certificate is the workload's own SVID, by SDS; without an agent it is asked for by its SPIFFE ID"},
 	{setBundle, "the peer is verified against the bundle of exactly one trust domain, by SDS; at a TCP service by the secret of the chain's own name, which holds the callers too"},
 	{setClientCert, "a client certificate is required"},
 	{setStateless, "no session tickets: a resumed session keeps an old trust decision"},
@@ -220,7 +223,7 @@ var settings = []Setting{
 	{setRBACPermission, "the policy is for every request; what may be asked is decided by ext_authz"},
 	{setRBACPrincipal, "a caller is proved by the connection's validated certificate"},
 
-	{setAuthzCluster, "the agent decides, and nobody else"},
+	{setAuthzCluster, "the agent decides, or where there is none the bootstrap's decision point, and nobody else"},
 	{setAuthzVersion, "version 3 of the protocol"},
 	{setAuthzTimeout, "an answer comes within 2 seconds or the call is refused"},
 	{setAuthzStatus, "an outage answers 503, told from a refusal"},
@@ -247,6 +250,7 @@ var settings = []Setting{
 	{setDomains, "hosts are whole lower-case names, each once; * stands last and alone"},
 	{setRouteMatch, "a virtual host has one route, for every path"},
 	{setRouteTarget, "inbound routes lead to the application; outbound routes to a service or an import of this tenant"},
+	{setRouteStream, "an inbound route ends streams, after 12 hours at most; an outbound one leaves it to the destination"},
 	{setRouteTimeout, "no timeout of the route: it would cut streams; idle and long ones have limits of their own"},
 	{setRefusal, "a host that is not known gets 403"},
 	{setHeadersToDrop, "inbound routes may keep the Authorization header from the application; nothing else is removed"},

@@ -6,27 +6,23 @@ import (
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/ext_authz/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ringfence-mesh/ringfence/identity"
 )
 
-// nobody is a name that no certificate of a mesh bears: it is no SPIFFE ID, and has no host that the name constraints of a
-// root could permit. An empty list of callers would let in everybody whom the roots vouch for.
-const nobody = "ringfence:nobody"
-
 // InboundTCP is what one tenant's callers meet at a TCP service.
 type InboundTCP struct {
-	Name string // of the chain, and of the secret that brings roots and callers
-	SNI  string // the label that its callers send
-	App  string // the application's cluster
+	Sidecar Sidecar
+	Name    string // of the chain, and of the secret that brings roots and callers
+	SNI     string // the label that its callers send
+	App     string // the application's cluster
 	// ServerFirst lets the application send before the client does.
 	ServerFirst bool
 }
 
 // InboundTCPChain is the filter chain for the callers that send the label. Guard 1 is the handshake: mutual TLS with exact
-// identities, which come with the roots in one secret, so a changed caller changes no listener. Guard 2 asks the agent with
+// identities, which come with the roots in one secret, so a changed caller changes no listener. Guard 2 asks the decision point with
 // the client's first byte.
 //
 // The application sees no connection before guard 1 has passed, and where the client speaks first none before guard 2 has.
@@ -38,7 +34,7 @@ func InboundTCPChain(c InboundTCP) (*listenerv3.FilterChain, error) {
 	if c.App == "" {
 		return nil, errNoService
 	}
-	socket, err := downstreamTLS(c.Name)
+	socket, err := downstreamTLS(c.Sidecar, c.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +44,7 @@ func InboundTCPChain(c InboundTCP) (*listenerv3.FilterChain, error) {
 		proxy.UpstreamConnectMode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
 	}
 	proxy.MaxEarlyDataBytes = number(maxEarlyData)
-	filters, err := networkFilters(networkFilter{tcpAuthzName, tcpExtAuthz()}, networkFilter{tcpProxyName, proxy})
+	filters, err := networkFilters(networkFilter{tcpAuthzName, tcpExtAuthz(c.Sidecar)}, networkFilter{tcpProxyName, proxy})
 	if err != nil {
 		return nil, err
 	}
@@ -92,11 +88,11 @@ func networkFilters(order ...networkFilter) ([]*listenerv3.Filter, error) {
 
 // tcpExtAuthz is guard 2 of a TCP service. No answer, a late one or an error closes the connection. The filter can write
 // no context: where Envoy took the connection tells the destination.
-func tcpExtAuthz() *extauthzv3.ExtAuthz {
+func tcpExtAuthz(s Sidecar) *extauthzv3.ExtAuthz {
 	return &extauthzv3.ExtAuthz{
 		StatPrefix:             "inbound",
 		TransportApiVersion:    corev3.ApiVersion_V3,
-		GrpcService:            askAgent(),
+		GrpcService:            ask(s),
 		IncludePeerCertificate: true,
 	}
 }
@@ -119,19 +115,11 @@ func CallersSecret(name string, roots identity.Bundle, ids []identity.WorkloadID
 	if name == "" {
 		return nil, errNoCaller
 	}
+	sans, err := exactURIs(ids)
+	if err != nil {
+		return nil, err
+	}
 	validation := trusted(roots)
-	for _, id := range ids {
-		san, err := exactURI(id)
-		if err != nil {
-			return nil, err
-		}
-		validation.MatchTypedSubjectAltNames = append(validation.GetMatchTypedSubjectAltNames(), san)
-	}
-	if len(ids) == 0 {
-		validation.MatchTypedSubjectAltNames = []*tlsv3.SubjectAltNameMatcher{{
-			SanType: tlsv3.SubjectAltNameMatcher_URI,
-			Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: nobody}},
-		}}
-	}
+	validation.MatchTypedSubjectAltNames = sans
 	return &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: validation}}, nil
 }

@@ -15,8 +15,9 @@ import (
 // Bundle is the SPIFFE trust bundle of one trust domain: the root certificates that vouch for its identities. It is
 // immutable; the zero value vouches for nobody.
 type Bundle struct {
-	td    TrustDomain
-	roots []*x509.Certificate
+	td        TrustDomain
+	roots     []*x509.Certificate
+	withdrawn [][sha256.Size]byte
 }
 
 // NewBundle makes the bundle of a trust domain from DER certificates. It refuses an empty list and a certificate that is
@@ -43,6 +44,21 @@ func NewBundle(td TrustDomain, rootsDER ...[]byte) (Bundle, error) {
 	}
 	return b, nil
 }
+
+// Without says of roots, by the SHA-256 of their certificates, that they were withdrawn from this trust domain because they are
+// compromised: what they have proved is to end, connections too. It refuses a root that the bundle holds.
+func (b Bundle) Without(roots ...[sha256.Size]byte) (Bundle, error) {
+	for _, r := range b.roots {
+		if slices.Contains(roots, sha256.Sum256(r.Raw)) {
+			return Bundle{}, fmt.Errorf("bundle of %s: a root is trusted and withdrawn", b.td)
+		}
+	}
+	b.withdrawn = slices.Clone(roots)
+	return b, nil
+}
+
+// Withdrawn are the roots that Without was told of, in that order.
+func (b Bundle) Withdrawn() [][sha256.Size]byte { return slices.Clone(b.withdrawn) }
 
 // ParseBundlePEM makes a Bundle from a PEM file that holds CERTIFICATE blocks and nothing else.
 func ParseBundlePEM(td TrustDomain, data []byte) (Bundle, error) {
@@ -87,7 +103,7 @@ func (b Bundle) PEM() []byte {
 	return out
 }
 
-// Digest is a hash over the trust domain and the roots.
+// Digest is a hash over the trust domain and the roots: over what vouches. Roots that were withdrawn are no part of it.
 func (b Bundle) Digest() [32]byte {
 	h := sha256.New()
 	write := func(p []byte) {

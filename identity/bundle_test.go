@@ -2,6 +2,7 @@ package identity_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"slices"
@@ -124,5 +125,20 @@ func TestBundles(t *testing.T) {
 	}
 	if _, err := identity.NewBundles(identity.Bundle{}); err == nil {
 		t.Error("a bundle that vouches for nobody")
+	}
+}
+
+// A root cannot be trusted and withdrawn at a time, and what vouches does not depend on what once did.
+func TestBundleWithout(t *testing.T) {
+	t.Parallel()
+	ca := testca.Constrained(t, "acme.demo.test")
+	b := ca.Bundle("acme.demo.test")
+	if _, err := b.Without(sha256.Sum256(ca.Cert.Raw)); err == nil {
+		t.Error("a bundle without a root that it holds")
+	}
+	gone := [][sha256.Size]byte{{1}, {2}}
+	without, err := b.Without(gone...)
+	if err != nil || !slices.Equal(without.Withdrawn(), gone) || without.Digest() != b.Digest() || len(b.Withdrawn()) != 0 {
+		t.Errorf("%v, %v", without.Withdrawn(), err)
 	}
 }

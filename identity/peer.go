@@ -1,10 +1,12 @@
 package identity
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -22,6 +24,7 @@ type Peer struct {
 	id       WorkloadID
 	serial   string
 	notAfter time.Time
+	root     [sha256.Size]byte // of its certificate
 }
 
 // ID is who the peer is.
@@ -63,11 +66,18 @@ func (v Verifier) VerifyLeaf(leafDER []byte, intermediates [][]byte, now time.Ti
 	if err != nil {
 		return Peer{}, err
 	}
-	until, err := v.verify(leaf, uri, id.tenant.td, intermediates, now)
+	until, root, err := v.verify(leaf, uri, id.tenant.td, intermediates, now)
 	if err != nil {
 		return Peer{}, err
 	}
-	return Peer{id: id, serial: leaf.SerialNumber.Text(16), notAfter: until}, nil
+	return Peer{id: id, serial: leaf.SerialNumber.Text(16), notAfter: until, root: root}, nil
+}
+
+// Withdrew reports whether the root that a peer was proved by is none of its trust domain's any more. It says nothing of the time,
+// nor of a trust domain that has no roots now, and costs no signature.
+func (v Verifier) Withdrew(p Peer) bool {
+	b, ok := v.bundles.Get(p.id.tenant.td)
+	return ok && !slices.ContainsFunc(b.roots, func(r *x509.Certificate) bool { return sha256.Sum256(r.Raw) == p.root })
 }
 
 // VerifyID proves, by the same rules, a certificate whose identity need not be a workload of this mesh, and says until
@@ -85,51 +95,51 @@ func (v Verifier) VerifyID(leafDER []byte, intermediates [][]byte, now time.Time
 	if err != nil {
 		return SPIFFEID{}, time.Time{}, err
 	}
-	until, err := v.verify(leaf, uri, id.td, intermediates, now)
+	until, _, err := v.verify(leaf, uri, id.td, intermediates, now)
 	if err != nil {
 		return SPIFFEID{}, time.Time{}, err
 	}
 	return id, until, nil
 }
 
-// verify proves that the roots of the trust domain vouch for the leaf, whose one URI SAN is uri, and says until when.
+// verify proves that the roots of the trust domain vouch for the leaf, whose one URI SAN is uri, and says until when and which.
 func (v Verifier) verify(
 	leaf *x509.Certificate, uri string, td TrustDomain, intermediates [][]byte, now time.Time,
-) (until time.Time, err error) {
+) (until time.Time, root [sha256.Size]byte, err error) {
 	if leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
-		return time.Time{}, fmt.Errorf("%w: the key of %s may not sign", ErrInvalidID, uri)
+		return time.Time{}, root, fmt.Errorf("%w: the key of %s may not sign", ErrInvalidID, uri)
 	}
 	if now.IsZero() || now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-		return time.Time{}, fmt.Errorf("%w: %s", ErrExpired, uri)
+		return time.Time{}, root, fmt.Errorf("%w: %s", ErrExpired, uri)
 	}
 	chain := []*x509.Certificate{leaf}
 	if len(intermediates) > maxIntermediates {
-		return time.Time{}, fmt.Errorf("%w: more than %d intermediate certificates", ErrUntrusted, maxIntermediates)
+		return time.Time{}, root, fmt.Errorf("%w: more than %d intermediate certificates", ErrUntrusted, maxIntermediates)
 	}
 	for _, der := range intermediates {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
-			return time.Time{}, fmt.Errorf("%w: intermediate: %w", ErrUntrusted, err)
+			return time.Time{}, root, fmt.Errorf("%w: intermediate: %w", ErrUntrusted, err)
 		}
 		chain = append(chain, c)
 	}
 	bundle, ok := v.bundles.Get(td)
 	if !ok {
-		return time.Time{}, fmt.Errorf("%w: %s", ErrNoBundle, td)
+		return time.Time{}, root, fmt.Errorf("%w: %s", ErrNoBundle, td)
 	}
 	verified, chains, err := x509svid.Verify(chain, source(bundle), x509svid.WithTime(now))
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%w: %w", ErrUntrusted, err)
+		return time.Time{}, root, fmt.Errorf("%w: %w", ErrUntrusted, err)
 	}
 	if verified.String() != uri {
-		return time.Time{}, fmt.Errorf("%w: the certificate can be read as two identities", ErrInvalidID)
+		return time.Time{}, root, fmt.Errorf("%w: the certificate can be read as two identities", ErrInvalidID)
 	}
-	return lasting(chains), nil
+	until, root = lasting(chains)
+	return until, root, nil
 }
 
-// lasting is the end of the chain that holds longest; a chain holds until the first of its certificates ends.
-func lasting(chains [][]*x509.Certificate) time.Time {
-	var last time.Time
+// lasting is the end of the chain that holds longest, with its root; a chain holds until the first of its certificates ends.
+func lasting(chains [][]*x509.Certificate) (last time.Time, root [sha256.Size]byte) {
 	for _, chain := range chains {
 		end := chain[0].NotAfter
 		for _, c := range chain {
@@ -138,10 +148,10 @@ func lasting(chains [][]*x509.Certificate) time.Time {
 			}
 		}
 		if end.After(last) {
-			last = end
+			last, root = end, sha256.Sum256(chain[len(chain)-1].Raw)
 		}
 	}
-	return last
+	return last, root
 }
 
 // source presents one bundle to go-spiffe as the only one there is.

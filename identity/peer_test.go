@@ -53,6 +53,45 @@ func TestPeerEndsWithItsChain(t *testing.T) {
 	}
 }
 
+// What a root has proved is withdrawn with that root alone, not with another of its trust domain's, and not where there are none.
+func TestAPeerIsWithdrawnWithItsRoot(t *testing.T) {
+	t.Parallel()
+	one, two, other := testca.Constrained(t, "acme.demo.test"), testca.Constrained(t, "acme.demo.test"), testca.Constrained(t, "globex.demo.test")
+	bundle := func(cas ...*testca.CA) identity.Bundle {
+		var ders [][]byte
+		for _, ca := range cas {
+			ders = append(ders, ca.Cert.Raw)
+		}
+		b, err := identity.NewBundle(identity.MustTrustDomain("acme.demo.test"), ders...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	trusting := func(bs ...identity.Bundle) identity.Verifier {
+		return identity.NewVerifier(mapping(t, perTenant), bundles(t, bs...))
+	}
+	p, err := trusting(bundle(two, one)).VerifyLeaf(one.SVID(acmeWeb).Cert.Raw, nil, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		by   identity.Verifier
+		want bool
+	}{
+		"its root":                     {trusting(bundle(one)), false},
+		"its root beside another":      {trusting(bundle(two, one)), false},
+		"another root":                 {trusting(bundle(two)), true},
+		"no roots of its own":          {trusting(other.Bundle("globex.demo.test")), false},
+		"the zero value":               {identity.Verifier{}, false},
+		"another, among other tenants": {trusting(other.Bundle("globex.demo.test"), bundle(two)), true},
+	} {
+		if got := c.by.Withdrew(p); got != c.want {
+			t.Errorf("%s: withdrawn %t", name, got)
+		}
+	}
+}
+
 // Where two chains prove a peer, it is proved as long as one of them holds, whichever is found first.
 func TestPeerEndsWithItsLastChain(t *testing.T) {
 	t.Parallel()

@@ -58,6 +58,7 @@ type builder struct {
 	bundles Bundles
 	life    time.Duration // of connections between sidecars
 	keySets KeySets       // may be nil
+	now     time.Time
 	// revocations are those of operators.
 	revocations []*v1alpha1.Revocation
 	// before says who held an address first, keeps roots, and saves compiling again. Zero: there is nothing before.
@@ -79,7 +80,7 @@ func (b *builder) make(s selection) (build, []v1alpha1.Problem) {
 func (b *builder) input(s selection) tenancy.Input {
 	docs, files := s.input()
 	in := tenancy.Input{
-		Documents: docs, Files: files, KeySets: b.published(docs), ConnectionLife: b.life, Revocations: b.revocations,
+		Documents: docs, Files: files, KeySets: b.published(docs), ConnectionLife: b.life, Revocations: b.revocations, Now: b.now,
 	}
 	domains := tenancy.TrustDomains(docs)
 	in.Bundles, b.trouble = b.bundles(domains...)

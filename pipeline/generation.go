@@ -99,6 +99,15 @@ func (g *Generation) At() time.Time { return g.at }
 // Model is the validated whole.
 func (g *Generation) Model() *tenancy.Model { return g.model }
 
+// Revokes reports whether a revocation of the workload, or of its certificate with that serial number, holds at that time.
+func (g *Generation) Revokes(w identity.WorkloadID, serial string, now time.Time) bool {
+	if g == nil {
+		return false
+	}
+	t, ok := g.model.Tenant(w.Tenant())
+	return ok && t.Revokes(w, serial, now)
+}
+
 // Proof is what allows it to be served.
 func (g *Generation) Proof() prove.Proof { return g.proof }
 

@@ -47,7 +47,7 @@ func (p *Pipeline) remember() error {
 		p.accepted, forgot = whole(files)
 	}
 	// Made again in each attempt until the first generation: a root that could not be read may be back.
-	b := builder{bundles: p.config.Bundles, keySets: p.config.KeySets, life: p.config.ConnectionLife, before: p.recall.build}
+	b := p.builder(p.recall.build)
 	s, _ := b.settle(p.accepted, selection{})
 	p.recall.build = s.build
 	if first && forgot == nil {

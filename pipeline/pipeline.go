@@ -74,7 +74,7 @@ type Config struct {
 	Memory Memory
 	// Prover is prove.Proof.Extend where it is nil.
 	Prover Prover
-	// Clock is time.Now where it is nil. It stamps generations and measures; nothing is decided by it.
+	// Clock is time.Now where it is nil. It stamps generations, measures, and says which revocations are over.
 	Clock func() time.Time
 	// ConnectionLife is tenancy.Input's.
 	ConnectionLife time.Duration
@@ -115,24 +115,47 @@ func (p *Pipeline) Run(ctx context.Context) {
 	if p.config.KeySets != nil {
 		keys = p.config.KeySets.Changed()
 	}
-	retry := time.NewTimer(retryAfter)
+	published, stop := p.Subscribe()
+	defer stop()
+	retry, over := time.NewTimer(retryAfter), time.NewTimer(retryAfter)
 	defer retry.Stop()
+	defer over.Stop()
 	for {
 		if e := p.Reload(ctx); e.Err != nil || e.Forgot != nil {
 			retry.Reset(retryAfter)
 		} else {
 			retry.Stop()
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-retry.C:
-		case <-keys:
-		case _, ok := <-changed:
-			if !ok {
+		for waiting := true; waiting; {
+			p.awaitEnd(over)
+			waiting = false
+			select {
+			case <-ctx.Done():
 				return
+			case <-published: // by whoever reloads beside Run: another revocation may end first now
+				waiting = true
+			case <-over.C:
+			case <-retry.C:
+			case <-keys:
+			case _, ok := <-changed:
+				if !ok {
+					return
+				}
 			}
 		}
+	}
+}
+
+// awaitEnd lets the timer fire when the next revocation ends that keeps callers from a workload. Clocks that do not agree cost
+// a second, and no more than one attempt a second.
+func (p *Pipeline) awaitEnd(over *time.Timer) {
+	over.Stop()
+	g := p.current.Load()
+	if g == nil {
+		return
+	}
+	if end := g.model.NextEnd(); !end.IsZero() {
+		over.Reset(max(end.Sub(p.config.Clock()), time.Second))
 	}
 }
 
@@ -169,7 +192,7 @@ func (p *Pipeline) reload(ctx context.Context) Event {
 	}
 	newest, stray := decode(files, problems)
 	forgot := p.remember()
-	b := builder{bundles: p.config.Bundles, keySets: p.config.KeySets, life: p.config.ConnectionLife, before: p.before()}
+	b := p.builder(p.before())
 	if p.config.Revocations != nil {
 		b.revocations = p.config.Revocations()
 	}
@@ -215,6 +238,12 @@ func (p *Pipeline) reload(ctx context.Context) Event {
 	p.recall.build = build{} // from now on the generation says what was before
 	e.Published = true
 	return e
+}
+
+func (p *Pipeline) builder(before build) builder {
+	return builder{
+		bundles: p.config.Bundles, keySets: p.config.KeySets, life: p.config.ConnectionLife, now: p.config.Clock(), before: before,
+	}
 }
 
 // same reports whether a build would change nothing: every tenant is there already, with the same digest, and who may look

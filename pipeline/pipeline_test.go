@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -489,4 +490,38 @@ func TestTheOrderOfEditsDoesNotMatter(t *testing.T) {
 			r.Errorf("what is served depends on the order (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// TestAWorkloadIsMetAgainWhenItsRevocationEnds: nothing of the documents changes.
+func TestAWorkloadIsMetAgainWhenItsRevocationEnds(t *testing.T) {
+	t.Parallel()
+	files := tenancytest.TwoTenantsFiles(t)
+	files["tenants/acme/revoked.yaml"] = fmt.Sprintf("apiVersion: ringfence.dev/v1alpha1\nkind: Revocation\nmetadata: {name: x}\n"+
+		"spec: {workload: \"spiffe://acme.demo.test/ns/acme/sa/orders\", reason: lost, notAfter: %q}\n",
+		time.Now().Add(3*time.Second).UTC().Format(time.RFC3339))
+	p := pipeline.New(pipeline.Config{Source: newShelf(files), Bundles: bundles(t), Recorder: newEvents()})
+	published, stop := p.Subscribe()
+	defer stop()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var running sync.WaitGroup
+	running.Go(func() { p.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	for _, want := range []int{0, 1} {
+		select {
+		case <-published:
+		case <-ctx.Done():
+			t.Fatal("nothing is published")
+		}
+		m := p.Current().Model()
+		acme, err := m.Mapping().TenantID("acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		handle, _ := m.Tenant(acme)
+		if s, ok := handle.Service("orders"); !ok || len(s.Servers()) != want {
+			t.Fatalf("%d accounts may be met, not %d", len(s.Servers()), want)
+		}
+	}
 }

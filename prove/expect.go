@@ -70,7 +70,7 @@ func (w *world) expectDestinations(want expectations, t tenancy.Tenant) {
 // expectService: the way to a service of the tenant's own.
 func (w *world) expectService(want expectations, t tenancy.Tenant, s tenancy.Service) {
 	n := name("service", t, s.Name())
-	want[resourceID{xds.ClusterType, n}] = meshCluster(t.ID(), s, s.SNI(t.ID()))
+	want[resourceID{xds.ClusterType, n}] = meshCluster(t, s, s.SNI(t.ID()))
 	want[resourceID{xds.EndpointType, n}] = endpoints(s.Endpoints())
 	w.expectBundle(want, t.ID().TrustDomain())
 }
@@ -83,7 +83,7 @@ func (w *world) expectImport(want expectations, t tenancy.Tenant, i tenancy.Impo
 		want[resourceID{xds.ClusterType, n}] = func(xds.Resource) error { return err }
 		return
 	}
-	want[resourceID{xds.ClusterType, n}] = meshCluster(w.platform.ID(), s, s.SNI(t.ID()))
+	want[resourceID{xds.ClusterType, n}] = meshCluster(w.platform, s, s.SNI(t.ID()))
 	want[resourceID{xds.EndpointType, n}] = endpoints(s.Endpoints())
 	w.expectBundle(want, w.platform.ID().TrustDomain())
 }
@@ -91,7 +91,7 @@ func (w *world) expectImport(want expectations, t tenancy.Tenant, i tenancy.Impo
 // expectTCP: a loopback port and the way to the one TCP service behind it. There is none to a shared service that is not
 // granted.
 func (w *world) expectTCP(want expectations, t tenancy.Tenant, s tenancy.Service, o tenancy.OutboundTCP) {
-	owner, cluster := t, name("service", t, o.Service)
+	owner, cluster, epoch := t, name("service", t, o.Service), ""
 	if o.Shared {
 		granted := slices.IndexFunc(t.Imports(), func(i tenancy.Import) bool {
 			return i.Name() == o.Service && i.Protocol() == tenancy.TCP
@@ -99,9 +99,10 @@ func (w *world) expectTCP(want expectations, t tenancy.Tenant, s tenancy.Service
 		if granted < 0 {
 			return
 		}
-		owner, cluster = w.platform, name("import", t, o.Service)
+		owner, cluster, epoch = w.platform, name("import", t, o.Service), t.Imports()[granted].Epoch()
 		w.expectImport(want, t, t.Imports()[granted])
 	} else if own, ok := t.Service(o.Service); ok {
+		epoch = own.Epoch()
 		w.expectService(want, t, own)
 	}
 	n := name("tcp", t, s.Name(), owner.ID().Name(), o.Service)
@@ -115,6 +116,9 @@ func (w *world) expectTCP(want expectations, t tenancy.Tenant, s tenancy.Service
 		}
 		if len(f.chains) != 1 || f.chains[0].tcp.cluster != cluster {
 			return at("filter_chains", "it does not lead to %s", cluster)
+		}
+		if f.chains[0].epoch != epoch {
+			return at("filter_chains", "its epoch is not that of %s", cluster)
 		}
 		return nil
 	}
@@ -245,6 +249,8 @@ func callersRoutes(t tenancy.Tenant, s tenancy.Service, port tenancy.Port, c cal
 			return at("typed_per_filter_config", "the decision point is asked about %q port %q", clip(f.service), clip(f.port))
 		case f.app != name("app", t, s.Name()):
 			return at("virtual_hosts", "it leads to %q", clip(f.app))
+		case f.stream != s.MaxStreamDuration():
+			return at("virtual_hosts", "a stream may go on for %s, not %s", f.stream, s.MaxStreamDuration())
 		case f.dropsToken != drops:
 			return at("request_headers_to_remove", "the caller's token reaches the application: %t", !f.dropsToken)
 		}
@@ -263,6 +269,9 @@ func outboundListener(t tenancy.Tenant, service string, port uint16) func(xds.Re
 		}
 		if len(f.chains) != 1 || f.chains[0].routes != name("routes", t, service) {
 			return at("filter_chains", "not the routes of %s", service)
+		}
+		if f.chains[0].epoch != t.Epoch() {
+			return at("filter_chains", "its epoch is not that of the tenant's destinations")
 		}
 		return nil
 	}
@@ -317,9 +326,9 @@ func (w *world) outboundRoutes(t tenancy.Tenant) func(xds.Resource) error {
 	}
 }
 
-// meshCluster: the identities of the service and no other, by its owner's roots.
-func meshCluster(owner identity.TenantID, s tenancy.Service, sni string) func(xds.Resource) error {
-	ids := texts(s.IDs())
+// meshCluster: the identities of the service that are not revoked and no other, by its owner's roots.
+func meshCluster(owner tenancy.Tenant, s tenancy.Service, sni string) func(xds.Resource) error {
+	ids := servers(owner, s)
 	port, _ := s.Port()
 	return func(r xds.Resource) error {
 		f, err := readCluster(r)
@@ -328,8 +337,8 @@ func meshCluster(owner identity.TenantID, s tenancy.Service, sni string) func(xd
 			return err
 		case !sameSet(f.sans, ids):
 			return at("transport_socket", "pinned to %s, not to %s", list(f.sans), list(ids))
-		case f.bundle != owner.TrustDomain().ID():
-			return at("transport_socket", "verified by %q, not by %q", clip(f.bundle), owner.TrustDomain().ID())
+		case f.bundle != owner.ID().TrustDomain().ID():
+			return at("transport_socket", "verified by %q, not by %q", clip(f.bundle), owner.ID().TrustDomain().ID())
 		case f.sni != sni:
 			return at("transport_socket", "the label is %q, not %q", clip(f.sni), sni)
 		case f.tcp != (port.Protocol == tenancy.TCP):

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -47,6 +48,7 @@ type (
 		service, port string // of the check context
 		app           string // the cluster
 		dropsToken    bool
+		stream        time.Duration
 	}
 	hostFacts struct {
 		hosts   []string
@@ -140,7 +142,8 @@ func readCallers(r xds.Resource) (callersFacts, error) {
 	}
 	context := guard2.GetCheckSettings().GetContextExtensions()
 	f.service, f.port = context["service"], context["port"]
-	f.app = m.GetVirtualHosts()[0].GetRoutes()[0].GetRoute().GetCluster()
+	action := m.GetVirtualHosts()[0].GetRoutes()[0].GetRoute()
+	f.app, f.stream = action.GetCluster(), action.GetMaxStreamDuration().GetMaxStreamDuration().AsDuration()
 	return f, nil
 }
 
@@ -232,7 +235,7 @@ func readSecret(r xds.Resource) (roots []byte, callers []string, err error) {
 	return m.GetValidationContext().GetTrustedCa().GetInlineBytes(), callers, nil
 }
 
-// nobody is how a secret says that none of those whom its roots vouch for may connect.
+// nobody is how a secret and a cluster say that none of those whom the roots vouch for will do.
 const nobody = "ringfence:nobody"
 
 func bundleName(c *tlsv3.CommonTlsContext) string {

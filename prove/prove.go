@@ -108,22 +108,28 @@ func (w *world) tenant(t tenancy.Tenant, part xds.Part, table *authz.Table) *Cou
 }
 
 // key names one exact resource.
-type key struct{ typeURL, name, version string }
+type key struct {
+	typeURL, name, version string
+	direct                 identity.WorkloadID // whose sidecar has no agent; zero: there is one
+}
 
 // snapshot checks that a workload gets exactly what the Model says it gets.
 func (w *world) snapshot(t tenancy.Tenant, workload tenancy.Workload, s xds.Snapshot, checked map[key]bool) *Counterexample {
-	want := w.expect(t, workload)
+	want, scope := w.expect(t, workload), filters.Scope{Tenant: t.ID()}
+	if workload.Proxy() == tenancy.ProxyDirect {
+		scope.Direct = workload.ID()
+	}
 	for _, r := range s.All() {
 		check, ok := want[resourceID{r.TypeURL(), r.Name()}]
 		if !ok {
 			return fault(t, workload, r.TypeURL(), r.Name(), errors.New("nothing in the model gives the workload this resource"))
 		}
 		delete(want, resourceID{r.TypeURL(), r.Name()})
-		k := key{r.TypeURL(), r.Name(), r.Version()}
+		k := key{r.TypeURL(), r.Name(), r.Version(), scope.Direct}
 		if checked[k] {
 			continue
 		}
-		for _, f := range filters.Lint(r.TypeURL(), r.Name(), r.Value(), filters.Scope{Tenant: t.ID()}) {
+		for _, f := range filters.Lint(r.TypeURL(), r.Name(), r.Value(), scope) {
 			return fault(t, workload, r.TypeURL(), r.Name(), at(f.Path, "%s [%s]", f.Text, f.Setting))
 		}
 		if err := check(r); err != nil {

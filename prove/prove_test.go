@@ -46,6 +46,7 @@ func TestProveAcceptsWhatIsCompiled(t *testing.T) {
 	t.Parallel()
 	for name, files := range map[string]map[string]string{
 		"test mesh": xdstest.Files(), "example": tenancytest.TwoTenantsFiles(t), "TCP services": tenancytest.TCPFiles(t),
+		"without agents": xdstest.DirectFiles(), "one without an agent": oneDirect(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -126,7 +127,7 @@ func TestProveRefusesWhatIsOfAnotherModel(t *testing.T) {
 		parts, tables bool // which of the two differ
 	}{
 		"another endpoint":         {edited(services, "10.1.0.7", "10.1.0.17"), true, false},
-		"another account":          {edited(services, "serviceAccounts: [batch, orders]", "serviceAccounts: [batch, web]"), true, true},
+		"another account":          {edited(services, "serviceAccounts: [batch, night, orders]", "serviceAccounts: [batch, web]"), true, true},
 		"another outbound port":    {edited(services, "outbound: {port: 20182}", "outbound: {port: 20199}"), true, false},
 		"another application port": {edited(services, "appPort: 20281", "appPort: 20299"), true, false},
 		"another protocol":         {edited(services, "protocol: GRPC", "protocol: HTTP"), true, false},
@@ -146,6 +147,7 @@ func TestProveRefusesWhatIsOfAnotherModel(t *testing.T) {
 		"another loopback port":    {edited(services, "{port: 20191, service: db}", "{port: 20198, service: db}"), true, false},
 		"another TCP destination":  {edited(services, "{port: 20191, service: db}", "{port: 20191, service: mail}"), true, false},
 		"no TCP Grant":             {edited(grants, "spec: {tenant: acme, service: store", "spec: {tenant: globex, service: store"), true, true},
+		"no agent":                 {oneDirect(), true, false},
 		"one more service":         {withService(), true, true},
 		"another mapping": {
 			edited("mesh.yaml", "}]", "}, {trustDomain: old.test, path: \"/{tenant}/{namespace}/{serviceAccount}\"}]"), false, true,
@@ -173,6 +175,14 @@ func TestProveRefusesWhatIsOfAnotherModel(t *testing.T) {
 			}
 		})
 	}
+}
+
+// oneDirect is the test mesh where one of acme's workloads has no agent.
+func oneDirect() map[string]string {
+	const web, tool = "serviceAccounts: [web], ", "serviceAccounts: [web]\n"
+	files := edited("tenants/acme/services.yaml", web, web+"proxy: Direct, ")
+	files["tenants/acme/services.yaml"] = strings.Replace(files["tenants/acme/services.yaml"], tool, tool+"  proxy: Direct\n", 1)
+	return files
 }
 
 func withService() map[string]string {
@@ -231,7 +241,16 @@ var free = []*regexp.Regexp{
 // Every small change of every resource of every workload is refused by the linter or by the comparison with the Model.
 func TestProveNoticesEveryChange(t *testing.T) {
 	t.Parallel()
-	m := xdstest.Model(t)
+	for name, files := range map[string]map[string]string{"with agents": xdstest.Files(), "without agents": xdstest.DirectFiles()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			noticesEveryChange(t, tenancytest.Model(t, files))
+		})
+	}
+}
+
+func noticesEveryChange(t *testing.T, m *tenancy.Model) {
+	t.Helper()
 	checker, err := prove.NewChecker(m)
 	if err != nil {
 		t.Fatal(err)
@@ -273,6 +292,47 @@ func TestProveNoticesEveryChange(t *testing.T) {
 	for i, f := range free {
 		if !used[i] {
 			t.Errorf("%s is free for nothing", f)
+		}
+	}
+}
+
+// What is right at a sidecar without an agent is wrong at one with an agent, and at another one without, though it was accepted
+// before.
+func TestProvePartsSidecars(t *testing.T) {
+	t.Parallel()
+	const cluster = "service/acme/orders"
+	of := func(files map[string]string, workload string) (xds.Snapshot, int) {
+		s := xdstest.Find(t, xdstest.Parts(t, tenancytest.Model(t, files)), workload)
+		return s, slices.IndexFunc(s.All(), func(r xds.Resource) bool { return r.TypeURL() == xds.ClusterType && r.Name() == cluster })
+	}
+	for name, tt := range map[string]struct {
+		files    map[string]string
+		from, to string
+	}{
+		"to one with an agent":          {oneDirect(), xdstest.AcmeWeb, xdstest.AcmeOrders},
+		"from one with an agent":        {oneDirect(), xdstest.AcmeOrders, xdstest.AcmeWeb},
+		"to another one without":        {xdstest.DirectFiles(), xdstest.AcmeWeb, xdstest.AcmeOrders},
+		"from another one without, too": {xdstest.DirectFiles(), xdstest.AcmeOrders, xdstest.AcmeWeb},
+	} {
+		checker, err := prove.NewChecker(tenancytest.Model(t, tt.files))
+		if err != nil {
+			t.Fatal(err)
+		}
+		from, i := of(tt.files, tt.from)
+		to, j := of(tt.files, tt.to)
+		for _, s := range []xds.Snapshot{from, to} {
+			if c := checker.Snapshot(s); c != nil {
+				t.Fatal(c)
+			}
+		}
+		mixed := slices.Clone(to.All())
+		mixed[j] = from.All()[i]
+		s, err := xds.NewSnapshot(to.Workload(), mixed...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := checker.Snapshot(s); c == nil || c.Resource != cluster {
+			t.Errorf("%s: %v", name, c)
 		}
 	}
 }

@@ -142,6 +142,14 @@ func (v relay) all(ids []string, of identity.TenantID) error {
 	return nil
 }
 
+// allOrNobody is all for a list that names nobody in place of none.
+func (v relay) allOrNobody(ids []string, of identity.TenantID) error {
+	if slices.Equal(ids, []string{nobody}) {
+		return nil
+	}
+	return v.all(ids, of)
+}
+
 // hosts refuses names that are not those of the service behind them: the outbound proxy is for the mesh alone.
 func (v relay) hosts(r xds.Resource) error {
 	hosts, err := readHosts(r)
@@ -194,7 +202,7 @@ func (v relay) cluster(r xds.Resource) error {
 	if f.bundle != owner.TrustDomain().ID() {
 		return fmt.Errorf("a service of %s is verified by %q: %w", owner, clip(f.bundle), errForeign)
 	}
-	return v.all(f.sans, owner)
+	return v.allOrNobody(f.sans, owner)
 }
 
 func (v relay) secret(r xds.Resource) error {
@@ -230,10 +238,7 @@ func (v relay) callersSecret(name string, pem []byte, ids []string) error {
 	if err := v.roots(td, func() (identity.Bundle, error) { return identity.ParseBundlePEM(td, pem) }); err != nil {
 		return err
 	}
-	if slices.Equal(ids, []string{nobody}) {
-		return nil
-	}
-	return v.all(ids, caller)
+	return v.allOrNobody(ids, caller)
 }
 
 // domains are the trust domains that any workload may have to do with: its own and the platform's.

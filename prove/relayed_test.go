@@ -72,8 +72,8 @@ func (s sidecar) relayed(r xds.Resource) error {
 func TestRelayedAcceptsWhatIsCompiled(t *testing.T) {
 	t.Parallel()
 	all := sidecars(t)
-	if len(all) != 10 {
-		t.Errorf("%d workloads, want 10", len(all))
+	if len(all) != 11 {
+		t.Errorf("%d workloads, want 11", len(all))
 	}
 	for _, s := range all {
 		domains := []identity.TrustDomain{s.mapping.Platform()}

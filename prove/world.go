@@ -131,6 +131,21 @@ func (w *world) granted(i tenancy.Import) (tenancy.Service, error) {
 	return s, nil
 }
 
+// servers are the service's accounts that no revocation keeps its callers from; nobody where there are none. Names are read
+// from the owner's revocations here, not asked of what the compiler reads.
+func servers(owner tenancy.Tenant, s tenancy.Service) []string {
+	var out []string
+	for _, id := range s.IDs() {
+		if !slices.ContainsFunc(owner.Revocations(), func(r tenancy.Revocation) bool { return !r.Over && r.Workload.Same(id) }) {
+			out = append(out, id.String())
+		}
+	}
+	if len(out) == 0 {
+		return []string{nobody}
+	}
+	return out
+}
+
 func texts(ids []identity.WorkloadID) []string {
 	out := make([]string, len(ids))
 	for i, id := range ids {

@@ -3,6 +3,7 @@ package tenancy
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -14,18 +15,20 @@ func (b *builder) assemble() *Model {
 		mapping: b.mapping, tenants: map[identity.TenantID]*tenant{}, claims: b.claims,
 		operators: map[identity.WorkloadID][]identity.TenantID{},
 	}
-	life := b.in.ConnectionLife
-	if life <= 0 || life > MaxConnectionLife {
-		life = MaxConnectionLife
-	}
+	life := b.connectionLife()
 	for _, owner := range keys(b.draft) {
 		d := b.draft[owner]
 		t := &tenant{
 			id: d.id, mapping: b.mapping, bundle: d.bundle, rules: d.rules, issuers: d.issuers,
-			callers: map[string][]Caller{}, life: life, revocations: d.revocations,
+			callers: map[string][]Caller{}, life: life, rootLife: d.rootLife, revocations: d.revocations,
 		}
 		for _, name := range keys(d.services) {
-			t.services = append(t.services, Service{s: &d.services[name].service})
+			s := &d.services[name].service
+			s.servers, s.epoch = meet(s.ids, d.revocations, d.bundle)
+			if s.stream == 0 {
+				s.stream = life
+			}
+			t.services = append(t.services, Service{s: s})
 		}
 		t.workloads = workloads(t.services)
 		slices.SortFunc(t.issuers, func(x, y identity.TokenIssuer) int { return compareText(x.Config().Name, y.Config().Name) })
@@ -56,6 +59,13 @@ func (b *builder) assemble() *Model {
 	return m
 }
 
+func (b *builder) connectionLife() time.Duration {
+	if life := b.in.ConnectionLife; 0 < life && life < MaxConnectionLife {
+		return life
+	}
+	return MaxConnectionLife
+}
+
 func workloads(services []Service) []Workload {
 	byID := map[identity.WorkloadID][]Service{}
 	for _, s := range services {
@@ -82,7 +92,7 @@ func admitOwn(t *tenant) {
 			ids = append(ids, r.From...)
 		}
 		t.callers[s.Name()] = []Caller{{c: &caller{
-			id: t.id, ids: sortIDs(ids), bundle: t.bundle, sni: s.SNI(t.id), issuers: t.issuers, epoch: epoch(t.revocations),
+			id: t.id, ids: sortIDs(ids), bundle: t.bundle, sni: s.SNI(t.id), issuers: t.issuers, epoch: epoch(t.revocations, t.bundle),
 		}}}
 	}
 }
@@ -105,11 +115,11 @@ func share(platform, t *tenant, grants map[string][]Grant) {
 		slices.SortFunc(granted, func(x, y Grant) int { return cmp.Compare(x.Name, y.Name) })
 		platform.callers[s.Name()] = append(platform.callers[s.Name()], Caller{c: &caller{
 			id: t.id, ids: sortIDs(ids), bundle: t.bundle, sni: s.SNI(t.id), grants: granted, issuers: t.issuers,
-			revocations: t.revocations, epoch: epoch(t.revocations),
+			revocations: t.revocations, epoch: epoch(t.revocations, t.bundle),
 		}})
 		t.imports = append(t.imports, Import{i: &imported{
 			name: s.Name(), ids: s.s.ids, endpoints: s.s.endpoints, protocol: s.s.port.Protocol,
-			bundle: platform.bundle, sni: s.SNI(t.id),
+			bundle: platform.bundle, sni: s.SNI(t.id), servers: s.s.servers, epoch: s.s.epoch,
 		}})
 	}
 }

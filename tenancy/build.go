@@ -3,6 +3,7 @@ package tenancy
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -18,6 +19,7 @@ func Build(in Input) (*Model, []v1alpha1.Problem) {
 	b.sortDocuments()
 	b.readMesh()
 	b.readTenants()
+	b.warnSharedRoot()
 	b.refuseStrangers()
 	b.readServices()
 	b.requireRoots()
@@ -74,6 +76,7 @@ type builder struct {
 	operators map[identity.WorkloadID][]*draft
 	warnings  []v1alpha1.Problem
 	claims    map[netip.AddrPort]holder
+	rootLife  time.Duration // where a Tenant says nothing
 }
 
 // draft is a tenant in the making.
@@ -83,6 +86,7 @@ type draft struct {
 	broken     bool              // the document has problems, so nothing follows from what it does not say
 	namespaces map[string]bool
 	bundle     identity.Bundle
+	rootLife   time.Duration
 	services   map[string]*draftService
 	accounts   int // of all services
 	ruled      int // bytes of all rules, with every caller of each

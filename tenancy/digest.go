@@ -18,7 +18,8 @@ func digest(t *tenant) [32]byte {
 	d.tenant(t.id)
 	d.mapping(t.mapping)
 	d.bundle(t.bundle)
-	d.number(uint64(t.life)) //nolint:gosec // not negative
+	d.number(uint64(t.life))     //nolint:gosec // not negative
+	d.number(uint64(t.rootLife)) //nolint:gosec // not negative
 	list(d, t.services, d.service)
 	list(d, t.workloads, func(w Workload) {
 		d.text(w.id.String())
@@ -90,6 +91,7 @@ func (d digester) mapping(m identity.Mapping) {
 func (d digester) bundle(b identity.Bundle) {
 	sum := b.Digest()
 	d.h.Write(sum[:])
+	list(d, b.Withdrawn(), func(root [32]byte) { d.h.Write(root[:]) })
 }
 
 func (d digester) endpoints(aps []netip.AddrPort) {
@@ -114,6 +116,10 @@ func (d digester) service(s Service) {
 	})
 	d.number(uint64(s.s.token))
 	d.flag(s.s.forward)
+	d.number(uint64(s.s.stream)) //nolint:gosec // not negative
+	d.ids(s.s.servers)
+	d.text(s.s.epoch)
+	d.number(uint64(s.s.proxy))
 	d.sensitivity(s.s.sensitivity)
 	list(d, s.s.routes, func(r Route) {
 		d.texts(r.Methods)
@@ -137,6 +143,8 @@ func (d digester) imported(i Import) {
 	d.number(uint64(i.i.protocol))
 	d.bundle(i.i.bundle)
 	d.text(i.i.sni)
+	d.ids(i.i.servers)
+	d.text(i.i.epoch)
 }
 
 func (d digester) caller(c Caller) {
@@ -165,6 +173,7 @@ func (d digester) revocation(r Revocation) {
 	d.text(r.Session)
 	d.text(r.Reason)
 	d.time(r.NotAfter)
+	d.flag(r.Over)
 	d.text(r.Pos)
 }
 

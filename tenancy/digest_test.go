@@ -124,6 +124,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"issuers":   func(x *tenant) { x.issuers = nil },
 			"askers":    func(x *tenant) { x.askers = nil },
 			"life":      func(x *tenant) { x.life = time.Second },
+			"rootLife":  func(x *tenant) { x.rootLife = time.Second },
 			"digest":    nil, // the result
 
 			"revocations": func(x *tenant) { x.revocations = nil },
@@ -138,7 +139,11 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"tcp":       func(x *tenant) { x.services[0].s.tcp = nil },
 			"token":     func(x *tenant) { x.services[0].s.token = TokenRequired },
 			"forward":   func(x *tenant) { x.services[0].s.forward = false },
+			"stream":    func(x *tenant) { x.services[0].s.stream = time.Second },
+			"servers":   func(x *tenant) { x.services[0].s.servers = []identity.WorkloadID{w.web} },
+			"epoch":     func(x *tenant) { x.services[0].s.epoch = "x" },
 
+			"proxy":       func(x *tenant) { x.services[0].s.proxy = ProxyDirect },
 			"sensitivity": func(x *tenant) { x.services[0].s.sensitivity = Sensitivity{} },
 			"routes":      func(x *tenant) { x.services[0].s.routes = nil },
 		},
@@ -178,6 +183,8 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"protocol":  func(x *tenant) { x.imports[0].i.protocol = HTTP },
 			"bundle":    func(x *tenant) { x.imports[0].i.bundle = bundle(t, "b.test") },
 			"sni":       func(x *tenant) { x.imports[0].i.sni = "z" },
+			"servers":   func(x *tenant) { x.imports[0].i.servers = []identity.WorkloadID{w.orders} },
+			"epoch":     func(x *tenant) { x.imports[0].i.epoch = "x" },
 		},
 		"caller": {
 			"id":      func(x *tenant) { x.callers["orders"][0].c.id = w.platform },
@@ -200,6 +207,7 @@ func TestDigestCoversEveryField(t *testing.T) {
 			"Session":  func(x *tenant) { x.revocations[0].Session = "x" },
 			"Reason":   func(x *tenant) { x.revocations[0].Reason = "y" },
 			"NotAfter": func(x *tenant) { x.revocations[0].NotAfter = time.Unix(6, 0) },
+			"Over":     func(x *tenant) { x.revocations[0].Over = true },
 			"Pos":      func(x *tenant) { x.revocations[0].Pos = "f:1:3" },
 		},
 		"Grant": {

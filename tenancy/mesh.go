@@ -2,6 +2,7 @@ package tenancy
 
 import (
 	"strings"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -29,6 +30,7 @@ func (b *builder) readMesh() {
 		return
 	}
 	b.readClasses(mesh)
+	b.rootLife = b.readRootLife(mesh.Spec.RootLife)
 	platform, err := identity.ParseTrustDomain(mesh.Spec.PlatformTrustDomain.Value)
 	if err != nil {
 		b.reportAt(mesh.Spec.PlatformTrustDomain.Pos, v1alpha1.CodeIdentityRule, "", "%s", err)
@@ -78,6 +80,9 @@ func (b *builder) readTenants() {
 		}
 		d := newDraft(doc)
 		d.broken = broken(doc)
+		if d.rootLife = b.rootLife; doc.Spec.RootLife.IsSet() {
+			d.rootLife = b.readRootLife(doc.Spec.RootLife)
+		}
 		b.draft[name.Value] = d
 		b.claimNamespaces(d, namespaces)
 		if b.mapping.IsZero() {
@@ -90,6 +95,40 @@ func (b *builder) readTenants() {
 		}
 		d.id = id
 		b.roots(d)
+	}
+}
+
+// A rotation takes about the life of an SVID, and a root ends by itself after ten years.
+const (
+	minRootLife = 24 * time.Hour
+	maxRootLife = 5 * 365 * 24 * time.Hour
+)
+
+// readRootLife is the age at which roots are replaced; 0: never.
+func (b *builder) readRootLife(l v1alpha1.Duration) time.Duration {
+	if l.IsSet() && l.Value != 0 && (l.Value < minRootLife || l.Value > maxRootLife) {
+		b.reportAt(l.Pos, v1alpha1.CodeBadValue, "write for example 90d",
+			"rootLife is between 1d and %dd, or 0s for never", maxRootLife/minRootLife)
+		return 0
+	}
+	return l.Value
+}
+
+// warnSharedRoot says what is lost where one trust domain, and so one root, is for several tenants. The first rule gives every
+// tenant its trust domain, so it is all of them or none.
+func (b *builder) warnSharedRoot() {
+	of := map[identity.TrustDomain]int{}
+	for _, d := range b.draft {
+		if d.doc != nil && !d.id.IsZero() {
+			of[d.id.TrustDomain()]++
+		}
+	}
+	for td, tenants := range of {
+		if tenants > 1 {
+			b.warnAt(ofKind[*v1alpha1.Mesh](b, v1alpha1.PlatformOwner)[0].Spec.Identities[0].Pos, v1alpha1.CodeSharedRoot,
+				"put {tenant} into trustDomain, and give each tenant a root of its own",
+				"%d tenants share the trust domain %s and its roots: only the paths of their SPIFFE IDs part them", tenants, td)
+		}
 	}
 }
 

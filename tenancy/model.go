@@ -30,6 +30,8 @@ type Input struct {
 	// ConnectionLife is how long a sidecar uses a connection to another one before it makes a new one; see
 	// Tenant.ConnectionLife. Zero, and more than MaxConnectionLife, is MaxConnectionLife.
 	ConnectionLife time.Duration
+	// Now says which revocations are over, so that callers may meet a workload again. Zero: none is.
+	Now time.Time
 }
 
 // MaxConnectionLife is the longest that a sidecar uses a connection to another one.

@@ -398,3 +398,29 @@ func TestTrustDomains(t *testing.T) {
 		t.Errorf("no documents need %v", got)
 	}
 }
+
+// A Tenant's word counts before the Mesh's; without any a root has no end.
+func TestRootLife(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	for name, c := range map[string]struct {
+		e            edits
+		acme, globex time.Duration
+	}{
+		"nobody says": {edits{}, 0, 0},
+		"the Mesh":    {edits{"mesh.yaml: platformTrustDomain:": "rootLife: 90d\n  platformTrustDomain:"}, 90 * day, 90 * day},
+		"one Tenant":  {edits{"platform/tenants.yaml: namespaces: [acme]": "namespaces: [acme]\n  rootLife: 720h"}, 30 * day, 0},
+		"both": {edits{
+			"mesh.yaml: platformTrustDomain:": "rootLife: 90d\n  platformTrustDomain:", "platform/tenants.yaml: namespaces: [acme]": "namespaces: [acme]\n  rootLife: 0s",
+		}, 0, 90 * day},
+	} {
+		m := tenancytest.Model(t, c.e.apply(t))
+		acme, globex := tenancytest.Tenant(t, m, "acme").RootLife(), tenancytest.Tenant(t, m, "globex").RootLife()
+		if acme != c.acme || globex != c.globex {
+			t.Errorf("%s: %v and %v", name, acme, globex)
+		}
+	}
+	if (tenancy.Tenant{}).RootLife() != 0 {
+		t.Error("nobody's root ends")
+	}
+}

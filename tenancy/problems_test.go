@@ -104,6 +104,10 @@ func TestProblems(t *testing.T) {
 			"another Mesh at mesh.yaml:3:7",
 		},
 		{"platform trust domain", edits{mesh + ": platform.demo.test": "Platform.demo.test"}, []string{"platform RF2008 mesh.yaml:12:24"}, "lower-case"},
+		{"rootLife", edits{mesh + ": platformTrustDomain:": "rootLife: 90d\n  platformTrustDomain:", tenants + ": namespaces: [acme]": "namespaces: [acme]\n  rootLife: 0s"}, nil, ""},
+		{"rootLife too short", edits{mesh + ": platformTrustDomain:": "rootLife: 23h\n  platformTrustDomain:"}, []string{"platform RF1010 mesh.yaml:12:13"}, "between 1d and 1825d"},
+		{"rootLife too long", edits{tenants + ": namespaces: [acme]": "namespaces: [acme]\n  rootLife: 1826d"}, []string{"platform RF1010 platform/tenants.yaml:9:13"}, "90d"},
+		{"rootLife below nothing", edits{tenants + ": namespaces: [acme]": "namespaces: [acme]\n  rootLife: -90h"}, []string{"platform RF1010 platform/tenants.yaml:9:13"}, "90d"},
 		{"rules without tenant", edits{mesh + ": {tenant}.demo.test": "demo.test"}, []string{"platform RF2008 mesh.yaml:9:7"}, "{tenant}"},
 		{
 			"several wrong rules",

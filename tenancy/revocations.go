@@ -30,6 +30,9 @@ type Revocation struct {
 	Reason string
 	// NotAfter is the moment from which on it no longer holds.
 	NotAfter time.Time
+	// Over says that this moment had come at Input.Now. It is for what is built once and holds for long; who judges a call
+	// looks at NotAfter.
+	Over bool
 	// Pos is where it stands: file:line:col; empty for one that an operator made.
 	Pos string
 }
@@ -37,25 +40,26 @@ type Revocation struct {
 // Revocations are those of the tenant's own identities, by name.
 func (t Tenant) Revocations() []Revocation { return slices.Clone(t.get().revocations) }
 
-// Revokes reports whether a revocation of the workload or of the certificate holds now. The peer is one of the tenant's own.
-func (t Tenant) Revokes(p identity.Peer, now time.Time) bool {
+// Revokes reports whether a revocation of the workload, or of its certificate with that serial number, holds now. The workload is
+// one of the tenant's own; the serial is as Revocation has it, empty where no certificate was shown.
+func (t Tenant) Revokes(w identity.WorkloadID, serial string, now time.Time) bool {
 	return slices.ContainsFunc(t.get().revocations, func(r Revocation) bool {
-		return now.Before(r.NotAfter) && (r.Workload.Same(p.ID()) || r.Serial != "" && r.Serial == p.Serial())
+		return now.Before(r.NotAfter) && (r.Workload.Same(w) || r.Serial != "" && r.Serial == serial)
 	})
 }
 
 // Revocations are those of the caller's identities, by name; none for the own tenant, whose handle has them.
 func (c Caller) Revocations() []Revocation { return slices.Clone(c.get().revocations) }
 
-// Epoch differs wherever other workloads or certificates of the tenant are revoked, so that what they have open can be ended by
-// it; empty where none is. Who may call is no part of it: a rule that changes ends nothing. It does not tell
-// whether a revocation still holds, nor does it change when one ends.
+// Epoch differs wherever other workloads or certificates of the tenant are revoked, or other roots of it were withdrawn as
+// compromised, so that what they have open can be ended by it; empty where none is. Who may call is no part of it: a rule that
+// changes ends nothing. It does not tell whether a revocation still holds, nor does it change when one ends.
 func (c Caller) Epoch() string { return c.get().epoch }
 
 // epoch is the Epoch of callers of whose tenant these are. Tokens are no part of it: there are many, and each would end the open
 // streams of everybody.
-func epoch(list []Revocation) string {
-	var revoked []string
+func epoch(list []Revocation, b identity.Bundle) string {
+	revoked := withdrawn(b)
 	for _, r := range list {
 		switch {
 		case r.Serial != "":
@@ -64,6 +68,84 @@ func epoch(list []Revocation) string {
 			revoked = append(revoked, r.Workload.String())
 		}
 	}
+	return epochOf(revoked)
+}
+
+// Servers are the accounts that a caller of the service may meet: its IDs without those that are revoked by their SPIFFE ID.
+// None: nobody may be met. A certificate that is revoked by its serial number is not told apart: the caller's Envoy sees names.
+func (s Service) Servers() []identity.WorkloadID { return slices.Clone(s.get().servers) }
+
+// Epoch differs wherever other accounts of the service are revoked, or other roots of its owner were withdrawn as compromised,
+// so that what its callers have open can be ended by it; empty where none is. As that of a Caller it does not change when a
+// revocation ends.
+func (s Service) Epoch() string { return s.get().epoch }
+
+// Servers are the accounts of the shared service that a caller may meet; see Service.Servers.
+func (i Import) Servers() []identity.WorkloadID { return slices.Clone(i.get().servers) }
+
+// Epoch is that of the shared service.
+func (i Import) Epoch() string { return i.get().epoch }
+
+// Epoch differs wherever other accounts are revoked, or what proved them, of those services that the tenant's workloads send
+// requests to: its own and the shared ones that are granted to it, without those of TCP, each of which is reached by a way of its
+// own.
+func (t Tenant) Epoch() string {
+	var all []string
+	for _, s := range t.get().services {
+		if e, p := s.s.epoch, s.s.port.Protocol; e != "" && (p == HTTP || p == GRPC) {
+			all = append(all, e)
+		}
+	}
+	for _, i := range t.get().imports {
+		if e := i.i.epoch; e != "" && i.i.protocol != TCP {
+			all = append(all, e)
+		}
+	}
+	return epochOf(all)
+}
+
+// withdrawn are the compromised roots of a bundle as parts of an epoch: neither serial numbers nor SPIFFE IDs.
+func withdrawn(b identity.Bundle) []string {
+	var roots []string
+	for _, r := range b.Withdrawn() {
+		roots = append(roots, "root "+hex.EncodeToString(r[:]))
+	}
+	return roots
+}
+
+// meet is whom a caller of a service with these accounts may meet, and the service's epoch; b is what proves the accounts.
+func meet(ids []identity.WorkloadID, list []Revocation, b identity.Bundle) (servers []identity.WorkloadID, epoch string) {
+	revoked := withdrawn(b)
+	for _, id := range ids {
+		holds := false
+		for _, r := range list {
+			if r.Workload.Same(id) {
+				revoked = append(revoked, id.String())
+				holds = holds || !r.Over
+			}
+		}
+		if !holds {
+			servers = append(servers, id)
+		}
+	}
+	return servers, epochOf(revoked)
+}
+
+// NextEnd is when the next revocation ends that keeps callers from a workload; zero where none does. Then a new Model lets them
+// meet it again.
+func (m *Model) NextEnd() time.Time {
+	var next time.Time
+	for _, t := range m.tenants {
+		for _, r := range t.revocations {
+			if !r.Workload.IsZero() && !r.Over && (next.IsZero() || r.NotAfter.Before(next)) {
+				next = r.NotAfter
+			}
+		}
+	}
+	return next
+}
+
+func epochOf(revoked []string) string {
 	if len(revoked) == 0 {
 		return ""
 	}
@@ -110,6 +192,7 @@ func (b *builder) readRevocations() {
 		revoked, of, problems := r.read(doc)
 		b.problems = append(b.problems, problems...)
 		revoked.Name, revoked.Pos = owner+"/"+doc.Metadata.Name.Value, doc.Head().Pos.String()
+		revoked.Over = b.over(revoked)
 		b.revoke(revoked, of)
 	}
 	platform := b.draft[v1alpha1.PlatformOwner]
@@ -120,9 +203,12 @@ func (b *builder) readRevocations() {
 		// What a change of the documents has made pointless since is no problem of theirs.
 		revoked, of, _ := r.read(doc)
 		revoked.Name = "revoke/" + doc.Metadata.Name.Value
+		revoked.Over = b.over(revoked)
 		b.revoke(revoked, of)
 	}
 }
+
+func (b *builder) over(r Revocation) bool { return !b.in.Now.IsZero() && !b.in.Now.Before(r.NotAfter) }
 
 func (b *builder) revoke(r Revocation, of []identity.TenantID) {
 	for _, id := range of {

@@ -2,6 +2,7 @@ package tenancy_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -186,5 +187,183 @@ func TestOperatorsRevocations(t *testing.T) {
 	}
 	if m.Revokes(in.Revocations[0], "globex") || !m.Revokes(in.Revocations[2], "globex") {
 		t.Error("whom it is about is wrong")
+	}
+}
+
+// A caller meets those accounts of a service that no revocation of their ID holds for; a shared one's too, in each tenant that
+// has a Grant and in no other.
+func TestServers(t *testing.T) {
+	t.Parallel()
+	const batchID, billingID = "spiffe://acme.demo.test/ns/acme/sa/batch", "spiffe://platform.demo.test/ns/platform/sa/billing"
+	two := edits{orders + ": serviceAccounts: [orders]": "serviceAccounts: [orders, batch]"}
+	build := func(more edits, now time.Time) *tenancy.Model {
+		all := edits{}
+		maps.Copy(all, two)
+		maps.Copy(all, more)
+		in := tenancytest.Input(t, all.apply(t))
+		in.Now = now
+		m, problems := tenancy.Build(in)
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		return m
+	}
+	until := time.Date(2036, 1, 1, 0, 0, 0, 0, time.UTC)
+	before := build(nil, time.Time{})
+	ordersOf := func(m *tenancy.Model) tenancy.Service {
+		s, ok := tenancytest.Tenant(t, m, "acme").Service("orders")
+		if !ok {
+			t.Fatal("no service")
+		}
+		return s
+	}
+	if s := ordersOf(before); len(s.Servers()) != 2 || s.Epoch() != "" || !before.NextEnd().IsZero() || tenancytest.Tenant(t, before, "acme").Epoch() != "" {
+		t.Errorf("nothing is revoked: %v %q", s.Servers(), s.Epoch())
+	}
+	revoked := edits{"tenants/acme/revoked.yaml": revocation("batch", "workload: \""+batchID+"\"") +
+		revocation("serial", "certificate: {trustDomain: acme.demo.test, serial: \"1\"}")}
+	for name, c := range map[string]struct {
+		now     time.Time
+		servers int
+		next    time.Time
+	}{
+		"no clock": {time.Time{}, 1, until}, "it holds": {until.Add(-time.Second), 1, until}, "it is over": {until, 2, time.Time{}},
+	} {
+		m := build(revoked, c.now)
+		s := ordersOf(m)
+		if len(s.Servers()) != c.servers || len(s.IDs()) != 2 || s.Epoch() == "" || !m.NextEnd().Equal(c.next) {
+			t.Errorf("%s: %v of %v, epoch %q, next end %v", name, s.Servers(), s.IDs(), s.Epoch(), m.NextEnd())
+		}
+		if s.Epoch() != ordersOf(build(revoked, time.Time{})).Epoch() || tenancytest.Tenant(t, m, "acme").Epoch() == "" {
+			t.Errorf("%s: the epoch depends on the time", name)
+		}
+	}
+	// A caller that nobody calls is no destination.
+	if e := tenancytest.Tenant(t, build(edits{"tenants/acme/revoked.yaml": revocation("web", "workload: \""+webID+"\"")}, time.Time{}), "acme").Epoch(); e != "" {
+		t.Errorf("the epoch of a mere caller is %q", e)
+	}
+	m := build(edits{"platform/revoked.yaml": revocation("billing", "workload: \""+billingID+"\"")}, time.Time{})
+	imports := tenancytest.Tenant(t, m, "acme").Imports()
+	if len(imports[0].Servers()) != 0 || len(imports[0].IDs()) != 1 || imports[0].Epoch() == "" || tenancytest.Tenant(t, m, "acme").Epoch() == "" {
+		t.Errorf("the shared service: %v, epoch %q", imports[0].Servers(), imports[0].Epoch())
+	}
+	if tenancytest.Tenant(t, m, "globex").Digest() != tenancytest.Tenant(t, before, "globex").Digest() {
+		t.Error("it concerns a tenant without a Grant")
+	}
+}
+
+// How long a stream may go on: a quarter of an SVID's life and at most 5 minutes, or what the Service asks for.
+func TestMaxStreamDuration(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		file, written string
+		life          time.Duration
+		want          time.Duration
+		problem       bool
+		warning       bool
+	}{
+		"nothing":                   {orders, "", 0, 5 * time.Minute, false, false},
+		"nothing, short SVIDs":      {orders, "", time.Second, time.Second, false, false},
+		"shorter":                   {orders, "1s", 0, time.Second, false, false},
+		"the same":                  {orders, "5m", 0, 5 * time.Minute, false, false},
+		"longer":                    {orders, "6h", 0, 6 * time.Hour, false, true},
+		"longer than an SVID lives": {orders, "2m", time.Minute, 2 * time.Minute, false, true},
+		"the longest":               {orders, "12h", 0, 12 * time.Hour, false, true},
+		"too long":                  {orders, "12h0m1s", 0, 0, true, false},
+		"too short":                 {orders, "0s", 0, 0, true, false},
+		"parts of a second":         {orders, "1500ms", 0, 0, true, false},
+		"below nothing":             {orders, "-1s", 0, 0, true, false},
+		"a mere caller":             {web, "1h", 0, 0, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := edits{}
+			if c.written != "" {
+				e[c.file+": namespace: acme"] = "namespace: acme\n  maxStreamDuration: " + c.written
+			}
+			in := tenancytest.Input(t, e.apply(t))
+			in.ConnectionLife = c.life
+			m, problems := tenancy.Build(in)
+			if c.problem {
+				if len(problems) != 1 || problems[0].Code != v1alpha1.CodeStreams {
+					t.Errorf("problems: %v", problems)
+				}
+				return
+			}
+			if len(problems) > 0 {
+				t.Fatal(problems)
+			}
+			s, _ := tenancytest.Tenant(t, m, "acme").Service("orders")
+			if s.MaxStreamDuration() != c.want {
+				t.Errorf("%v, want %v", s.MaxStreamDuration(), c.want)
+			}
+			warned := slices.ContainsFunc(m.Warnings(), func(p v1alpha1.Problem) bool { return p.Code == v1alpha1.CodeLongStreams })
+			if warned != c.warning {
+				t.Errorf("warnings: %v", m.Warnings())
+			}
+		})
+	}
+	files := tenancytest.TCPFiles(t)
+	files["tenants/acme/tcp.yaml"] = strings.Replace(files["tenants/acme/tcp.yaml"], "namespace: acme", "namespace: acme\n  maxStreamDuration: 1h", 1)
+	if _, problems := tenancy.Build(tenancytest.Input(t, files)); len(problems) != 1 || problems[0].Code != v1alpha1.CodeStreams {
+		t.Errorf("of TCP: %v", problems)
+	}
+}
+
+// Roots that were withdrawn change the epoch of whoever they proved, wherever those may call, and of nobody else; and the digest of
+// a tenant that nobody calls.
+func TestWithdrawnRootsChangeTheEpoch(t *testing.T) {
+	t.Parallel()
+	model := func(gone ...[32]byte) *tenancy.Model {
+		in := tenancytest.Input(t, tenancytest.TwoTenantsFiles(t))
+		var all []identity.Bundle
+		for _, b := range in.Bundles.All() {
+			if b.TrustDomain().String() == "acme.demo.test" {
+				var err error
+				if b, err = b.Without(gone...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			all = append(all, b)
+		}
+		var err error
+		if in.Bundles, err = identity.NewBundles(all...); err != nil {
+			t.Fatal(err)
+		}
+		m, problems := tenancy.Build(in)
+		if m == nil {
+			t.Fatal(problems)
+		}
+		return m
+	}
+	epochs := func(m *tenancy.Model) map[string]string {
+		all := map[string]string{}
+		for tenant, service := range map[string]string{"acme": "orders", "globex": "orders", "platform": "billing"} {
+			for _, c := range tenancytest.Tenant(t, m, tenant).Callers(service) {
+				all[tenant+" from "+c.Tenant().Name()] = c.Epoch()
+			}
+			own, _ := tenancytest.Tenant(t, m, tenant).Service(service)
+			all["to "+tenant] = own.Epoch()
+		}
+		return all
+	}
+	seen := map[string]bool{}
+	for n, m := range []*tenancy.Model{model(), model([32]byte{1}), model([32]byte{1}, [32]byte{2})} {
+		got := epochs(m)
+		for name, epoch := range got {
+			if acme := strings.HasSuffix(name, "from acme") || name == "to acme"; !acme && epoch != "" || acme && (epoch == "") != (n == 0) {
+				t.Errorf("%d: %s has the epoch %q", n, name, epoch)
+			}
+		}
+		if got["acme from acme"] != got["platform from acme"] || seen[got["acme from acme"]] {
+			t.Errorf("%d: %v", n, got)
+		}
+		seen[got["acme from acme"]] = true
+		if same := tenancytest.Tenant(t, m, "acme").Digest() == tenancytest.Tenant(t, model(), "acme").Digest(); same != (n == 0) {
+			t.Errorf("%d: the digest is the same: %t", n, same)
+		}
+		if tenancytest.Tenant(t, m, "globex").Digest() != tenancytest.Tenant(t, model(), "globex").Digest() {
+			t.Errorf("%d: it is globex's business", n)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/api/v1alpha1"
 	"github.com/ringfence-mesh/ringfence/identity"
@@ -44,10 +45,15 @@ func (b *builder) readServices() {
 		b.readPort(s)
 		b.readEndpoints(s)
 		b.readOutbound(s)
+		b.readStreams(s)
 		b.readToken(s)
+		if doc.Spec.Proxy.Value == v1alpha1.ProxyDirect {
+			s.proxy = ProxyDirect
+		}
 		s.broken = len(b.problems) > before
 	}
 	b.refuseSharedIdentities()
+	b.refuseTwoProxies()
 }
 
 // accounts are the SPIFFE IDs of a service. A service can only run in a namespace of its owner.
@@ -115,6 +121,27 @@ func (b *builder) refuseSharedIdentities() {
 	}
 }
 
+// refuseTwoProxies reports services that run as one account, which is one Envoy, and say different things of what is beside it.
+func (b *builder) refuseTwoProxies() {
+	for _, owner := range keys(b.draft) {
+		first := map[identity.WorkloadID]*draftService{}
+		for _, name := range keys(b.draft[owner].services) {
+			s := b.draft[owner].services[name]
+			for _, id := range s.ids {
+				before, ok := first[id]
+				if !ok {
+					first[id] = s
+					continue
+				}
+				if before.proxy != s.proxy {
+					b.reportAt(s.doc.Metadata.Name.Pos, v1alpha1.CodeTwoProxies, "write the same proxy for both, or give one of them an account of its own",
+						"service account %s has one Envoy; this service says proxy: %s and service %s proxy: %s", v1alpha1.Quote(id.ServiceAccount()), s.proxy, before.name, before.proxy)
+				}
+			}
+		}
+	}
+}
+
 func (b *builder) readPort(s *draftService) {
 	ports := s.doc.Spec.Ports
 	if len(ports) > 1 {
@@ -139,6 +166,26 @@ func (b *builder) readPort(s *draftService) {
 	if len(s.doc.Spec.Endpoints) == 0 {
 		b.reportAt(p.Pos, v1alpha1.CodeIncompleteService, "", "a service with a port has endpoints")
 	}
+}
+
+// maxStream is the longest that a request may go on, whatever a Service asks for.
+const maxStream = 12 * time.Hour
+
+func (b *builder) readStreams(s *draftService) {
+	d := s.doc.Spec.MaxStreamDuration
+	if !d.IsSet() {
+		return
+	}
+	switch {
+	case d.Value < time.Second || d.Value > maxStream || d.Value%time.Second != 0:
+		b.reportAt(d.Pos, v1alpha1.CodeStreams, "", "maxStreamDuration is whole seconds, at most %dh", maxStream/time.Hour)
+	case s.port.Protocol != HTTP && s.port.Protocol != GRPC:
+		b.reportAt(d.Pos, v1alpha1.CodeStreams, "remove maxStreamDuration", "only a service with an HTTP or GRPC port has streams")
+	case d.Value > b.connectionLife():
+		b.warnAt(d.Pos, v1alpha1.CodeLongStreams, "",
+			"a stream may outlive the SVID that it was opened with: only a revocation ends it before %s have passed", d.Value)
+	}
+	s.stream = d.Value
 }
 
 // port is a port number, 0 where it is none.

@@ -28,6 +28,7 @@ type tenant struct {
 	issuers   []identity.TokenIssuer
 	askers    []Asker
 	life      time.Duration // of connections
+	rootLife  time.Duration // 0: without end
 	digest    [32]byte
 
 	revocations []Revocation
@@ -61,6 +62,9 @@ func (t Tenant) Bundle() identity.Bundle { return t.get().bundle }
 // is made and refuses calls once that one has expired, however often it has been renewed since: so a connection must end
 // before the SVID that it was made with, which is renewed at half of its life.
 func (t Tenant) ConnectionLife() time.Duration { return t.get().life }
+
+// RootLife is the age at which the tenant's root is to be replaced by another one; 0: never.
+func (t Tenant) RootLife() time.Duration { return t.get().rootLife }
 
 // Services are the tenant's own, by name.
 func (t Tenant) Services() []Service { return slices.Clone(t.get().services) }
@@ -155,6 +159,30 @@ func (p Protocol) String() string {
 	}
 }
 
+// Proxy says what stands between an Envoy and the control plane. The zero value is ProxyAgent.
+type Proxy uint8
+
+// The kinds of proxies.
+const (
+	// ProxyAgent is an Envoy beside Ringfence's agent, from which it has everything.
+	ProxyAgent Proxy = iota
+	// ProxyDirect is an Envoy without it: its SVID comes from SPIRE's agent, its configuration straight from the control plane,
+	// and it asks `ringfence authz`.
+	ProxyDirect
+)
+
+// String is the kind as documents write it.
+func (p Proxy) String() string {
+	switch p {
+	case ProxyAgent:
+		return "Agent"
+	case ProxyDirect:
+		return "Direct"
+	default:
+		return "unknown"
+	}
+}
+
 // Port is what a service offers.
 type Port struct {
 	Name string
@@ -186,6 +214,10 @@ type service struct {
 	tcp       []OutboundTCP
 	token     TokenMode
 	forward   bool
+	stream    time.Duration
+	servers   []identity.WorkloadID
+	epoch     string
+	proxy     Proxy
 
 	sensitivity Sensitivity
 	routes      []Route
@@ -241,6 +273,14 @@ func (s Service) Routes() []Route {
 // ForwardToken reports whether a shared service's application gets the caller's token.
 func (s Service) ForwardToken() bool { return s.get().forward }
 
+// MaxStreamDuration is how long one request may go on; see Tenant.ConnectionLife, which it is where the document says nothing:
+// then a stream ends before the SVID that it was opened with, if that is renewed at half of its life, and at the latest so long
+// after it.
+func (s Service) MaxStreamDuration() time.Duration { return s.get().stream }
+
+// Proxy is what its Envoys have beside them.
+func (s Service) Proxy() Proxy { return s.get().proxy }
+
 // Shared reports whether the service is the platform's, so that other tenants may have Grants for it.
 func (s Service) Shared() bool { return s.get().owner.IsPlatform() }
 
@@ -261,6 +301,14 @@ func (w Workload) ID() identity.WorkloadID { return w.id }
 // Services are those that name the account, by name; never empty.
 func (w Workload) Services() []Service { return slices.Clone(w.services) }
 
+// Proxy is what the account's Envoy has beside it: all its services say the same.
+func (w Workload) Proxy() Proxy {
+	if len(w.services) == 0 {
+		return ProxyAgent
+	}
+	return w.services[0].Proxy()
+}
+
 // Import is a shared service as a tenant that may call it sees it.
 type Import struct{ i *imported }
 
@@ -271,6 +319,8 @@ type imported struct {
 	protocol  Protocol
 	bundle    identity.Bundle
 	sni       string
+	servers   []identity.WorkloadID
+	epoch     string
 }
 
 func (i Import) get() *imported {
@@ -283,7 +333,7 @@ func (i Import) get() *imported {
 // Name is the shared service's name.
 func (i Import) Name() string { return i.get().name }
 
-// IDs are the accounts that the service runs as, which a caller expects to meet.
+// IDs are the accounts that the service runs as; Servers are those of them that a caller may meet.
 func (i Import) IDs() []identity.WorkloadID { return slices.Clone(i.get().ids) }
 
 // Endpoints are where its sidecars listen, sorted.

@@ -10,7 +10,6 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
@@ -27,10 +26,6 @@ import (
 )
 
 const (
-	// Envoy comes back to a restarted agent within half a second; its own back-off would take up to 30 s.
-	retryBase = 50 * time.Millisecond
-	retryMax  = 500 * time.Millisecond
-
 	agentConnectTimeout = time.Second
 	adminSocketMode     = 0o600
 	maxSocketPath       = 107 // bytes of a Unix socket's path
@@ -64,16 +59,14 @@ func Bootstrap(c BootstrapConfig) ([]byte, error) {
 	if c.NodeID == "" || c.NodeCluster == "" {
 		return nil, errors.New("bootstrap: Envoy needs a node id and a node cluster")
 	}
-	for _, path := range []string{c.AgentSocket, c.AdminSocket} {
-		if path == "" || len(path) > maxSocketPath {
-			return nil, fmt.Errorf("bootstrap: a Unix socket's path has 1 to %d bytes: %q", maxSocketPath, path)
-		}
+	if err := errors.Join(socketPath(c.AgentSocket), socketPath(c.AdminSocket)); err != nil {
+		return nil, err
 	}
-	agent, err := agentCluster(c.AgentSocket)
+	agent, err := socketCluster(filters.AgentCluster, c.AgentSocket)
 	if err != nil {
 		return nil, err
 	}
-	overload, err := overloadManager(c)
+	overload, err := overloadManager(c.MaxConnections, c.MaxHeapBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +78,7 @@ func Bootstrap(c BootstrapConfig) ([]byte, error) {
 		},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{agent}},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
-			AdsConfig: adsSource(),
+			AdsConfig: adsSource(corev3.ApiConfigSource_DELTA_GRPC, filters.AgentCluster),
 			CdsConfig: filters.ADS(),
 			LdsConfig: filters.ADS(),
 		},
@@ -110,53 +103,53 @@ func stableJSON(m proto.Message) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-func agentCluster(socket string) (*clusterv3.Cluster, error) {
-	http2 := &upstreamsv3.HttpProtocolOptions{UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{
+func socketPath(path string) error {
+	if path == "" || len(path) > maxSocketPath {
+		return fmt.Errorf("bootstrap: a Unix socket's path has 1 to %d bytes: %q", maxSocketPath, path)
+	}
+	return nil
+}
+
+// socketCluster is a gRPC server behind a Unix socket of this machine.
+func socketCluster(name, socket string) (*clusterv3.Cluster, error) {
+	options, err := http2Options(&upstreamsv3.HttpProtocolOptions{}, &corev3.Http2ProtocolOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return &clusterv3.Cluster{
+		Name:                          name,
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:                durationpb.New(agentConnectTimeout),
+		TypedExtensionProtocolOptions: options,
+		LoadAssignment:                oneEndpoint(name, pipe(socket, 0)),
+	}, nil
+}
+
+// http2Options are o, over HTTP/2.
+func http2Options(o *upstreamsv3.HttpProtocolOptions, h2 *corev3.Http2ProtocolOptions) (map[string]*anypb.Any, error) {
+	o.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{
 		ExplicitHttpConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
-			ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-				Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
-			},
+			ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: h2},
 		},
-	}}
-	options, err := anypb.New(http2)
+	}
+	options, err := anypb.New(o)
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap: %w", err)
 	}
-	return &clusterv3.Cluster{
-		Name:                 filters.AgentCluster,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:       durationpb.New(agentConnectTimeout),
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{
-			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options,
-		},
-		LoadAssignment: &endpointv3.ClusterLoadAssignment{
-			ClusterName: filters.AgentCluster,
-			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
-				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: pipe(socket, 0)}},
-			}}}},
-		},
-	}, nil
+	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options}, nil
 }
 
 func pipe(path string, mode uint32) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path, Mode: mode}}}
 }
 
-// adsSource is the one stream to the agent.
-func adsSource() *corev3.ApiConfigSource {
+// adsSource is the one discovery stream.
+func adsSource(kind corev3.ApiConfigSource_ApiType, cluster string) *corev3.ApiConfigSource {
 	return &corev3.ApiConfigSource{
-		ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
+		ApiType:                   kind,
 		TransportApiVersion:       corev3.ApiVersion_V3,
 		SetNodeOnFirstMessageOnly: true,
-		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
-			EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
-				ClusterName: filters.AgentCluster,
-				RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
-					BaseInterval: durationpb.New(retryBase),
-					MaxInterval:  durationpb.New(retryMax),
-				}},
-			},
-		}}},
+		GrpcServices:              []*corev3.GrpcService{filters.EnvoyGRPC(cluster)},
 	}
 }
 
@@ -169,8 +162,7 @@ func staticRuntime() *bootstrapv3.LayeredRuntime {
 }
 
 // overloadManager bounds connections and memory, so that one neighbour cannot starve the host.
-func overloadManager(c BootstrapConfig) (*overloadv3.OverloadManager, error) {
-	connections, heap := c.MaxConnections, c.MaxHeapBytes
+func overloadManager(connections uint32, heap uint64) (*overloadv3.OverloadManager, error) {
 	if connections == 0 {
 		connections = defaultMaxConnections
 	}

@@ -24,6 +24,7 @@ const meshDomain = "mesh"
 // those of another one; it takes no text and no Envoy message.
 type builder struct {
 	made      *pieces
+	side      filters.Sidecar
 	w         tenancy.Workload
 	resources map[pieceKey]Resource
 }
@@ -32,7 +33,7 @@ func snapshot(made *pieces, w tenancy.Workload) (Snapshot, error) {
 	if !w.ID().Tenant().Same(made.t.ID()) {
 		return Snapshot{}, fmt.Errorf("workload %s: %w", w.ID(), ErrForeign)
 	}
-	b := &builder{made: made, w: w, resources: map[pieceKey]Resource{}}
+	b := &builder{made: made, side: sidecar(w), w: w, resources: map[pieceKey]Resource{}}
 	for _, s := range w.Services() {
 		if err := b.inbound(s); err != nil {
 			return Snapshot{}, fmt.Errorf("calls to service %s: %w", s.Name(), err)
@@ -46,6 +47,14 @@ func snapshot(made *pieces, w tenancy.Workload) (Snapshot, error) {
 		all = append(all, r)
 	}
 	return NewSnapshot(w.ID(), all...)
+}
+
+// sidecar is what the workload's Envoy has beside it.
+func sidecar(w tenancy.Workload) filters.Sidecar {
+	if w.Proxy() == tenancy.ProxyDirect {
+		return filters.Direct(w.ID())
+	}
+	return filters.Sidecar{}
 }
 
 func (b *builder) own(s tenancy.Service) error {
@@ -97,6 +106,8 @@ func (b *builder) chain(s tenancy.Service, port tenancy.Port, c tenancy.Caller) 
 		Port:    port.Name,
 		IDs:     c.IDs(),
 		App:     t.ResourceName(tenancy.KindApp, s.Name()),
+
+		MaxStream: s.MaxStreamDuration(),
 		// A shared service gets the tokens of its callers only if it asks for them. Where tokens are not read, the header is
 		// the application's own affair.
 		KeepAuthorization: !s.Shared() || s.ForwardToken() || s.Token() == tenancy.TokenNone,
@@ -104,7 +115,7 @@ func (b *builder) chain(s tenancy.Service, port tenancy.Port, c tenancy.Caller) 
 	if err != nil {
 		return nil, err
 	}
-	chain, err := filters.InboundChain(c.SNI(), c.Tenant().TrustDomain(), routes.GetName())
+	chain, err := filters.InboundChain(b.side, c.SNI(), c.Tenant().TrustDomain(), routes.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +134,8 @@ func (b *builder) chainTCP(s tenancy.Service, port tenancy.Port, c tenancy.Calle
 		return nil, err
 	}
 	chain, err := filters.InboundTCPChain(filters.InboundTCP{
-		Name: secret.GetName(), SNI: c.SNI(), App: t.ResourceName(tenancy.KindApp, s.Name()), ServerFirst: port.ServerFirst,
+		Sidecar: b.side, Name: secret.GetName(), SNI: c.SNI(), App: t.ResourceName(tenancy.KindApp, s.Name()),
+		ServerFirst: port.ServerFirst,
 	})
 	if err != nil {
 		return nil, err
@@ -174,6 +186,7 @@ func (b *builder) outbound(s tenancy.Service) error {
 	if err != nil {
 		return err
 	}
+	filters.WithEpoch(chain, b.made.t.Epoch())
 	listener := filters.OutboundListener(b.made.t.ResourceName(tenancy.KindOutbound, s.Name()))
 	listener.Address = socketAddress(netip.AddrPortFrom(loopback, port))
 	listener.FilterChains = []*listenerv3.FilterChain{chain}
@@ -183,7 +196,7 @@ func (b *builder) outbound(s tenancy.Service) error {
 // outboundTCP is a listener for the application's own connections to one TCP service. There is none to a shared service that
 // is not granted, or that speaks something else.
 func (b *builder) outboundTCP(s tenancy.Service, o tenancy.OutboundTCP) error {
-	owner, cluster, err := b.connects(o)
+	owner, cluster, epoch, err := b.connects(o)
 	if cluster == "" || err != nil {
 		return err
 	}
@@ -192,6 +205,7 @@ func (b *builder) outboundTCP(s tenancy.Service, o tenancy.OutboundTCP) error {
 	if err != nil {
 		return err
 	}
+	filters.WithEpoch(chain, epoch)
 	listener := filters.OutboundListener(name)
 	listener.Address = socketAddress(netip.AddrPortFrom(loopback, o.Port))
 	listener.FilterChains = []*listenerv3.FilterChain{chain}
@@ -199,30 +213,30 @@ func (b *builder) outboundTCP(s tenancy.Service, o tenancy.OutboundTCP) error {
 }
 
 // connects takes the cluster of a TCP destination into the Snapshot; its name is empty where there is no such destination.
-func (b *builder) connects(o tenancy.OutboundTCP) (owner identity.TenantID, cluster string, err error) {
+func (b *builder) connects(o tenancy.OutboundTCP) (owner identity.TenantID, cluster, epoch string, err error) {
 	t := b.made.t
 	if !o.Shared {
 		s, ok := t.Service(o.Service)
 		if port, called := s.Port(); !ok || !called || port.Protocol != tenancy.TCP {
-			return owner, "", fmt.Errorf("%s takes no TCP connections", o.Service)
+			return owner, "", "", fmt.Errorf("%s takes no TCP connections", o.Service)
 		}
 		if err := b.own(s); err != nil {
-			return owner, "", err
+			return owner, "", "", err
 		}
-		err = errors.Join(b.take(b.made.service(s)), b.take(b.made.serviceEndpoints(s)), b.take(b.made.bundle(t.Bundle())))
-		return t.ID(), t.ResourceName(tenancy.KindService, s.Name()), err
+		err = errors.Join(b.take(b.made.service(b.side, s)), b.take(b.made.serviceEndpoints(s)), b.take(b.made.bundle(t.Bundle())))
+		return t.ID(), t.ResourceName(tenancy.KindService, s.Name()), s.Epoch(), err
 	}
 	for _, i := range t.Imports() {
 		if i.Name() != o.Service || i.Protocol() != tenancy.TCP {
 			continue
 		}
 		if err := b.shared(i); err != nil {
-			return owner, "", err
+			return owner, "", "", err
 		}
-		err = errors.Join(b.take(b.made.imported(i)), b.take(b.made.importEndpoints(i)), b.take(b.made.bundle(i.Bundle())))
-		return i.IDs()[0].Tenant(), t.ResourceName(tenancy.KindImport, i.Name()), err
+		err = errors.Join(b.take(b.made.imported(b.side, i)), b.take(b.made.importEndpoints(i)), b.take(b.made.bundle(i.Bundle())))
+		return i.IDs()[0].Tenant(), t.ResourceName(tenancy.KindImport, i.Name()), i.Epoch(), err
 	}
-	return owner, "", nil
+	return owner, "", "", nil
 }
 
 // destinations are the services that the workload can send requests to, with their clusters. An own service keeps its short name
@@ -238,7 +252,7 @@ func (b *builder) destinations() ([]filters.Destination, error) {
 		if err := b.own(s); err != nil {
 			return nil, err
 		}
-		err := errors.Join(b.take(b.made.service(s)), b.take(b.made.serviceEndpoints(s)), b.take(b.made.bundle(t.Bundle())))
+		err := errors.Join(b.take(b.made.service(b.side, s)), b.take(b.made.serviceEndpoints(s)), b.take(b.made.bundle(t.Bundle())))
 		if err != nil {
 			return nil, fmt.Errorf("destination %s: %w", s.Name(), err)
 		}
@@ -253,7 +267,7 @@ func (b *builder) destinations() ([]filters.Destination, error) {
 		if err := b.shared(i); err != nil {
 			return nil, err
 		}
-		err := errors.Join(b.take(b.made.imported(i)), b.take(b.made.importEndpoints(i)), b.take(b.made.bundle(i.Bundle())))
+		err := errors.Join(b.take(b.made.imported(b.side, i)), b.take(b.made.importEndpoints(i)), b.take(b.made.bundle(i.Bundle())))
 		if err != nil {
 			return nil, fmt.Errorf("shared destination %s: %w", i.Name(), err)
 		}
@@ -326,9 +340,11 @@ func listenAddress(endpoints []netip.AddrPort) *corev3.Address {
 	return a
 }
 
-func socketAddress(a netip.AddrPort) *corev3.Address {
+func socketAddress(a netip.AddrPort) *corev3.Address { return hostAddress(a.Addr().String(), a.Port()) }
+
+func hostAddress(host string, port uint16) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address:       a.Addr().String(),
-		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port())},
+		Address:       host,
+		PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
 	}}}
 }

@@ -218,7 +218,7 @@ func TestEndpointsFollowTheirCluster(t *testing.T) {
 		return cluster, endpoints
 	}
 	c1, e1 := version(xdstest.Files())
-	c2, e2 := version(edited(t, "tenants/acme/services.yaml", "serviceAccounts: [batch, orders]", "serviceAccounts: [batch]"))
+	c2, e2 := version(edited(t, "tenants/acme/services.yaml", "serviceAccounts: [batch, night, orders]", "serviceAccounts: [batch]"))
 	if c1 == "" || c1 == c2 || e1 == e2 {
 		t.Errorf("cluster %s became %s, endpoints %s became %s", c1, c2, e1, e2)
 	}

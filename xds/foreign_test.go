@@ -15,7 +15,7 @@ func TestNothingForeignGetsIn(t *testing.T) {
 	m := tenancytest.TwoTenants(t)
 	acme, globex := tenancytest.Tenant(t, m, "acme"), tenancytest.Tenant(t, m, "globex")
 	platform := tenancytest.Tenant(t, m, identity.PlatformName)
-	made := &pieces{t: acme, done: map[pieceKey]Resource{}}
+	made := &pieces{t: acme, done: map[sharedKey]Resource{}}
 	b := &builder{made: made, w: acme.Workloads()[0], resources: map[pieceKey]Resource{}}
 	foreign, _ := globex.Service("orders")
 	own, _ := acme.Service("orders")

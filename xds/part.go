@@ -23,7 +23,7 @@ func Compile(t tenancy.Tenant) (Part, error) {
 		return Part{}, fmt.Errorf("%w: nobody to compile for", identity.ErrInvalidID)
 	}
 	p := Part{tenant: t.ID()}
-	made := &pieces{t: t, done: map[pieceKey]Resource{}}
+	made := &pieces{t: t, done: map[sharedKey]Resource{}}
 	digest := sha256.New()
 	for _, w := range t.Workloads() {
 		s, err := snapshot(made, w)

@@ -60,6 +60,8 @@ const (
 	CodeSensitivity       Code = "RF2040"
 	CodeOperator          Code = "RF2050"
 	CodeRevocation        Code = "RF2060"
+	CodeStreams           Code = "RF2061"
+	CodeTwoProxies        Code = "RF2080"
 )
 
 // What is accepted and weaker or emptier than it looks: ringfence validate says it, and nothing is refused for it.
@@ -69,6 +71,9 @@ const (
 	CodeNoCaller  Code = "RF2503"
 	CodeIdleRule  Code = "RF2504"
 	CodeIdlePort  Code = "RF2505"
+
+	CodeLongStreams Code = "RF2506"
+	CodeSharedRoot  Code = "RF2580"
 )
 
 // CodeInternal is a fault of Ringfence itself: documents that were accepted cannot be compiled.
@@ -136,12 +141,16 @@ func Codes() []CodeInfo {
 		{CodeSensitivity, "demands of a class not accepted", "A class of sensitivity demands what a token can show and a challenge can carry, and a Service of the class says at least as much of tokens.", "See the text; where token is left out of a Service, it is what the class demands."},
 		{CodeOperator, "operator not accepted", "An operator shows the control plane a certificate of this mesh. One of the platform may look at any tenant; one of a tenant at that tenant only, because the tenant's root could sign its identity for anybody.", "Give the operator an identity of the platform, or of the one tenant that it looks at."},
 		{CodeRevocation, "revocation not accepted", "A revocation is about one workload, one certificate, or the tokens with one jti, subject or session; and it says why.", "See the text; SPIFFE IDs, serials and claims are written as certificates and tokens say them."},
+		{CodeStreams, "duration of streams not accepted", "A stream is one request to an HTTP or GRPC service that goes on. It ends at some time, so that none outlives what it was allowed by for ever.", "Write whole seconds, at most 12h; a service without ports, and one of TCP, has no streams."},
+		{CodeTwoProxies, "two kinds of proxy for one account", "A service account has one Envoy, and that has Ringfence's agent beside it or has not. Services that run as the same account must say the same of it.", "Write the same proxy for both services, or give one of them an account of its own."},
 
 		{CodeWeakAsker, "caller believed on the asker's word (warning)", "With identityFrom: principal or xfcc nobody verifies the caller's certificate again: whoever controls that proxy can name any caller of these services, an expired certificate is not noticed, and with principal one with two URI SANs counts as its first. With identityFrom: token there is no certificate at all: whoever holds a token is its subject until the token ends, and whoever controls the proxy sees the tokens.", "Let the proxy send the certificate (include_peer_certificate: true) and remove identityFrom, if it can. At an ingress, where callers have no certificates, keep tokens short-lived."},
 		{CodeIdleAsker, "asker of a service that is not there (warning)", "The tenant has no such service that takes calls, or, with identityFrom: token, none that reads tokens, so the asker is refused when it asks about it. It is no error because a tenant's change must not hold up the platform's documents.", "Correct the name, or wait for the tenant's Service."},
 		{CodeNoCaller, "test of a caller that is not there (warning)", "No Service names the account that the test lets call. A refusal of such a caller says nothing about the callers that there are.", "Correct the SPIFFE ID, unless the test is meant to show that a stranger is refused."},
 		{CodeIdleRule, "rule names an asker by which nobody comes (warning)", "The Mesh has no asker of that name with identityFrom: token that may ask about the rule's service, so nobody is let in by that name. It is no error because a change of the Mesh must not hold up a tenant's documents.", "Correct the name, or ask the platform's team."},
 		{CodeIdlePort, "loopback port to a service that is not there (warning)", "No shared TCP service of that name is granted to the tenant, so nothing listens at the port. It is no error because a change of the platform's must not hold up a tenant's documents.", "Correct the name, or ask the platform's team for a Grant."},
+		{CodeLongStreams, "streams that may outlive an SVID (warning)", "Who calls is verified when a stream begins. With a maxStreamDuration of more than a quarter of an SVID's life, or 5m, a stream goes on after the SVID that it was opened with has ended, whether or not that was renewed: then a revocation of the caller ends it, or this time.", "Nothing, if the service needs such streams. Else remove maxStreamDuration, and let clients open streams again."},
+		{CodeSharedRoot, "tenants under one root (warning)", "The Mesh puts several tenants into one trust domain, as an existing SPIRE, Istio or Consul does. Then the roots tell no tenant from another: of guard 1 only the exact SPIFFE IDs are left, in the proxy's RBAC or in a TCP service's handshake, and no name constraint binds whoever signs. Who steals that one root, or may register entries with its issuer, is every workload of every one of these tenants, for both guards.", "Give each tenant a trust domain and a root of its own ({tenant} in trustDomain), where that is possible; otherwise guard the issuer and who may register entries with it as you would guard every tenant."},
 
 		{CodeInternal, "fault of Ringfence", "The documents were accepted and cannot be compiled. Their owner stays on the last accepted ones.", "Please report it, with the documents."},
 	}

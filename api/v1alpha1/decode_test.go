@@ -154,6 +154,12 @@ func TestDecodeProblems(t *testing.T) {
 
 		{"no time", "kind: Grant\nmetadata: {name: a}\nspec: {tenant: a, service: b, to: {methods: [GET], paths: [/]}, notAfter: 2026-01-01}\n", []string{"RF1010 3:75"}, "RFC 3339"},
 		{"no length of time", "kind: TokenIssuer\nmetadata: {name: a}\nspec: {issuer: i, jwks: {file: f}, audiences: [a], tenants: [a], maxLifetime: 15 minutes}\n", []string{"RF1010 3:79"}, "15m"},
+		{"days", "kind: Tenant\nmetadata: {name: a}\nspec: {namespaces: [a], rootLife: 90d}\n", nil, ""},
+		{"half days", "kind: Tenant\nmetadata: {name: a}\nspec: {namespaces: [a], rootLife: 1.5d}\n", []string{"RF1010 3:35"}, "length of time"},
+		{"days and hours", "kind: Tenant\nmetadata: {name: a}\nspec: {namespaces: [a], rootLife: 1d12h}\n", []string{"RF1010 3:35"}, "length of time"},
+		{"days before", "kind: Tenant\nmetadata: {name: a}\nspec: {namespaces: [a], rootLife: -1d}\n", []string{"RF1010 3:35"}, "length of time"},
+		{"days without a number", "kind: Tenant\nmetadata: {name: a}\nspec: {namespaces: [a], rootLife: d}\n", []string{"RF1010 3:35"}, "length of time"},
+		{"more days than there are", "kind: Tenant\nmetadata: {name: a}\nspec: {namespaces: [a], rootLife: 65536d}\n", []string{"RF1010 3:35"}, "length of time"},
 		{"time without quotes", "kind: Grant\nmetadata: {name: a}\nspec:\n  tenant: a\n  service: b\n  to: {methods: [GET], paths: [/]}\n  notAfter: 2027-01-01T00:00:00Z\n", nil, ""},
 
 		{"deep brackets", "kind: " + strings.Repeat("[", 40) + strings.Repeat("]", 40), []string{"RF1004 1:38"}, "lie in each other"},

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -115,8 +116,11 @@ func plainTimes(key string, v any) any {
 		if at, err := time.Parse(time.RFC3339, v); err == nil && (key == "notAfter" || key == "at") {
 			return at.UTC().Format(time.RFC3339Nano)
 		}
-		if l, err := time.ParseDuration(v); err == nil && (key == "maxLifetime" || key == "maxAuthAge") {
+		if l, err := time.ParseDuration(v); err == nil && (key == "maxLifetime" || key == "maxAuthAge" || key == "rootLife") {
 			return l.String()
+		}
+		if n, err := strconv.Atoi(strings.TrimSuffix(v, "d")); err == nil && strings.HasSuffix(v, "d") && key == "rootLife" {
+			return (time.Duration(n) * 24 * time.Hour).String()
 		}
 	}
 	return v

@@ -75,6 +75,7 @@ type MeshSpec struct {
 	PlatformTrustDomain String         `json:"platformTrustDomain" jsonschema_description:"The trust domain of the platform's own identities."`
 	Askers              []Asker        `json:"askers,omitempty" jsonschema_description:"Who may ask the ext_authz server, besides the proxies of the workloads themselves."`
 	Operators           []Operator     `json:"operators,omitempty" jsonschema_description:"Who may look at the sidecars of tenants through the control plane. Everybody else sees its own sidecar only."`
+	RootLife            Duration       `json:"rootLife,omitempty" jsonschema_description:"The age at which a tenant's root is replaced, by a rotation that begins by itself, where the Tenant says nothing; for example 90d. Never where it is not written."`
 	// Sensitivity are the classes by name.
 	Sensitivity map[string]Sensitivity `json:"sensitivity,omitempty" jsonschema_description:"Classes of data by name, and what each demands of a call. A Service names one of them."`
 	Pos         Pos                    `json:"-"`
@@ -136,6 +137,7 @@ type Tenant struct {
 type TenantSpec struct {
 	Namespaces []String `json:"namespaces" jsonschema:"format=name" jsonschema_description:"The namespaces that are this tenant's alone."`
 	State      String   `json:"state,omitempty" jsonschema:"enum=Active" notyet:"Quarantined,Draining" jsonschema_description:"Whether the tenant may call and be called."`
+	RootLife   Duration `json:"rootLife,omitempty" jsonschema_description:"The age at which the tenant's root is replaced, by a rotation that begins by itself; 0s for never. What the Mesh says where it is not written."`
 	_          struct{} `notyet:"hosts"`
 	_          struct{} `notyet:"quota"`
 	Pos        Pos      `json:"-"`

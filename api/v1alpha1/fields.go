@@ -275,7 +275,7 @@ func (d *decoder) scalar(n ast.Node, v any, path string) bool {
 		if !ok {
 			return false
 		}
-		l, err := time.ParseDuration(text)
+		l, err := length(text)
 		if err != nil {
 			d.reportAt(at, CodeBadValue, "write for example 15m", "%s is a length of time, not %s", path, Quote(text))
 			return false
@@ -285,6 +285,17 @@ func (d *decoder) scalar(n ast.Node, v any, path string) bool {
 		panic(fmt.Sprintf("v1alpha1: no reader for %T", v))
 	}
 	return true
+}
+
+// length reads a length of time as Go writes it, or whole days, of which each has 24 hours.
+func length(text string) (time.Duration, error) {
+	days, ok := strings.CutSuffix(text, "d")
+	if !ok {
+		return time.ParseDuration(text)
+	}
+	const bits = 16 // more days than any length here may have, and fewer than a Duration can hold
+	n, err := strconv.ParseUint(days, 10, bits)
+	return time.Duration(n) * 24 * time.Hour, err
 }
 
 // text is the text of a scalar that every YAML reader takes for one.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -45,7 +46,7 @@ func FileProblem(file string, code Code, hint, format string, args ...any) Probl
 func (p Problem) String() string {
 	var b strings.Builder
 	if p.File != "" {
-		b.WriteString(p.File)
+		b.WriteString(plainPath(p.File))
 		if p.Line > 0 {
 			fmt.Fprintf(&b, ":%d:%d", p.Line, p.Col)
 		}
@@ -53,6 +54,14 @@ func (p Problem) String() string {
 	}
 	fmt.Fprintf(&b, "%s: %s", p.Code, p.Text)
 	return b.String()
+}
+
+// plainPath is the path itself where it can be shown: whoever makes files may name them.
+func plainPath(path string) string {
+	if strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(path)
+	}
+	return path
 }
 
 // Render is the problem for people: the line of String, the source line with a caret, and the hint. It has no colours

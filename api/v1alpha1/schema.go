@@ -56,7 +56,7 @@ func scalarSchema(t reflect.Type) *jsonschema.Schema {
 	case reflect.TypeFor[Time]():
 		return &jsonschema.Schema{Type: typeString, Format: "date-time"}
 	case reflect.TypeFor[Duration]():
-		return &jsonschema.Schema{Type: typeString, Pattern: "^([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h))+$"}
+		return &jsonschema.Schema{Type: typeString, Pattern: "^([0-9]+d|([0-9]+(\\.[0-9]+)?(ns|us|ms|s|m|h))+)$"}
 	case reflect.TypeFor[Claims]():
 		return &jsonschema.Schema{Type: typeObject}
 	case reflect.TypeFor[TestTokenRef]():

@@ -20,6 +20,12 @@ const (
 	SpeaksFirstServer = "server"
 )
 
+// The values of Service.Spec.Proxy.
+const (
+	ProxyAgent  = "Agent"
+	ProxyDirect = "Direct"
+)
+
 // Service is something that calls and is called. In platform/ it is a shared service.
 type Service struct {
 	Header
@@ -28,16 +34,19 @@ type Service struct {
 
 // ServiceSpec is what a Service says.
 type ServiceSpec struct {
-	Namespace       String     `json:"namespace" jsonschema:"format=name" jsonschema_description:"The namespace that its service accounts are in; one of the tenant's."`
-	ServiceAccounts []String   `json:"serviceAccounts" jsonschema:"format=name" jsonschema_description:"Who it is. An account may run several Services, a Service several accounts."`
-	Token           String     `json:"token,omitempty" jsonschema:"enum=none,enum=optional,enum=required" jsonschema_description:"Whether a call must carry a bearer token, at least what the sensitivity demands. none: the Authorization header is neither read nor touched."`
-	Sensitivity     String     `json:"sensitivity,omitempty" jsonschema:"format=name" jsonschema_description:"The class of its data, one that the Mesh names."`
-	Routes          []Route    `json:"routes,omitempty" jsonschema_description:"Requests whose data is of a class of its own, which they meet beside the service's."`
-	ForwardToken    Bool       `json:"forwardToken,omitempty" jsonschema_description:"Whether a shared service's application gets the caller's token."`
-	Ports           []Port     `json:"ports,omitempty" jsonschema:"maxItems=1" jsonschema_description:"Where it is called. A caller without ports is a Service too."`
-	Endpoints       []Endpoint `json:"endpoints,omitempty" jsonschema_description:"Where its sidecars listen."`
-	Outbound        *Outbound  `json:"outbound,omitempty" jsonschema_description:"Where its sidecar takes the application's own calls, on loopback."`
-	Pos             Pos        `json:"-"`
+	Namespace       String   `json:"namespace" jsonschema:"format=name" jsonschema_description:"The namespace that its service accounts are in; one of the tenant's."`
+	ServiceAccounts []String `json:"serviceAccounts" jsonschema:"format=name" jsonschema_description:"Who it is. An account may run several Services, a Service several accounts."`
+	Token           String   `json:"token,omitempty" jsonschema:"enum=none,enum=optional,enum=required" jsonschema_description:"Whether a call must carry a bearer token, at least what the sensitivity demands. none: the Authorization header is neither read nor touched."`
+	Sensitivity     String   `json:"sensitivity,omitempty" jsonschema:"format=name" jsonschema_description:"The class of its data, one that the Mesh names."`
+	Routes          []Route  `json:"routes,omitempty" jsonschema_description:"Requests whose data is of a class of its own, which they meet beside the service's."`
+	ForwardToken    Bool     `json:"forwardToken,omitempty" jsonschema_description:"Whether a shared service's application gets the caller's token."`
+	// MaxStreamDuration bounds requests that go on, such as gRPC watches.
+	MaxStreamDuration Duration   `json:"maxStreamDuration,omitempty" jsonschema_description:"How long one request of an HTTP or GRPC service may go on, in whole seconds, at most 12h. Where it is not written a quarter of an SVID's life, at most 5m; a longer stream may outlive the SVID that it was opened with, and then only a revocation ends it."`
+	Ports             []Port     `json:"ports,omitempty" jsonschema:"maxItems=1" jsonschema_description:"Where it is called. A caller without ports is a Service too."`
+	Endpoints         []Endpoint `json:"endpoints,omitempty" jsonschema_description:"Where its sidecars listen."`
+	Outbound          *Outbound  `json:"outbound,omitempty" jsonschema_description:"Where its sidecar takes the application's own calls, on loopback."`
+	Proxy             String     `json:"proxy,omitempty" jsonschema:"enum=Agent,enum=Direct" jsonschema_description:"What stands beside its Envoys. Agent: Ringfence's agent; this is so where it is not written. Direct: SPIRE's agent alone; the Envoy speaks to the control plane and to ringfence authz itself. Services that run as one account say the same."`
+	Pos               Pos        `json:"-"`
 }
 
 // Route is a part of a service whose data is of a class of its own.

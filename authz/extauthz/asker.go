@@ -49,6 +49,39 @@ func (f first) Asker(ctx context.Context) (Asking, error) {
 	return Asking{}, errors.Join(errs...)
 }
 
+// Unrevoked is an Asker that knows nobody of whom revoked is told true: a SPIFFE ID, empty for an asker that has none, and the
+// serial number of the certificate that the connection was made with, in lower-case hex, empty for a socket. It is asked about
+// each check, so a connection that is open is worth nothing once its certificate or workload is revoked.
+func Unrevoked(a Asker, revoked func(id, serial string) bool) Asker { return unrevoked{a, revoked} }
+
+type unrevoked struct {
+	asker   Asker
+	revoked func(id, serial string) bool
+}
+
+var errRevoked = errors.New("the asker is revoked")
+
+func (u unrevoked) Asker(ctx context.Context) (Asking, error) {
+	who, err := u.asker.Asker(ctx)
+	if err != nil {
+		return Asking{}, err
+	}
+	id, serial := who.workload.String(), ""
+	if who.named() {
+		id = who.key.ID().String()
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.PeerCertificates) > 0 {
+			const hex = 16
+			serial = info.State.PeerCertificates[0].SerialNumber.Text(hex)
+		}
+	}
+	if u.revoked(id, serial) {
+		return Asking{}, errRevoked
+	}
+	return who, nil
+}
+
 // maxAskers is how many proxies' certificates are remembered, at most twice as many.
 const maxAskers = 1024
 

@@ -48,7 +48,7 @@ type checker interface {
 
 var _ checker = (*Server)(nil)
 
-// Register puts the server and grpc.health.v1 on a gRPC server, which must have our Codec. The health server is returned so
+// Register puts the server and Check of grpc.health.v1 on a gRPC server, which must have our Codec. The health server is returned so
 // that it can be shut down before the gRPC server stops.
 func Register(r grpc.ServiceRegistrar, s *Server) *health.Server {
 	name := authv3.Authorization_ServiceDesc.ServiceName
@@ -58,8 +58,20 @@ func Register(r grpc.ServiceRegistrar, s *Server) *health.Server {
 	}, s)
 	h := health.NewServer()
 	h.SetServingStatus(name, healthv1.HealthCheckResponse_SERVING)
-	healthv1.RegisterHealthServer(r, h)
+	healthv1.RegisterHealthServer(r, checked{server: h})
 	return h
+}
+
+// checked is health without Watch: no method of this port is a stream, so none outlives the right to ask.
+type checked struct {
+	healthv1.UnimplementedHealthServer
+
+	server *health.Server
+}
+
+// Check implements grpc.health.v1.Health.
+func (c checked) Check(ctx context.Context, req *healthv1.HealthCheckRequest) (*healthv1.HealthCheckResponse, error) {
+	return c.server.Check(ctx, req)
 }
 
 // check is the handler of the one method, as the generated one but for its types.

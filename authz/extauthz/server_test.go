@@ -450,6 +450,13 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%q: %v, %v", service, resp, err)
 		}
 	}
+	watch, err := healthv1.NewHealthClient(p.conn).Watch(t.Context(), &healthv1.HealthCheckRequest{})
+	if err == nil {
+		_, err = watch.Recv()
+	}
+	if status.Code(err) != codes.Unimplemented {
+		t.Errorf("a stream: %v", err)
+	}
 	if got := reason(p.check(t, &authv3.CheckRequest{})); got != "not_ready" {
 		t.Errorf("without a Table: %s", got)
 	}

@@ -24,7 +24,7 @@ import (
 // agentFlags are the flags of `ringfence agent`.
 type agentFlags struct {
 	id, state, envoyDir, plane, issuer, planeID, root, tokenFile, envoy, http, key string
-	workloadSocket                                                                 string
+	workloadSocket, workloadAPI                                                    string
 	workloadUsers                                                                  []int
 	concurrency                                                                    int
 }
@@ -33,7 +33,8 @@ func newAgent(p process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Stand beside one Envoy: its identity, its configuration, its decisions",
-		Long: `Gets the workload's SVID against a one-time join token and renews it at half of its life, with a new key; holds the
+		Long: `Gets the workload's SVID against a one-time join token and renews it at half of its life, with a new key, or takes it from
+a SPIFFE Workload API, such as SPIRE's agent (--workload-api); holds the
 configuration stream to the control plane, keeps what arrives in the state directory, answers Envoy's checks from there, and
 starts Envoy and keeps it running. With the control plane away it goes on with what it has, also after a restart.
 
@@ -56,7 +57,9 @@ and after the SVID has expired.`,
 		"Unix socket where the workload's applications get its SVID (SPIFFE Workload API; default STATE/workload.sock)")
 	f.IntSliceVar(&o.workloadUsers, "workload-user", nil, "uid that is served there, besides the agent's own (repeatable)")
 	f.StringVar(&o.plane, "control-plane", "", "HOST:PORT of the control plane's configuration streams (required)")
-	f.StringVar(&o.issuer, "issuer", "", "HOST:PORT of the control plane's issuer (required)")
+	f.StringVar(&o.issuer, "issuer", "", "HOST:PORT of the control plane's issuer (required without --workload-api)")
+	f.StringVar(&o.workloadAPI, "workload-api", "",
+		"unix:///PATH of a SPIFFE Workload API that gives the workload its SVIDs, in place of --issuer and a join token")
 	f.StringVar(&o.planeID, "control-plane-id", "", "SPIFFE ID of the control plane (required)")
 	f.StringVar(&o.root, "platform-root", "", "trust bundle of the platform, PEM; the control plane keeps it in STATE/trust (required)")
 	f.StringVar(&o.tokenFile, "join-token-file", "", "file with the join token")
@@ -82,7 +85,7 @@ func (o agentFlags) config(p process, log *zap.Logger) (agent.Config, error) {
 		{"--id", o.id, "the SPIFFE ID of the workload"},
 		{"--state", o.state, "a directory of the agent's own"},
 		{"--control-plane", o.plane, "HOST:PORT of the control plane's configuration streams"},
-		{"--issuer", o.issuer, "HOST:PORT of the control plane's issuer"},
+		{"--issuer", o.issuer + o.workloadAPI, "HOST:PORT of the control plane's issuer, or a Workload API in its place (--workload-api)"},
 		{"--control-plane-id", o.planeID, "the SPIFFE ID of the control plane"},
 		{"--platform-root", o.root, "a file, for example the control plane's STATE/trust/<platform trust domain>.pem"},
 	} {
@@ -96,9 +99,15 @@ func (o agentFlags) config(p process, log *zap.Logger) (agent.Config, error) {
 		}
 	}
 	for _, address := range []string{o.plane, o.issuer} {
+		if address == "" {
+			continue // there is a Workload API
+		}
 		if _, _, err := net.SplitHostPort(address); err != nil {
 			return agent.Config{}, usage("%q is not HOST:PORT", address)
 		}
+	}
+	if o.workloadAPI != "" && (o.issuer != "" || o.tokenFile != "") {
+		return agent.Config{}, usage("--workload-api stands in for the issuer: leave out --issuer and --join-token-file")
 	}
 	if o.concurrency < 1 {
 		return agent.Config{}, usage("--envoy-concurrency is at least 1")
@@ -117,7 +126,8 @@ func (o agentFlags) config(p process, log *zap.Logger) (agent.Config, error) {
 	}
 	return agent.Config{
 		ID: o.id, StateDir: o.state, EnvoyDir: o.envoyDir, ControlPlane: o.plane, Issuer: o.issuer, ControlPlaneID: o.planeID,
-		PlatformRoot: root, JoinToken: token, Key: key, WorkloadSocket: o.workloadSocket, WorkloadUsers: o.workloadUsers,
+		PlatformRoot: root, JoinToken: token, WorkloadAPI: o.workloadAPI, Key: key,
+		WorkloadSocket: o.workloadSocket, WorkloadUsers: o.workloadUsers,
 		EnvoyPath: o.envoy, EnvoyArgs: []string{"--concurrency", strconv.Itoa(o.concurrency)},
 		Log: log,
 	}, nil
@@ -168,6 +178,9 @@ func runAgent(ctx context.Context, c agent.Config, http string) error {
 		return fmt.Errorf("cannot start: %w", err)
 	}
 	registry.MustRegister(agentMetrics(a)...)
+	if c.WorkloadAPI != "" {
+		registry.MustRegister(workloadAPIMetrics(a)...)
+	}
 	if listener != nil {
 		server := controlplane.HealthServer(a.Ready, registry)
 		server.Handler = withStatus(server.Handler, a)
@@ -199,6 +212,18 @@ func agentMetrics(a *agent.Agent) []prometheus.Collector {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "ringfence_agent_envoy_restarts_total", Help: "How often Envoy ended by itself.",
 		}, func() float64 { return float64(a.Status().Restarts) }),
+	}
+}
+
+// workloadAPIMetrics show whether the Workload API gives the workload its SVIDs.
+func workloadAPIMetrics(a *agent.Agent) []prometheus.Collector {
+	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ringfence_agent_workload_api_up", Help: "1 while the Workload API gives the workload its SVID.",
+		}, func() float64 { s := a.Status(); return truth(!s.Workload.IsZero() && s.WorkloadAPI == "") }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "ringfence_agent_workload_api_failures_total", Help: "How often the Workload API was asked and gave none.",
+		}, func() float64 { return float64(a.Status().Failures) }),
 	}
 }
 

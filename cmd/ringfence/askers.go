@@ -31,7 +31,7 @@ func (t namedTables) Names(asker tenancy.AskerKey) bool { return t.Current().Nam
 
 // askerRoots has the roots of the askers' trust domains, which need be no tenant's. They vouch for askers and nobody else.
 type askerRoots struct {
-	trust    trustDir
+	trust    controlplane.TrustDir
 	pipeline *pipeline.Pipeline
 	log      *zap.Logger
 
@@ -47,7 +47,7 @@ func (r *askerRoots) verifier() (v identity.Verifier, version string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.pipeline.Current()
-	if g == r.generation && time.Since(r.looked) < lookEvery {
+	if g == r.generation && time.Since(r.looked) < controlplane.LookEvery {
 		return r.held, r.version
 	}
 	r.generation, r.looked = g, time.Now()
@@ -60,7 +60,7 @@ func (r *askerRoots) verifier() (v identity.Verifier, version string) {
 			}
 		}
 	}
-	bundles, err := r.trust.bundles(domains...)
+	bundles, err := r.trust.Bundles(domains...)
 	h := sha256.New()
 	for _, b := range bundles.All() {
 		sum := b.Digest()
@@ -101,7 +101,7 @@ func newAskerSockets(p *pipeline.Pipeline, d decisions, log *zap.Logger) *askerS
 func (s *askerSockets) run(ctx context.Context) error {
 	changed, stop := s.pipeline.Subscribe()
 	defer stop()
-	retry := time.NewTicker(lookEvery)
+	retry := time.NewTicker(controlplane.LookEvery)
 	defer retry.Stop()
 	failed := map[string]bool{}
 	for {

@@ -30,7 +30,7 @@ type authzFlags struct {
 	config, trust, asker, svid, key, http string
 	listen                                []string
 	allow                                 []netip.Prefix
-	jwksState                             string
+	jwksState, revocations                string
 }
 
 func newAuthz(p process) *cobra.Command {
@@ -61,6 +61,7 @@ Mesh says.`,
 	f.StringVar(&o.key, "key", "", "its key, PEM")
 	f.StringVar(&o.http, "http-listen", "127.0.0.1:7482", "address of /healthz, /readyz and /metrics; empty: none")
 	f.StringVar(&o.jwksState, "jwks-state", "", "file, in a directory that nobody else can write to, that keeps fetched key sets over a restart; empty: none")
+	f.StringVar(&o.revocations, "revocations", "", "file in which a control plane keeps what ringfence revoke says, its STATE/revocations.yaml; empty: only documents revoke")
 	allow := addJWKSAllow(f)
 	level := addLogLevel(f)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -108,15 +109,23 @@ func runAuthz(ctx context.Context, o authzFlags, log *zap.Logger) error {
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	trust := trustDir(o.trust)
+	trust := controlplane.TrustDir(o.trust)
 	keySets := jwks.New(jwks.Config{Allow: o.allow, State: o.jwksState, Log: sampled(log)})
 	registry.MustRegister(keySets)
-	p := pipeline.New(pipeline.Config{
-		Source:   withTrust{Source: source.NewDirectory(o.config, log), trust: trust},
-		Bundles:  trust.bundles,
+	config := pipeline.Config{
+		Source:   trust.Beside(source.NewDirectory(o.config, log)),
+		Bundles:  trust.Bundles,
 		KeySets:  keySets,
 		Recorder: pipeline.Recorders{pipeline.NewLog(sampled(log)), pipeline.NewMetrics(registry)},
-	})
+	}
+	if o.revocations != "" {
+		revocations, err := controlplane.OpenRevocationFile(o.revocations, log)
+		if err != nil {
+			return err
+		}
+		config.Source, config.Revocations = revocations.Beside(config.Source), revocations.List
+	}
+	p := pipeline.New(config)
 	var tasks controlplane.Tasks
 	tasks.Add(func(ctx context.Context) error { p.Run(ctx); return nil })
 	tasks.Add(func(ctx context.Context) error { keySets.Run(ctx); return nil })
@@ -142,7 +151,7 @@ func runAuthz(ctx context.Context, o authzFlags, log *zap.Logger) error {
 
 // open opens one address and makes the server that answers there.
 func (o authzFlags) open(
-	ctx context.Context, address string, p *pipeline.Pipeline, trust trustDir, d decisions,
+	ctx context.Context, address string, p *pipeline.Pipeline, trust controlplane.TrustDir, d decisions,
 ) (*grpc.Server, net.Listener, error) {
 	var options []grpc.ServerOption
 	var (
@@ -151,7 +160,7 @@ func (o authzFlags) open(
 		err      error
 	)
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		asker = namedAsker{uri: o.asker, pipeline: p}
+		asker = unrevoked(p, namedAsker{uri: o.asker, pipeline: p})
 		listener, err = controlplane.ListenUnix(ctx, path)
 	} else {
 		pair := &keyPair{cert: o.svid, key: o.key}
@@ -160,7 +169,8 @@ func (o authzFlags) open(
 		}
 		verifier := func() (identity.Verifier, string) { g := p.Current(); return g.Verifier(), g.Label() }
 		roots := &askerRoots{trust: trust, pipeline: p, log: d.log}
-		asker = extauthz.First(extauthz.NamedFromTLS(roots.verifier, namedTables{p}.Names, time.Now), extauthz.FromTLS(verifier, time.Now))
+		asker = unrevoked(p, extauthz.First(
+			extauthz.NamedFromTLS(roots.verifier, namedTables{p}.Names, time.Now), extauthz.FromTLS(verifier, time.Now)))
 		creds := extauthz.LimitConnections(credentials.NewTLS(askerTLS(p, roots, pair)), maxConnections)
 		options = append(options, grpc.Creds(creds), grpc.ConnectionTimeout(handshake))
 		listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", address)
@@ -213,6 +223,14 @@ func askerTLS(p *pipeline.Pipeline, roots *askerRoots, pair *keyPair) *tls.Confi
 			return err
 		},
 	}
+}
+
+// unrevoked refuses askers with an identity of the mesh that is revoked.
+func unrevoked(p *pipeline.Pipeline, asker extauthz.Asker) extauthz.Asker {
+	return extauthz.Unrevoked(asker, func(id, serial string) bool {
+		w, err := p.Mapping().Parse(id)
+		return err == nil && p.Current().Revokes(w, serial, time.Now())
+	})
 }
 
 // namedAsker is the one workload whose Envoy can open a socket, as far as the documents name it.

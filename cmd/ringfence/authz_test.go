@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/url"
 	"os"
@@ -15,8 +16,10 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/ringfence-mesh/ringfence/examples"
 	"github.com/ringfence-mesh/ringfence/internal/freeport"
@@ -255,5 +258,58 @@ func TestKeyPairFollowsItsFiles(t *testing.T) {
 	put(second.CertPEM(), second.KeyPEM())
 	if !bytes.Equal(shown(), second.Cert.Raw) {
 		t.Error("not the second")
+	}
+}
+
+// TestAuthzRefusesRevokedAskers: a connection that is open is worth nothing within a second of the revocation of its certificate or
+// its workload, a new one neither, and the socket of the workload is not answered any more. Others are.
+func TestAuthzRefusesRevokedAskers(t *testing.T) {
+	t.Parallel()
+	d := startAuthz(t)
+	const revoked = "config/platform/revoked.yaml"
+	leaf, err := x509.ParseCertificate(d.asker.TLS().Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := d.globex.SVID(globexOrders)
+	for name, c := range map[string]struct {
+		spec          string
+		socket, other bool // whether they are answered still
+	}{
+		"workload": {"workload: \"" + globexOrders + "\"", false, false},
+		"serial":   {fmt.Sprintf("certificate: {trustDomain: globex.demo.test, serial: %q}", leaf.SerialNumber.Text(16)), true, true},
+	} {
+		d.write(revoked, nil)
+		own, other, socket := d.overTLS(d.asker), d.overTLS(again), d.overSocket()
+		for _, asks := range []authv3.AuthorizationClient{own, other, socket} {
+			d.until(asks, "GET", allowed)
+		}
+		start := time.Now()
+		d.write(revoked, []byte("apiVersion: ringfence.dev/v1alpha1\nkind: Revocation\nmetadata: {name: lost}\nspec:\n  reason: lost\n"+
+			"  notAfter: \"2036-01-01T00:00:00Z\"\n  "+c.spec+"\n"))
+		for deadline := start.Add(patience); ; {
+			if _, err := d.ask(own, "GET"); status.Code(err) == codes.PermissionDenied {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: it is answered still\n%s", name, d.log)
+			}
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("%s: it took %v", name, took)
+		} else {
+			t.Logf("%s: refused after %v", name, took)
+		}
+		for who, asks := range map[string]struct {
+			client   authv3.AuthorizationClient
+			answered bool
+		}{
+			"a new connection": {d.overTLS(d.asker), false}, "another certificate": {other, c.other}, "the socket": {socket, c.socket},
+			"another tenant": {d.overTLS(d.acme.SVID(acmeOrders)), true},
+		} {
+			if _, err := d.ask(asks.client, "GET"); (err == nil) != asks.answered {
+				t.Errorf("%s revoked, %s: %v", name, who, err)
+			}
+		}
 	}
 }

@@ -25,6 +25,7 @@ type checkFlags struct {
 	tenant, proxy, issuer string
 	agents                []string
 	config, envoy         string
+	workloadAPI, id       string
 	listen                []string
 }
 
@@ -59,6 +60,8 @@ Exit code 0: nothing failed. 1: something did. 3: the control plane is not reach
 	f.StringVar(&o.config, "config", "", "with --pre: configuration directory")
 	f.StringVar(&o.envoy, "envoy", "", "with --pre: path of Envoy, none for a machine without (default: $ENVOY, then envoy on PATH)")
 	f.StringArrayVar(&o.listen, "listen", []string{":7443", ":7444", "127.0.0.1:7480"}, "with --pre: address that must be free; repeatable")
+	f.StringVar(&o.workloadAPI, "workload-api", "", "with --pre: unix:///PATH of the Workload API that an agent of this user will ask")
+	f.StringVar(&o.id, "id", "", "with --workload-api: SPIFFE ID of the workload")
 	format := addOutput(f)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.check(); err != nil {
@@ -80,6 +83,9 @@ Exit code 0: nothing failed. 1: something did. 3: the control plane is not reach
 func (o checkFlags) check() error {
 	if o.pre && (o.tenant != "" || o.proxy != "" || len(o.agents) > 0) {
 		return usage("--tenant, --proxy and --agent are about a mesh that runs: leave them out, or --pre")
+	}
+	if (o.workloadAPI == "") != (o.id == "") || o.workloadAPI != "" && !o.pre {
+		return usage("--workload-api and --id go together, with --pre")
 	}
 	for _, address := range append([]string{o.issuer}, o.agents...) {
 		if address == "" {

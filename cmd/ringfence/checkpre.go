@@ -14,6 +14,11 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ringfence-mesh/ringfence/identity/workloadapi"
 	"github.com/ringfence-mesh/ringfence/internal/health"
 )
 
@@ -40,7 +45,11 @@ func (o checkFlags) before(ctx context.Context, p process, state string) health.
 	f.StateErr = private(state)
 	// The longest one: sockets are made in a directory of their own first, whose name ends in up to ten digits.
 	f.Socket = filepath.Join(state, ".s0123456789", "s")
-	f.Newest = newest(state)
+	f.Newest, f.Aside, f.Room = newest(state), setAside(state), room(state)
+	if o.workloadAPI != "" {
+		code, err := askWorkloadAPI(ctx, o.workloadAPI, o.id, f.Now)
+		f.API = &health.WorkloadAPI{Address: o.workloadAPI, ID: o.id, Code: code, Err: err}
+	}
 	if o.config != "" {
 		_, report, err := try(ctx, o.config)
 		f.ConfigErr = err
@@ -109,6 +118,32 @@ func canMake(parent string) error {
 	}
 }
 
+// setAside are the files that agents and the control plane gave another name because they were damaged.
+func setAside(dir string) []string {
+	var found []string
+	for _, pattern := range []string{"*.corrupt-*", "*.bad"} {
+		names, _ := filepath.Glob(filepath.Join(dir, pattern)) // the patterns are good
+		found = append(found, names...)
+	}
+	return found
+}
+
+// room is how many bytes this user can write into the directory, or into the nearest one above that is there; nil: not known.
+func room(dir string) *uint64 {
+	for {
+		var fs syscall.Statfs_t
+		err := syscall.Statfs(dir, &fs)
+		switch {
+		case err == nil:
+			bytes := fs.Bavail * uint64(fs.Bsize) //nolint:gosec // a block has a size
+			return &bytes
+		case !errors.Is(err, syscall.ENOENT) || dir == filepath.Dir(dir):
+			return nil
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
 // newest is the time of the newest file in the directory, zero where there is none.
 func newest(dir string) time.Time {
 	entries, _ := os.ReadDir(dir) // what cannot be read has no time
@@ -140,4 +175,38 @@ func firstCertificate(data []byte) (*x509.Certificate, error) {
 		}
 	}
 	return nil, errors.New("no certificate")
+}
+
+var (
+	errNoAPIAnswer = errors.New("it does not answer")
+	errGiven       = errors.New("an SVID was given")
+)
+
+// askWorkloadAPI asks once for the workload's SVID, and verifies it by the roots that come with it.
+func askWorkloadAPI(ctx context.Context, address, id string, now time.Time) (health.Code, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errNoAPIAnswer)
+	defer cancel()
+	others, answered := 0, false
+	err := workloadapi.Follow(ctx, address, func(resp *workload.X509SVIDResponse) error {
+		others, answered = len(resp.GetSvids()), true
+		answer, err := workloadapi.Choose(resp, id)
+		if err != nil {
+			return err
+		}
+		if err := answer.Verify(id, now); err != nil {
+			return err
+		}
+		return errGiven
+	})
+	switch {
+	case errors.Is(err, errGiven):
+		return "", nil
+	case errors.Is(err, workloadapi.ErrOther), errors.Is(err, workloadapi.ErrNoSVID) && others > 0:
+		return health.CodeOtherSVID, err
+	case context.Cause(ctx) != nil:
+		return health.CodeAPIAway, context.Cause(ctx)
+	case !answered && status.Code(err) != codes.PermissionDenied:
+		return health.CodeAPIAway, err
+	}
+	return health.CodeNoSVID, err
 }

@@ -52,6 +52,9 @@ func sampled(log *zap.Logger) *zap.Logger {
 }
 
 func isTerminal(w io.Writer) bool {
+	if p, ok := w.(*plainWriter); ok {
+		w = p.to
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

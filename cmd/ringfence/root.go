@@ -19,6 +19,7 @@ type process struct {
 
 // run runs one command line and gives back the exit code.
 func run(ctx context.Context, args []string, p process) int {
+	p.out, p.err = newPlain(p.out), newPlain(p.err)
 	root := newRoot(p) //nolint:contextcheck // cobra hands the context to the command that runs
 	root.SetArgs(args)
 	root.SetOut(p.out)
@@ -29,7 +30,8 @@ func run(ctx context.Context, args []string, p process) int {
 	case err == nil:
 	case errors.As(err, &marked) && marked.err == nil:
 	default:
-		fmt.Fprintf(p.err, "ringfence: %s\n", message(err))
+		// An error of several lines, or one that holds somebody's line break, begins none that could be taken for another's.
+		fmt.Fprintf(p.err, "ringfence: %s\n", strings.ReplaceAll(message(err), "\n", "\n  "))
 	}
 	code := exitCode(err)
 	if code == exitUsage {
@@ -77,6 +79,7 @@ environment. Exit codes: 0 done, 1 findings or denied, 2 wrong usage, 3 cannot r
 		newExplain(p),
 		newWhy(p),
 		newTranslate(p),
+		newBootstrap(p),
 		newSchema(p),
 		newMan(p),
 		newVersion(p),

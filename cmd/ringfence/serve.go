@@ -35,6 +35,8 @@ SIGINT and SIGTERM end it; what the mesh has goes on without it.`,
 	f.StringVar(&c.IssuerListen, "issuer-listen", ":7444", "address for agents that join (TLS and a join token)")
 	f.StringVar(&c.AdminSocket, "admin-socket", "", "Unix socket for operators (default STATE/admin.sock)")
 	f.StringVar(&c.HTTPListen, "http-listen", "127.0.0.1:7480", "address of /healthz, /readyz and /metrics; empty: none")
+	f.StringVar(&c.TrustBundles, "trust-bundles", "",
+		"directory of trust bundles, TRUST-DOMAIN.pem, of tenants whose SVIDs somebody else gives, such as SPIRE (default: none)")
 	keys := addIssuer(f, &c.Issuer)
 	allow := addJWKSAllow(f)
 	level := addLogLevel(f)

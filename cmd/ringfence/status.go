@@ -29,6 +29,7 @@ func statusOf(a *agent.Agent) health.AgentStatus {
 	s := a.Status()
 	answer := health.AgentStatus{
 		Now: time.Now(), NotAfter: s.NotAfter, ControlPlane: s.ControlPlane, EnvoyVersion: s.EnvoyVersion, Missing: s.Missing,
+		WorkloadAPI: s.WorkloadAPI,
 	}
 	if !s.Workload.IsZero() {
 		answer.Workload = s.Workload.String()

@@ -14,8 +14,8 @@ func newTranslate(p process) *cobra.Command {
 		Use:   "translate DIR --workload SPIFFE-ID",
 		Short: "Print the exact Envoy configuration that a workload would get, offline",
 		Long: `Compiles and proves a configuration directory as "ringfence serve" does, with roots that are thrown away, and prints as
-JSON what the agent of one workload would get: its Envoy resources, byte for byte but for the roots, and the table that it
-decides by. Exit code 1: the directory has problems, or no document names the workload.`,
+JSON what one workload would get: its Envoy resources, byte for byte but for the roots, and the table that calls to it are
+decided by. Exit code 1: the directory has problems, or no document names the workload.`,
 		Example: `  ringfence translate examples/two-tenants --workload spiffe://acme.demo.test/ns/acme/sa/orders`,
 		Args:    cobra.ExactArgs(1),
 	}

@@ -2,6 +2,8 @@ package issuer
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -9,6 +11,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"go.step.sm/crypto/kms/apiv1"
 
@@ -30,7 +33,10 @@ type authority struct {
 	td       identity.TrustDomain
 	roots    []*root   // the current one first
 	last     int       // the highest generation that ever was
+	begun    time.Time // the last rotation; zero: there was none
 	underway *underway // nil: no rotation is
+	// compromised are the SHA-256 of roots that were withdrawn as that, in their order.
+	compromised [][sha256.Size]byte
 }
 
 func (a *authority) current() *root { return a.roots[0] }
@@ -41,12 +47,21 @@ func (a *authority) bundle() (identity.Bundle, error) {
 	for _, r := range slices.SortedFunc(slices.Values(a.roots), func(x, y *root) int { return x.generation - y.generation }) {
 		ders = append(ders, r.cert.Raw)
 	}
-	return identity.NewBundle(a.td, ders...)
+	b, err := identity.NewBundle(a.td, ders...)
+	if err != nil {
+		return identity.Bundle{}, err
+	}
+	return b.Without(a.compromised...)
+}
+
+// has reports whether a root of that fingerprint is trusted.
+func (a *authority) has(fingerprint [sha256.Size]byte) bool {
+	return slices.ContainsFunc(a.roots, func(r *root) bool { return r.fingerprint() == fingerprint })
 }
 
 const (
 	rootsVersion = 1
-	maxRoots     = 1 << 20
+	maxRoots     = 64 << 20
 )
 
 // storedRoots is roots.json: one file, replaced as a whole, says which root signs, so that a change of it happens at once
@@ -57,6 +72,10 @@ type storedRoots struct {
 	// Last is the highest generation that ever was, where no root has it any more.
 	Last     int       `json:"last,omitempty"`
 	Rotation *underway `json:"rotation,omitempty"`
+	// Begun is when the last rotation began.
+	Begun time.Time `json:"begun,omitzero"`
+	// Compromised are the SHA-256, in hex, of roots that were withdrawn as that.
+	Compromised []string `json:"compromised,omitempty"`
 }
 
 type storedRoot struct {
@@ -67,7 +86,10 @@ type storedRoot struct {
 }
 
 func (a *authority) encode() ([]byte, error) {
-	s := storedRoots{Version: rootsVersion, Last: a.last, Rotation: a.underway}
+	s := storedRoots{Version: rootsVersion, Last: a.last, Rotation: a.underway, Begun: a.begun}
+	for _, c := range a.compromised {
+		s.Compromised = append(s.Compromised, hex.EncodeToString(c[:]))
+	}
 	for _, r := range a.roots {
 		text := pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: r.cert.Raw})
 		s.Roots = append(s.Roots, storedRoot{Generation: r.generation, Role: r.role, Key: r.keyName, Certificate: string(text)})
@@ -75,6 +97,9 @@ func (a *authority) encode() ([]byte, error) {
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("roots of %s: %w", a.td, err)
+	}
+	if len(text) >= maxRoots {
+		return nil, fmt.Errorf("roots of %s: more than can be read again", a.td)
 	}
 	return append(text, '\n'), nil
 }
@@ -91,7 +116,14 @@ func parseAuthority(td identity.TrustDomain, text []byte, keys Keys) (*authority
 	if s.Version != rootsVersion {
 		return nil, fmt.Errorf("roots of %s: version %d, this program reads version %d", td, s.Version, rootsVersion)
 	}
-	a := &authority{td: td, last: s.Last, underway: s.Rotation}
+	a := &authority{td: td, last: s.Last, begun: s.Begun, underway: s.Rotation}
+	for _, text := range s.Compromised {
+		raw, err := hex.DecodeString(text)
+		if err != nil || len(raw) != sha256.Size {
+			return nil, fmt.Errorf("roots of %s: a compromised root is not named by its SHA-256", td)
+		}
+		a.compromised = append(a.compromised, [sha256.Size]byte(raw))
+	}
 	seen := map[role]bool{}
 	for _, kept := range s.Roots {
 		known := kept.Role == roleCurrent || kept.Role == roleNext || kept.Role == rolePrevious

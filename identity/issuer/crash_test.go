@@ -2,8 +2,11 @@ package issuer_test
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,9 +20,11 @@ import (
 	"github.com/ringfence-mesh/ringfence/identity/issuer"
 )
 
-// What a process that a test starts finds in its environment: a state directory, a token, and the step at which it is to die.
+// What a process that a test starts finds in its environment: a state directory, a token, the key to join with, and the step
+// at which it is to die.
 const (
 	childState = "RINGFENCE_TEST_ISSUER"
+	childKey   = "RINGFENCE_TEST_KEY"
 	childToken = "RINGFENCE_TEST_TOKEN"
 	childStep  = "RINGFENCE_TEST_STEP"
 )
@@ -27,6 +32,13 @@ const (
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childState); dir != "" {
 		os.Exit(child(dir, os.Getenv(childToken), os.Getenv(childStep)))
+	}
+	if dir := os.Getenv(childFull); dir != "" {
+		if err := issueOnAFullDisk(dir); err != nil {
+			fmt.Fprintln(os.Stdout, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -48,7 +60,15 @@ func child(dir, token, step string) int {
 			select {}
 		}
 	})
-	svid, err := i.Issue(request(t, p256(t), []string{acmeWeb}), token, everyone(t), now)
+	der, err := base64.StdEncoding.DecodeString(os.Getenv(childKey))
+	if err != nil {
+		return 7
+	}
+	key, err := x509.ParseECPrivateKey(der)
+	if err != nil {
+		return 8
+	}
+	svid, err := i.Issue(request(t, key, []string{acmeWeb}), token, everyone(t), now)
 	if err != nil {
 		return 4
 	}
@@ -64,14 +84,19 @@ func child(dir, token, step string) int {
 	}
 }
 
-func startChild(t *testing.T, dir, token, step string) (*exec.Cmd, *bufio.Scanner) {
+func startChild(t *testing.T, dir, token, step string, key *ecdsa.PrivateKey) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), childState+"="+dir, childToken+"="+token, childStep+"="+step)
+	cmd.Env = append(os.Environ(), childState+"="+dir, childToken+"="+token, childStep+"="+step,
+		childKey+"="+base64.StdEncoding.EncodeToString(der))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -94,37 +119,60 @@ func killed(err error) bool {
 // Tests that start processes run one after the other, and before all others: a process that is being started holds every
 // lock of a directory that is open at that moment.
 
-// The process is killed between any two steps of issuing. One token has then given one SVID at most, before and after
-// together, and the ledger opens.
+// The process is killed between any two steps of issuing. The workload then gets an SVID for its token all the same, and one
+// only, with its own key; whoever else has the token gets one only where the workload had not got so far.
 func TestATokenIsUsedOnceWhereverTheProcessDies(t *testing.T) { //nolint:paralleltest // see above
-	for step, usableAfter := range map[string]bool{"found": true, "spent": false, "signed": false, "recorded": false} { //nolint:paralleltest // see above
-		t.Run(step, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "state")
-			i := open(t, dir)
-			token := newToken(t, i, acmeWeb)
-			if err := i.Close(); err != nil {
-				t.Fatal(err)
-			}
-			cmd, out := startChild(t, dir, token, step)
-			given := 0
-			for out.Scan() {
-				given++
-			}
-			if err := cmd.Wait(); !killed(err) {
-				t.Fatalf("the process was not killed: %v", err)
-			}
-			if given != 0 {
-				t.Fatalf("killed at %q, and yet it gave %d SVIDs", step, given)
-			}
-			i = open(t, dir)
-			_, err := i.Issue(request(t, p256(t), []string{acmeWeb}), token, everyone(t), now)
-			if usable := err == nil; usable != usableAfter {
-				t.Errorf("after a death at %q: %v", step, err)
-			}
-			if _, err := i.Issue(request(t, p256(t), []string{acmeWeb}), token, everyone(t), now); err == nil {
-				t.Error("the token was used twice")
-			}
-		})
+	for step, free := range map[string]bool{"found": true, "signed": true, "spent": false, "recorded": false} { //nolint:paralleltest // see above
+		for _, first := range []string{"the workload", "somebody else"} {
+			t.Run(step+", then "+first, func(t *testing.T) {
+				dir, key := filepath.Join(t.TempDir(), "state"), p256(t)
+				i := open(t, dir)
+				token := newToken(t, i, acmeWeb)
+				if err := i.Close(); err != nil {
+					t.Fatal(err)
+				}
+				cmd, out := startChild(t, dir, token, step, key)
+				given := 0
+				for out.Scan() {
+					given++
+				}
+				if err := cmd.Wait(); !killed(err) {
+					t.Fatalf("the process was not killed: %v", err)
+				}
+				if given != 0 {
+					t.Fatalf("killed at %q, and yet it gave %d SVIDs", step, given)
+				}
+				i = open(t, dir)
+				ask := func(key *ecdsa.PrivateKey) (issuer.SVID, error) {
+					return i.Issue(request(t, key, []string{acmeWeb}), token, everyone(t), now)
+				}
+				workloads := true
+				if first == "somebody else" {
+					_, err := ask(p256(t))
+					if usable := err == nil; usable != free {
+						t.Errorf("after a death at %q: %v", step, err)
+					}
+					workloads = err != nil
+				}
+				svid, err := ask(key)
+				if got := err == nil; got != workloads {
+					t.Fatalf("the workload: %v", err)
+				}
+				if _, err := ask(p256(t)); !errors.Is(err, issuer.ErrRefused) {
+					t.Errorf("a second key: %v", err)
+				}
+				if err := i.Close(); err != nil {
+					t.Fatal(err)
+				}
+				i = open(t, dir)
+				if again, err := ask(key); workloads && (err != nil || !bytes.Equal(again.Chain[0], svid.Chain[0])) {
+					t.Errorf("asked again: another SVID, or none: %v", err)
+				}
+				if n := i.Given(identity.MustTrustDomain("acme.demo.test")); n != 1 {
+					t.Errorf("the ledger has %d SVIDs of one token", n)
+				}
+			})
+		}
 	}
 }
 
@@ -138,7 +186,7 @@ func TestTheLedgerHasWhatWasGivenWhereverTheProcessDies(t *testing.T) { //nolint
 			if err := i.Close(); err != nil {
 				t.Fatal(err)
 			}
-			cmd, out := startChild(t, dir, token, "")
+			cmd, out := startChild(t, dir, token, "", p256(t))
 			var given [][]byte
 			for out.Scan() {
 				if der, err := base64.StdEncoding.DecodeString(strings.TrimSpace(out.Text())); err == nil {

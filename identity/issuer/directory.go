@@ -23,7 +23,7 @@ const (
 
 	rootsDir   = "ca" // <trust domain>/{roots.json,key-*.pem}
 	rootsFile  = "roots.json"
-	keyPattern = "key-*.pem"
+	keyPattern = rootKind + "-*.pem"
 	trustDir   = "trust"  // <trust domain>.pem: the roots again, alone, for those who only verify
 	tokensDir  = "tokens" // <SHA-256 in hex>: a record
 	ledgerFile = "ledger.db"
@@ -99,7 +99,7 @@ func (d *directory) openable() (had bool, err error) {
 
 func (d *directory) close() error {
 	var err error
-	if d.boltLedger != nil {
+	if d.boltLedger != nil && !d.broken.Load() { // a broken one might never let go; the end of the process closes it
 		err = d.db.Close()
 	}
 	return errors.Join(err, d.lock.Close())
@@ -170,7 +170,7 @@ func (d *directory) withoutRoots(td identity.TrustDomain) (*authority, bool, err
 		d.log.Info("the root of a trust domain is kept in its new form now", zap.Stringer("trust_domain", td))
 		return a, true, d.forgetOldForm(td)
 	}
-	published := filepath.Join(d.path, trustDir, td.String()+".pem")
+	published := d.trustFile(td)
 	switch _, err := os.Stat(published); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, false, nil
@@ -222,7 +222,7 @@ func (d *directory) oldForm(td identity.TrustDomain) (*authority, bool, error) {
 		return nil, false, err
 	}
 	r.generation, r.role = 1, roleCurrent
-	if r.keyName, err = d.keys.name(td); err != nil {
+	if r.keyName, err = d.keys.name(td, rootKind); err != nil {
 		return nil, false, err
 	}
 	return &authority{td: td, roots: []*root{r}, last: r.generation}, true, f.put(r.keyName, key)
@@ -264,6 +264,10 @@ func (d *directory) putAuthority(a *authority) error {
 
 func (d *directory) rootKeys() Keys { return d.keys }
 
+func (d *directory) trustFile(td identity.TrustDomain) string {
+	return filepath.Join(d.path, trustDir, td.String()+".pem")
+}
+
 // all are the trust domains that have roots.
 func (d *directory) all() ([]identity.TrustDomain, error) {
 	entries, err := os.ReadDir(filepath.Join(d.path, rootsDir))
@@ -285,7 +289,7 @@ func (d *directory) publish(a *authority) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(d.path, trustDir, a.td.String()+".pem")
+	path := d.trustFile(a.td)
 	if have, err := os.ReadFile(path); err == nil && string(have) == string(b.PEM()) {
 		return nil
 	}
@@ -322,7 +326,21 @@ func (d *directory) addToken(h tokenHash, r record) error {
 	if err != nil {
 		return fmt.Errorf("join token: %w", err)
 	}
-	return durable.Replace(d.tokenPath(h), data, fileMode)
+	if err := durable.Replace(d.tokenPath(h), data, fileMode); err != nil {
+		return fmt.Errorf("join token: %w", err)
+	}
+	return nil
+}
+
+func (d *directory) spendToken(h tokenHash, r record) (bool, error) {
+	_, err := os.Lstat(d.tokenPath(h))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("join token: %w", err)
+	}
+	return true, d.addToken(h, r)
 }
 
 func (d *directory) dropToken(h tokenHash) (bool, error) {

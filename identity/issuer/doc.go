@@ -10,7 +10,9 @@
 // It promises that a token gives at most one SVID, also across restarts and concurrent requests: its use is on disk before
 // the answer leaves. And that nothing is given that is not in the ledger, and nothing renewed that is not there: who has
 // stolen a root can mint certificates of that trust domain, and cannot have them renewed. It attests nothing but the token
-// and the certificate, and does not revoke.
+// and the certificate. It revokes no single certificate: what a compromised root has signed ends with that root, at once.
+//
+// A trust domain whose roots are somebody else's, such as a SPIRE server's, gets nothing from it.
 //
 // Sources: SPIFFE X509-SVID standard, RFC 5280 (certificates), RFC 2986 (certificate requests), RFC 7512 (PKCS #11 URIs).
 package issuer
@@ -38,6 +40,8 @@ var (
 	ErrOpen = durable.ErrOpen
 	// ErrTTL says that a join token was asked for with a life outside the bounds.
 	ErrTTL = errors.New("bad life of a join token")
+	// ErrExternal says that a trust domain's roots are somebody else's (Options.External), so that nothing is issued in it.
+	ErrExternal = errors.New("its roots are not this issuer's")
 	// ErrNoWorkload says that a workload may not be given a join token.
 	ErrNoWorkload = errors.New("not a workload that can join")
 )

@@ -20,6 +20,15 @@ func (i *Issuer) Recorded(td identity.TrustDomain, n [20]byte) (workload string,
 	return e.workload, e.superseded, ok
 }
 
+// Given counts the entries of the ledger.
+func (i *Issuer) Given(td identity.TrustDomain) int {
+	count := 0
+	if err := i.store.each(td, func(entry) { count++ }); err != nil {
+		panic(err)
+	}
+	return count
+}
+
 // Ledger is a ledger, with what a test needs of an entry.
 type Ledger struct{ l ledger }
 
@@ -40,8 +49,16 @@ func (l Ledger) Add(td identity.TrustDomain, n, renews byte, end time.Time, limi
 	e := entry{
 		serial: serial{19: n}, workload: "spiffe://" + td.String() + "/w", notBefore: end.Add(-time.Hour), notAfter: end,
 		attestation: agentv1alpha1.Attestation_ATTESTATION_JOIN_TOKEN, renews: serial{19: renews}, key: sha256.Sum256([]byte{n}),
+		root: [sha256.Size]byte{n % 2},
 	}
 	return l.l.add(td, e, limit, now)
+}
+
+// Retain drops the entries of other roots than that of a number; each entry's root has the number of the entry's serial modulo 2.
+func (l Ledger) Retain(td identity.TrustDomain, root byte) {
+	if err := l.l.retain(td, func(of [sha256.Size]byte) bool { return of == [sha256.Size]byte{root} }); err != nil {
+		panic(err)
+	}
 }
 
 // Find says what is kept under a number.

@@ -47,7 +47,7 @@ const (
 type Options struct {
 	// TTL is the life of an SVID, at least MinTTL; zero is DefaultTTL.
 	TTL time.Duration
-	// ShortLived lets TTL be less than MinTTL. It is for tests: a renewal need not take minutes there.
+	// ShortLived lets TTL and JWTKeyLife be less than their bounds. It is for tests: a renewal need not take minutes there.
 	ShortLived bool
 	// RootKey is the kind of key that a new root gets.
 	RootKey identity.KeyKind
@@ -55,9 +55,14 @@ type Options struct {
 	Seal SealingKey
 	// Keys is where root keys are; zero: in the state directory. The Issuer closes it.
 	Keys Keys
+	// JWTKeyLife is how long one key signs JWT-SVIDs, at least an hour; zero is DefaultJWTKeyLife.
+	JWTKeyLife time.Duration
 	// MaxOutstanding is how many SVIDs of one tenant may live at a time, those that were renewed left out; zero is
 	// DefaultMaxOutstanding. At the bound nobody joins, and everybody renews.
 	MaxOutstanding int
+	// External reports the trust domains whose roots are somebody else's: no root is made for them, and nothing is issued, renewed
+	// or rotated. It may say so of more of them over time. nil: there are none.
+	External func(identity.TrustDomain) bool
 	// Unlimited leaves the rates out. It is for roots that are thrown away, where nobody's runaway needs a bound.
 	Unlimited bool
 	// Log is told what an operator should know of the state; nil: nobody is.
@@ -71,11 +76,20 @@ func (o *Options) complete() error {
 	if shortest := MinTTL; o.TTL > MaxTTL || (o.TTL < shortest && (!o.ShortLived || o.TTL < time.Second)) {
 		return fmt.Errorf("an SVID lives between %s and %s, not %s", shortest, MaxTTL, o.TTL)
 	}
+	if o.JWTKeyLife == 0 {
+		o.JWTKeyLife = DefaultJWTKeyLife
+	}
+	if o.JWTKeyLife < minJWTKeyLife && (!o.ShortLived || o.JWTKeyLife < time.Second) {
+		return fmt.Errorf("a key signs JWT-SVIDs for at least %s, not %s", minJWTKeyLife, o.JWTKeyLife)
+	}
 	if o.MaxOutstanding == 0 {
 		o.MaxOutstanding = DefaultMaxOutstanding
 	}
 	if o.Log == nil {
 		o.Log = zap.NewNop()
+	}
+	if o.External == nil {
+		o.External = func(identity.TrustDomain) bool { return false }
 	}
 	return nil
 }
@@ -86,13 +100,17 @@ type Issuer struct {
 	rootKey     identity.KeyKind
 	outstanding int
 	unlimited   bool
+	external    func(identity.TrustDomain) bool
 	store       store
 	keys        Keys
 	tokens      *tokens
+	log         *zap.Logger
 	step        func(string) // for tests that end the process between two steps
 
 	mu          sync.Mutex
 	authorities map[identity.TrustDomain]*authority
+
+	jwt jwtSigner
 
 	giving  sync.Mutex // held from the look at what is outstanding until the ledger has the new one
 	overall *rate.Limiter
@@ -147,11 +165,14 @@ func newIssuer(s store, o Options) (*Issuer, error) {
 		rootKey:     o.RootKey,
 		outstanding: o.MaxOutstanding,
 		unlimited:   o.Unlimited,
+		external:    o.External,
 		store:       s,
 		keys:        o.Keys,
 		tokens:      t,
+		log:         o.Log,
 		step:        func(string) {},
 		authorities: map[identity.TrustDomain]*authority{},
+		jwt:         jwtSigner{plan: jwtPlan{life: o.JWTKeyLife}, tenants: map[identity.TenantID]*jwtTenant{}},
 		overall:     rate.NewLimiter(overallPerSecond, overallBurst),
 	}, nil
 }
@@ -161,6 +182,9 @@ func (i *Issuer) Close() error { return errors.Join(i.store.close(), i.keys.Clos
 
 // TTL is the life of the SVIDs it gives.
 func (i *Issuer) TTL() time.Duration { return i.ttl }
+
+// TrustFile is where the roots of a trust domain lie for those who only verify; empty for an Issuer in memory.
+func (i *Issuer) TrustFile(td identity.TrustDomain) string { return i.store.trustFile(td) }
 
 // Bundles are the bundles of these trust domains; a root that is missing is made. Where a root cannot be had the others
 // are returned all the same, with the error: one trust domain must not hold up the rest.
@@ -195,6 +219,9 @@ func (i *Issuer) Bundles(now time.Time, domains ...identity.TrustDomain) (identi
 }
 
 func (i *Issuer) authority(td identity.TrustDomain, now time.Time) (*authority, error) {
+	if i.external(td) {
+		return nil, externalError(td)
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if a, ok := i.authorities[td]; ok {
@@ -214,12 +241,24 @@ func (i *Issuer) authority(td identity.TrustDomain, now time.Time) (*authority, 
 			return nil, err
 		}
 	}
+	i.retain(a) // the process may have ended between the withdrawal of a root and this
 	i.authorities[td] = a
 	return a, nil
 }
 
+// retain drops from the ledger what no root that is trusted has signed. Nothing of that is renewed in any case; it would only
+// count as outstanding.
+func (i *Issuer) retain(a *authority) {
+	if err := i.store.retain(a.td, a.has); err != nil {
+		i.log.Warn("SVIDs of a withdrawn root stay in the ledger until they have expired", zap.Stringer("trust_domain", a.td), zap.Error(err))
+	}
+}
+
 // existing is the authority of a trust domain that Bundles was asked for before.
 func (i *Issuer) existing(td identity.TrustDomain) (*authority, error) {
+	if i.external(td) {
+		return nil, externalError(td)
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if a, ok := i.authorities[td]; ok {
@@ -228,11 +267,18 @@ func (i *Issuer) existing(td identity.TrustDomain) (*authority, error) {
 	return nil, fmt.Errorf("trust domain %s has no root", td)
 }
 
+func externalError(td identity.TrustDomain) error {
+	return fmt.Errorf("trust domain %s: %w", td, ErrExternal)
+}
+
 // CreateToken makes a one-time join token of that workload, good until expires; a ttl of zero is DefaultTokenTTL. The
 // identities of Ringfence's own processes cannot be joined.
 func (i *Issuer) CreateToken(id identity.WorkloadID, ttl time.Duration, now time.Time) (token string, expires time.Time, err error) {
 	if id.IsZero() || reserved(id) {
 		return "", time.Time{}, ErrNoWorkload
+	}
+	if td := id.Tenant().TrustDomain(); i.external(td) {
+		return "", time.Time{}, externalError(td)
 	}
 	return i.tokens.create(id, ttl, now)
 }
@@ -241,28 +287,34 @@ func (i *Issuer) CreateToken(id identity.WorkloadID, ttl time.Duration, now time
 type Named func(uri string) (identity.WorkloadID, bool)
 
 // Issue gives the SVID of the workload that the join token is bound to, for the key of the certificate request. The
-// token is spent once the request has been found good: a malformed request may be sent again.
+// token is spent once the request has been found good: a malformed request may be sent again. A token gives one SVID, for one
+// key; to a request with that key it gives the same one again, for an hour or until its own end, unless it was renewed.
 //
 // The errors are ErrRefused, ErrBadRequest, ErrLimited, or what the disk says.
 func (i *Issuer) Issue(csrDER []byte, joinToken string, named Named, now time.Time) (SVID, error) {
-	uri, hash, err := i.tokens.find(joinToken, now)
+	r, hash, err := i.tokens.find(joinToken, now)
 	if err != nil {
 		return SVID{}, err
 	}
-	id, ok := named(uri)
-	if !ok || id.String() != uri || reserved(id) {
+	id, ok := named(r.Workload)
+	if !ok || id.String() != r.Workload || reserved(id) || i.external(id.Tenant().TrustDomain()) {
 		return SVID{}, ErrRefused
 	}
 	if !i.allow(id, now) {
 		return SVID{}, ErrLimited
 	}
-	public, err := judgeRequest(csrDER, uri)
+	public, err := judgeRequest(csrDER, r.Workload)
 	if errors.Is(err, errOtherName) {
 		return SVID{}, ErrRefused
 	}
 	if err != nil {
 		return SVID{}, err
 	}
+	spki, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return SVID{}, fmt.Errorf("%w: a key that cannot be encoded", ErrBadRequest)
+	}
+	key := sha256.Sum256(spki)
 	a, err := i.existing(id.Tenant().TrustDomain())
 	if err != nil {
 		return SVID{}, err
@@ -270,6 +322,12 @@ func (i *Issuer) Issue(csrDER []byte, joinToken string, named Named, now time.Ti
 	i.step("found")
 	i.giving.Lock()
 	defer i.giving.Unlock()
+	if r, hash, err = i.tokens.find(joinToken, now); err != nil { // as it is now that nobody else uses it
+		return SVID{}, err
+	}
+	if again, ok, err := i.given(id, a, r, key, now); ok || err != nil {
+		return again, err
+	}
 	count, err := i.store.outstanding(a.td, now)
 	if err != nil {
 		return SVID{}, err
@@ -277,83 +335,45 @@ func (i *Issuer) Issue(csrDER []byte, joinToken string, named Named, now time.Ti
 	if count >= i.outstanding {
 		return SVID{}, errOutstanding // before the token is spent for nothing
 	}
-	if err := i.tokens.use(hash); err != nil {
-		return SVID{}, err
-	}
-	i.step("spent")
-	return i.give(id, public, grounds{how: agentv1alpha1.Attestation_ATTESTATION_JOIN_TOKEN, limit: i.outstanding}, now)
+	return i.give(id, public, grounds{
+		how: agentv1alpha1.Attestation_ATTESTATION_JOIN_TOKEN, limit: i.outstanding,
+		note: func(leaf *x509.Certificate) error {
+			defer i.step("spent")
+			return i.tokens.spend(hash, key, leaf.Raw, now)
+		},
+	}, now)
 }
 
-// Renew gives the next SVID of the workload whose certificate the caller has proved to hold the key of, for the key of the
-// certificate request, which may be a new one. The certificate must be one that this Issuer gave to that workload and that
-// has not expired: one that was signed with a stolen root is not in the ledger. mapping reads SPIFFE IDs as of now.
-//
-// The errors are ErrNotRenewable, ErrBadRequest, ErrLimited, or what the disk says.
-func (i *Issuer) Renew(csrDER, leafDER []byte, mapping identity.Mapping, named Named, now time.Time) (SVID, error) {
-	leaf, err := x509.ParseCertificate(leafDER)
-	if err != nil {
-		return SVID{}, ErrNotRenewable
+// given is the SVID that a token was used for already, for the workload that asks again with the same key: its agent, or this
+// process, may have ended before the answer arrived. false: there is none, or nobody can have got it, since it is not in the
+// ledger. i.giving is held.
+func (i *Issuer) given(id identity.WorkloadID, a *authority, r record, key [sha256.Size]byte, now time.Time) (SVID, bool, error) {
+	if !r.free(key) {
+		return SVID{}, false, ErrRefused
 	}
-	id, a, err := i.proved(leaf, mapping, now)
-	if err != nil {
-		return SVID{}, err
+	if r.Spent == nil {
+		return SVID{}, false, nil
 	}
-	if again, ok := named(id.String()); !ok || !again.Same(id) || reserved(id) {
-		return SVID{}, ErrNotRenewable
-	}
-	if !i.allow(id, now) {
-		return SVID{}, ErrLimited
+	leaf, err := x509.ParseCertificate(r.Spent.SVID)
+	if err != nil || !now.Before(leaf.NotAfter) {
+		return SVID{}, false, ErrRefused
 	}
 	s, ok := serialOf(leaf.SerialNumber)
 	if !ok {
-		return SVID{}, ErrNotRenewable
+		return SVID{}, false, ErrRefused
 	}
 	e, ok, err := i.store.find(a.td, s)
-	if err != nil {
-		return SVID{}, err
+	if err != nil || !ok {
+		return SVID{}, false, err
 	}
-	if !ok || e.expired(now) || e.workload != id.String() || e.key != sha256.Sum256(leaf.RawSubjectPublicKeyInfo) {
-		return SVID{}, ErrNotRenewable
-	}
-	public, err := judgeRequest(csrDER, e.workload)
-	if errors.Is(err, errOtherName) {
-		return SVID{}, ErrNotRenewable
-	}
-	if err != nil {
-		return SVID{}, err
-	}
-	i.giving.Lock()
-	defer i.giving.Unlock()
-	return i.give(id, public, grounds{how: agentv1alpha1.Attestation_ATTESTATION_RENEWAL, renews: s, limit: i.outstanding}, now)
-}
-
-// proved is whose certificate it is, by this Issuer's own roots of that trust domain.
-func (i *Issuer) proved(leaf *x509.Certificate, mapping identity.Mapping, now time.Time) (identity.WorkloadID, *authority, error) {
-	uri, err := identity.URISAN(leaf)
-	if err != nil {
-		return identity.WorkloadID{}, nil, ErrNotRenewable
-	}
-	id, err := mapping.Parse(uri)
-	if err != nil {
-		return identity.WorkloadID{}, nil, ErrNotRenewable
-	}
-	a, err := i.existing(id.Tenant().TrustDomain())
-	if err != nil {
-		return identity.WorkloadID{}, nil, ErrNotRenewable
+	if e.superseded || e.key != key || e.workload != id.String() {
+		return SVID{}, false, ErrRefused // whoever renewed it has it
 	}
 	b, err := a.bundle()
 	if err != nil {
-		return identity.WorkloadID{}, nil, err
+		return SVID{}, false, err
 	}
-	bundles, err := identity.NewBundles(b)
-	if err != nil {
-		return identity.WorkloadID{}, nil, err
-	}
-	peer, err := identity.NewVerifier(mapping, bundles).VerifyLeaf(leaf.Raw, nil, now)
-	if err != nil {
-		return identity.WorkloadID{}, nil, ErrNotRenewable
-	}
-	return peer.ID(), a, nil
+	return SVID{ID: id, Chain: [][]byte{leaf.Raw}, Bundle: b, NotAfter: leaf.NotAfter}, true, nil
 }
 
 // grounds are what an SVID is given on.
@@ -361,6 +381,8 @@ type grounds struct {
 	how    agentv1alpha1.Attestation
 	renews serial // zero: none
 	limit  int    // of what may be outstanding
+	// note is called with the SVID before the ledger has it; nil: nothing is to be noted.
+	note func(*x509.Certificate) error
 }
 
 // give signs, and has the SVID in the ledger before anybody gets it.
@@ -383,6 +405,11 @@ func (i *Issuer) give(id identity.WorkloadID, public crypto.PublicKey, on ground
 		return SVID{}, err
 	}
 	i.step("signed")
+	if on.note != nil {
+		if err := on.note(leaf); err != nil {
+			return SVID{}, err
+		}
+	}
 	if err := i.store.add(a.td, e, on.limit, now); err != nil {
 		return SVID{}, err
 	}

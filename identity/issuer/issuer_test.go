@@ -195,7 +195,7 @@ func TestIssueRefusesTokens(t *testing.T) {
 	i, _ := inMemory(t)
 	key := p256(t)
 	used := newToken(t, i, acmeWeb)
-	if _, err := i.Issue(request(t, key, []string{acmeWeb}), used, everyone(t), now); err != nil {
+	if _, err := i.Issue(request(t, p256(t), []string{acmeWeb}), used, everyone(t), now); err != nil {
 		t.Fatal(err)
 	}
 	fresh := newToken(t, i, acmeWeb)

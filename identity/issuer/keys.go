@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"go.step.sm/crypto/kms/apiv1"
 	"go.step.sm/crypto/kms/pkcs11"
@@ -35,9 +36,15 @@ var errElsewhere = fmt.Errorf("%w are elsewhere", ErrKeys)
 type Keys struct {
 	manager apiv1.KeyManager
 	scheme  string
-	// name is what a new key of that trust domain's root will be called.
-	name func(td identity.TrustDomain) (string, error)
+	// name is what a new key of that kind will be called, for that trust domain.
+	name func(td identity.TrustDomain, kind string) (string, error)
 }
+
+// Kinds of keys, as they stand in the names of their files.
+const (
+	rootKind = "key"
+	jwtKind  = "jwt." // and the name of the tenant, which may share its trust domain with others
+)
 
 // IsZero reports whether they are in the state directory.
 func (k Keys) IsZero() bool { return k.manager == nil }
@@ -63,13 +70,17 @@ func PKCS11(ctx context.Context, uri string) (Keys, error) {
 	if err != nil {
 		return Keys{}, fmt.Errorf("%w: %w", ErrKeys, err)
 	}
-	return Keys{manager: manager, scheme: "pkcs11:", name: func(td identity.TrustDomain) (string, error) {
+	return Keys{manager: manager, scheme: "pkcs11:", name: func(td identity.TrustDomain, kind string) (string, error) {
 		const size = 16 // random, so that a key which a crash left without a root is in nobody's way
 		id := make([]byte, size)
 		if _, err := rand.Read(id); err != nil {
 			return "", fmt.Errorf("%w: %w", ErrKeys, err)
 		}
-		return "pkcs11:id=" + hex.EncodeToString(id) + ";object=" + url.PathEscape("ringfence-"+td.String()), nil
+		object := "ringfence-"
+		if kind != rootKind {
+			object += kind + "-"
+		}
+		return "pkcs11:id=" + hex.EncodeToString(id) + ";object=" + url.PathEscape(object+td.String()), nil
 	}}, nil
 }
 
@@ -85,13 +96,13 @@ type files struct {
 var _ apiv1.KeyManager = files{}
 
 func fileKeys(f files) Keys {
-	return Keys{manager: f, scheme: fileScheme, name: func(td identity.TrustDomain) (string, error) {
+	return Keys{manager: f, scheme: fileScheme, name: func(td identity.TrustDomain, kind string) (string, error) {
 		const size = 4
 		id := make([]byte, size)
 		if _, err := rand.Read(id); err != nil {
 			return "", fmt.Errorf("%w: %w", ErrKeys, err)
 		}
-		return fileScheme + td.String() + "/key-" + hex.EncodeToString(id) + ".pem", nil
+		return fileScheme + td.String() + "/" + kind + "-" + hex.EncodeToString(id) + ".pem", nil
 	}}
 }
 
@@ -180,9 +191,11 @@ type loose struct {
 var _ apiv1.KeyManager = (*loose)(nil)
 
 func looseKeys() Keys {
-	return Keys{manager: &loose{keys: map[string]crypto.Signer{}}, scheme: "memory:", name: func(td identity.TrustDomain) (string, error) {
-		return "memory:" + td.String(), nil
-	}}
+	var made atomic.Int64
+	name := func(td identity.TrustDomain, kind string) (string, error) {
+		return fmt.Sprintf("memory:%s-%s-%d", kind, td, made.Add(1)), nil
+	}
+	return Keys{manager: &loose{keys: map[string]crypto.Signer{}}, scheme: "memory:", name: name}
 }
 
 // GetPublicKey implements apiv1.KeyManager.

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"sync"
 	"time"
@@ -62,6 +63,22 @@ func newEntry(id identity.WorkloadID, leaf *x509.Certificate, r *root, on ground
 
 func (e entry) expired(now time.Time) bool { return !now.Before(e.notAfter) }
 
+// What has expired stays for a while: a clock that was set ahead and back again must not have made anybody's SVID one that was
+// never given. Machines start with clocks that are hours ahead; of what was renewed already only a lost answer needs it.
+const (
+	keptAfterEnd     = 24 * time.Hour
+	keptIfSuperseded = 2 * time.Hour
+)
+
+// over reports whether the ledger may forget an entry.
+func (e entry) over(now time.Time) bool {
+	kept := keptAfterEnd
+	if e.superseded {
+		kept = keptIfSuperseded
+	}
+	return !now.Before(e.notAfter.Add(kept))
+}
+
 // encode is the value under the serial number: a hash over both, and a LedgerEntry.
 func (e entry) encode() ([]byte, error) {
 	m := &agentv1alpha1.LedgerEntry{
@@ -117,10 +134,10 @@ func decodeEntry(key, value []byte) (entry, error) {
 	return e, nil
 }
 
-// ledger is what was issued and has not expired, apart for each trust domain. It is what makes a certificate renewable: one
+// ledger is what was issued and is not over, apart for each trust domain. It is what makes a certificate renewable: one
 // that a root signed behind the issuer's back is not in it.
 type ledger interface {
-	// add records an SVID and drops what has expired. Where it renews another one, that one is superseded. It fails with
+	// add records an SVID and drops what is over. Where it renews another one, that one is superseded. It fails with
 	// ErrLimited where more than limit would be outstanding: neither expired nor superseded. What supersedes adds none.
 	add(td identity.TrustDomain, e entry, limit int, now time.Time) error
 	find(td identity.TrustDomain, s serial) (entry, bool, error)
@@ -128,6 +145,8 @@ type ledger interface {
 	outstanding(td identity.TrustDomain, now time.Time) (int, error)
 	// each gives all of them, in no order.
 	each(td identity.TrustDomain, f func(entry)) error
+	// retain drops those that other roots have signed, which cannot be renewed and are not to count.
+	retain(td identity.TrustDomain, trusted func(root [sha256.Size]byte) bool) error
 }
 
 // memoryLedger ends with the process. It is also what the one on disk is compared with in tests, so it is plain.
@@ -147,15 +166,15 @@ func (l *memoryLedger) add(td identity.TrustDomain, e entry, limit int, now time
 	defer l.mu.Unlock()
 	of, count := map[serial]entry{}, 0
 	for s, old := range l.entries[td] {
-		if old.expired(now) {
+		if old.over(now) {
 			continue
 		}
-		if of[s] = old; !old.superseded {
+		if of[s] = old; !old.superseded && !old.expired(now) {
 			count++
 		}
 	}
 	old, free := of[e.renews]
-	if free = free && !old.superseded; free {
+	if free = free && !old.superseded && !old.expired(now); free {
 		old.superseded = true
 		of[e.renews] = old
 	}
@@ -192,5 +211,12 @@ func (l *memoryLedger) each(td identity.TrustDomain, f func(entry)) error {
 	for _, e := range l.entries[td] {
 		f(e)
 	}
+	return nil
+}
+
+func (l *memoryLedger) retain(td identity.TrustDomain, trusted func([sha256.Size]byte) bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.entries[td], func(_ serial, e entry) bool { return !trusted(e.root) })
 	return nil
 }

@@ -2,13 +2,16 @@ package issuer
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -38,7 +41,11 @@ const (
 
 // boltLedger is the ledger on the disk. A change is there after a crash once its method has returned, and is there as a
 // whole or not at all.
-type boltLedger struct{ db *bbolt.DB }
+type boltLedger struct {
+	db *bbolt.DB
+	// broken: the file was found damaged while it was in use. The library may then hold its own locks, so it is asked nothing more.
+	broken atomic.Bool
+}
 
 var _ ledger = (*boltLedger)(nil)
 
@@ -62,11 +69,14 @@ func openLedger(path string) (l *boltLedger, fresh bool, err error) {
 }
 
 func openChecked(path string) (*boltLedger, error) {
+	if err := checkHeads(path); err != nil {
+		return nil, err
+	}
 	db, err := openBolt(path)
 	if err != nil {
 		return nil, err
 	}
-	l := &boltLedger{db}
+	l := &boltLedger{db: db}
 	if err := l.check(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -100,6 +110,33 @@ func createLedger(path string) error {
 }
 
 var errDamaged = errors.New("it is damaged")
+
+// checkHeads reads the file's two heads, one for the last change and one for that before. Where one is damaged the library takes
+// the other without a word, and the last SVID that was given may then be one that nobody gave. A head is a page's header of 16
+// bytes, a magic number, the version of the format, the size of a page, 44 bytes of no matter here, and an FNV-1a of all that is behind
+// the page's header.
+func checkHeads(path string) error {
+	const header, size, sum = 16, 64, 56
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // only read
+	page := int64(0)                 // where the second head is; the first one says it
+	for n := range int64(2) {
+		head := make([]byte, size)
+		if _, err := f.ReadAt(head, n*page+header); err != nil {
+			return fmt.Errorf("%w: it is cut off", errDamaged)
+		}
+		hash := fnv.New64a()
+		_, _ = hash.Write(head[:sum]) // never fails
+		if binary.NativeEndian.Uint64(head[sum:]) != hash.Sum64() {
+			return fmt.Errorf("%w: head %d of 2 is not what was written", errDamaged, n+1)
+		}
+		page = int64(binary.NativeEndian.Uint32(head[8:]))
+	}
+	return nil
+}
 
 // mended makes an error of what the library panics on, and of reading where a damaged length leads: the file is in memory,
 // and beyond its end the process would be ended.
@@ -188,6 +225,19 @@ func (*boltLedger) checkContent(tx *bbolt.Tx) error {
 	})
 }
 
+// guarded makes an error of damage that shows while the file is in use; nothing more is then read or written.
+func (l *boltLedger) guarded(run func(func(*bbolt.Tx) error) error, do func(*bbolt.Tx) error) error {
+	if l.broken.Load() {
+		return fmt.Errorf("%w, restart to see how: %s", errDamaged, l.db.Path())
+	}
+	err := mended(func() error { return run(do) })
+	if errors.Is(err, errDamaged) || errors.Is(err, errEntry) {
+		l.broken.Store(true)
+		return fmt.Errorf("%s: %w", l.db.Path(), err)
+	}
+	return err
+}
+
 func endKey(e entry) []byte {
 	key := make([]byte, endSize, endSize+serialSize)
 	binary.BigEndian.PutUint64(key, uint64(max(0, e.notAfter.Unix())))
@@ -195,7 +245,7 @@ func endKey(e entry) []byte {
 }
 
 func (l *boltLedger) add(td identity.TrustDomain, e entry, limit int, now time.Time) error {
-	err := l.db.Update(func(tx *bbolt.Tx) error {
+	err := l.guarded(l.db.Update, func(tx *bbolt.Tx) error {
 		of, err := tx.CreateBucketIfNotExists([]byte(td.String()))
 		if err != nil {
 			return err
@@ -211,12 +261,12 @@ func (l *boltLedger) add(td identity.TrustDomain, e entry, limit int, now time.T
 		if err := prune(entries, ends, now); err != nil {
 			return err
 		}
-		free, err := supersede(entries, e.renews)
+		free, err := supersede(entries, e.renews, now)
 		if err != nil {
 			return err
 		}
 		if !free {
-			count, err := countOutstanding(entries)
+			count, err := countOutstanding(entries, ends, now)
 			if err != nil {
 				return err
 			}
@@ -232,7 +282,7 @@ func (l *boltLedger) add(td identity.TrustDomain, e entry, limit int, now time.T
 	return err
 }
 
-// prune drops what has expired.
+// prune drops what is over.
 func prune(entries, ends *bbolt.Bucket, now time.Time) error {
 	var gone [][]byte
 	c := ends.Cursor()
@@ -240,10 +290,16 @@ func prune(entries, ends *bbolt.Bucket, now time.Time) error {
 		if len(key) != endSize+serialSize {
 			return errEntry
 		}
-		if int64(binary.BigEndian.Uint64(key)) > now.Unix() { //nolint:gosec // written from a positive int64
+		if int64(binary.BigEndian.Uint64(key)) > now.Add(-keptIfSuperseded).Unix() { //nolint:gosec // written from a positive int64
 			break
 		}
-		gone = append(gone, bytes.Clone(key))
+		e, err := decodeEntry(key[endSize:], entries.Get(key[endSize:]))
+		if err != nil {
+			return err
+		}
+		if e.over(now) {
+			gone = append(gone, bytes.Clone(key))
+		}
 	}
 	for _, key := range gone {
 		if err := errors.Join(ends.Delete(key), entries.Delete(key[endSize:])); err != nil {
@@ -254,7 +310,7 @@ func prune(entries, ends *bbolt.Bucket, now time.Time) error {
 }
 
 // supersede marks what is renewed. free says that it was not yet: the new one then takes its place.
-func supersede(entries *bbolt.Bucket, s serial) (free bool, err error) {
+func supersede(entries *bbolt.Bucket, s serial, now time.Time) (free bool, err error) {
 	if s == (serial{}) {
 		return false, nil
 	}
@@ -263,7 +319,7 @@ func supersede(entries *bbolt.Bucket, s serial) (free bool, err error) {
 		return false, nil
 	}
 	old, err := decodeEntry(s[:], value)
-	if err != nil || old.superseded {
+	if err != nil || old.superseded || old.expired(now) {
 		return false, err
 	}
 	old.superseded = true
@@ -282,20 +338,29 @@ func put(entries, ends *bbolt.Bucket, e entry) error {
 	return errors.Join(entries.Put(e.serial[:], text), ends.Put(endKey(e), []byte{}))
 }
 
-func countOutstanding(entries *bbolt.Bucket) (int, error) {
+// countOutstanding looks only at those that have not expired: what is kept after its end costs nothing here.
+func countOutstanding(entries, ends *bbolt.Bucket, now time.Time) (int, error) {
 	count := 0
-	err := entries.ForEach(func(key, value []byte) error {
-		e, err := decodeEntry(key, value)
-		if err == nil && !e.superseded {
+	first := make([]byte, endSize)
+	binary.BigEndian.PutUint64(first, uint64(max(0, now.Unix()+1)))
+	c := ends.Cursor()
+	for key, _ := c.Seek(first); key != nil; key, _ = c.Next() {
+		if len(key) != endSize+serialSize {
+			return 0, errEntry
+		}
+		e, err := decodeEntry(key[endSize:], entries.Get(key[endSize:]))
+		if err != nil {
+			return 0, err
+		}
+		if !e.superseded {
 			count++
 		}
-		return err
-	})
-	return count, err
+	}
+	return count, nil
 }
 
 func (l *boltLedger) find(td identity.TrustDomain, s serial) (e entry, ok bool, err error) {
-	err = l.view(td, func(entries *bbolt.Bucket) error {
+	err = l.view(td, func(entries, _ *bbolt.Bucket) error {
 		value := entries.Get(s[:])
 		if value == nil {
 			return nil
@@ -308,20 +373,15 @@ func (l *boltLedger) find(td identity.TrustDomain, s serial) (e entry, ok bool, 
 }
 
 func (l *boltLedger) outstanding(td identity.TrustDomain, now time.Time) (count int, err error) {
-	err = l.view(td, func(entries *bbolt.Bucket) error {
-		return entries.ForEach(func(key, value []byte) error {
-			e, err := decodeEntry(key, value)
-			if err == nil && !e.superseded && !e.expired(now) {
-				count++
-			}
-			return err
-		})
+	err = l.view(td, func(entries, ends *bbolt.Bucket) error {
+		count, err = countOutstanding(entries, ends, now)
+		return err
 	})
 	return count, err
 }
 
 func (l *boltLedger) each(td identity.TrustDomain, f func(entry)) error {
-	return l.view(td, func(entries *bbolt.Bucket) error {
+	return l.view(td, func(entries, _ *bbolt.Bucket) error {
 		return entries.ForEach(func(key, value []byte) error {
 			e, err := decodeEntry(key, value)
 			if err == nil {
@@ -332,14 +392,38 @@ func (l *boltLedger) each(td identity.TrustDomain, f func(entry)) error {
 	})
 }
 
+func (l *boltLedger) retain(td identity.TrustDomain, trusted func([sha256.Size]byte) bool) error {
+	var gone []entry
+	if err := l.each(td, func(e entry) {
+		if !trusted(e.root) {
+			gone = append(gone, e)
+		}
+	}); err != nil || len(gone) == 0 {
+		return err
+	}
+	err := l.db.Update(func(tx *bbolt.Tx) error {
+		of := tx.Bucket([]byte(td.String()))
+		for _, e := range gone { // what has been pruned since then is deleted in vain
+			if err := errors.Join(of.Bucket(bucketEnds).Delete(endKey(e)), of.Bucket(bucketEntries).Delete(e.serial[:])); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLedger, err)
+	}
+	return nil
+}
+
 // view reads the entries of a trust domain, if it has any.
-func (l *boltLedger) view(td identity.TrustDomain, read func(entries *bbolt.Bucket) error) error {
-	err := l.db.View(func(tx *bbolt.Tx) error {
+func (l *boltLedger) view(td identity.TrustDomain, read func(entries, ends *bbolt.Bucket) error) error {
+	err := l.guarded(l.db.View, func(tx *bbolt.Tx) error {
 		of := tx.Bucket([]byte(td.String()))
 		if of == nil {
 			return nil
 		}
-		return read(of.Bucket(bucketEntries))
+		return read(of.Bucket(bucketEntries), of.Bucket(bucketEnds))
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrLedger, err)

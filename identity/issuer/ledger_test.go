@@ -42,7 +42,14 @@ func TestLedgersAgree(t *testing.T) {
 					t.Fatalf("add: %v, want %v", got, want)
 				}
 			},
+			"retain": func(t *rapid.T) {
+				td, root := rapid.SampledFrom(tds).Draw(t, "td"), rapid.ByteRange(0, 1).Draw(t, "root")
+				disk.Retain(td, root)
+				plain.Retain(td, root)
+			},
 			"pass": func(t *rapid.T) { at = at.Add(time.Duration(rapid.IntRange(1, 3).Draw(t, "seconds")) * time.Second) },
+			"wait": func(t *rapid.T) { at = at.Add(time.Duration(rapid.IntRange(1, 24).Draw(t, "hours")) * time.Hour) },
+			"jump": func(t *rapid.T) { at = at.Add(-time.Duration(rapid.IntRange(1, 3).Draw(t, "hours")) * time.Hour) },
 			"open": func(t *rapid.T) {
 				if err := closed(); err != nil {
 					t.Fatal(err)
@@ -135,39 +142,6 @@ func TestADamagedLedgerIsRefused(t *testing.T) {
 				t.Errorf("the file was changed, %v", err)
 			}
 		})
-	}
-}
-
-// Whatever byte is changed, opening gives an error or a ledger that can be used; the process goes on.
-func TestAnyChangedByteOfTheLedgerIsSurvived(t *testing.T) {
-	t.Parallel()
-	path := filled(t, 30)
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied := filepath.Join(t.TempDir(), "ledger.db")
-	refused := 0
-	for at := 0; at < len(whole); at += 211 {
-		broken := bytes.Clone(whole)
-		broken[at] ^= 0x55
-		write(t, copied, broken)
-		l, closed, _, err := issuer.OpenLedger(copied)
-		if err != nil {
-			refused++
-			continue
-		}
-		for n := byte(1); n <= 30; n++ {
-			if _, _, _, ok := l.Find(domains("acme.demo.test")[0], n); !ok {
-				t.Errorf("byte %d changed: entry %d is gone without a word", at, n)
-			}
-		}
-		if err := closed(); err != nil {
-			t.Error(err)
-		}
-	}
-	if refused == 0 {
-		t.Error("no change was noticed")
 	}
 }
 
@@ -267,4 +241,50 @@ func FuzzLedger(f *testing.F) {
 			t.Error("a hash that does not fit")
 		}
 	})
+}
+
+// While the clock is ahead everything seems to have ended, and things are issued and renewed; set back again, everybody still
+// renews. What has ended for long is dropped.
+func TestAClockThatWasAheadForgetsNobody(t *testing.T) {
+	t.Parallel()
+	for name, ahead := range map[string]time.Duration{"an hour": time.Hour, "a time zone": 14 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			i := open(t, filepath.Join(t.TempDir(), "state"))
+			web, orders := joined(t, i, p256(t), acmeWeb), joined(t, i, p256(t), acmeOrders)
+			token, _, err := i.CreateToken(workload(t, acmeWeb), 26*time.Hour, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			csr := request(t, p256(t), []string{acmeWeb})
+			early, err := i.Issue(csr, token, everyone(t), now.Add(ahead))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := renew(t, i, csr, orders.Chain[0], now.Add(ahead)); !errors.Is(err, issuer.ErrNotRenewable) {
+				t.Errorf("renewed what has expired: %v", err)
+			}
+			for _, one := range []struct {
+				uri  string
+				leaf []byte
+			}{{acmeWeb, web.Chain[0]}, {acmeOrders, orders.Chain[0]}} {
+				if _, err := renew(t, i, request(t, p256(t), []string{one.uri}), one.leaf, now.Add(10*time.Minute)); err != nil {
+					t.Errorf("%s, after the clock was set back: %v", one.uri, err)
+				}
+			}
+			if _, err := renew(t, i, csr, early.Chain[0], now.Add(20*time.Minute)); !errors.Is(err, issuer.ErrNotRenewable) {
+				t.Errorf("renewed what is not valid yet: %v", err)
+			}
+			late := now.Add(ahead + 27*time.Hour)
+			if token, _, err = i.CreateToken(workload(t, acmeWeb), time.Minute, late); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := i.Issue(csr, token, everyone(t), late); err != nil {
+				t.Fatal(err)
+			}
+			if n := i.Given(domains("acme.demo.test")[0]); n != 1 {
+				t.Errorf("a day after everything ended the ledger has %d SVIDs", n)
+			}
+		})
+	}
 }

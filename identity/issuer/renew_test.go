@@ -140,6 +140,15 @@ func TestRenewRefuses(t *testing.T) {
 			}
 		})
 	}
+	known := mint(func(c *x509.Certificate) { c.SerialNumber = parsed.SerialNumber }, p256(t).Public())
+	for name, leaf := range map[string][]byte{"minted with the stolen root": unknown, "minted, with a known serial number": known} {
+		t.Run("no JWT-SVID, "+name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := jwt(t, i, leaf, now, "orders"); !errors.Is(err, issuer.ErrNoJWT) {
+				t.Errorf("got %v, want ErrNoJWT", err)
+			}
+		})
+	}
 	t.Run("a bad request", func(t *testing.T) {
 		t.Parallel()
 		if _, err := renew(t, i, request(t, key, []string{acmeWeb, acmeOrders}), good, now); !errors.Is(err, issuer.ErrBadRequest) {

@@ -44,7 +44,7 @@ func (r *root) fingerprint() [sha256.Size]byte { return sha256.Sum256(r.cert.Raw
 // newRoot makes a self-signed root that can vouch for identities of td and of no other trust domain, with a new key. It bears
 // the signature of the root before it; nil: it is the first.
 func newRoot(td identity.TrustDomain, keys Keys, kind identity.KeyKind, before *root, now time.Time) (*root, error) {
-	keyName, err := keys.name(td)
+	keyName, err := keys.name(td, rootKind)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -30,6 +31,9 @@ const (
 	Signing Step = "signing"
 	// Withdrawn: only one is trusted any more, and not everybody knows.
 	Withdrawn Step = "withdrawn"
+	// Attesting: all that were trusted are withdrawn as compromised, one that none of them vouches for signs, and whoever had an
+	// SVID joins again.
+	Attesting Step = "attesting"
 )
 
 // Rotation is where a trust domain's roots stand.
@@ -42,6 +46,9 @@ type Rotation struct {
 	Started, Since time.Time
 	// SigningRoot is the generation of the root that signs, Beside that of the other one that is trusted; 0: there is none.
 	SigningRoot, Beside int
+	// SigningSince is when the root that signs was made, Begun when the last rotation began, which may have been taken back;
+	// zero: there was none.
+	SigningSince, Begun time.Time
 }
 
 // underway is the part of a Rotation that roots.json keeps. The roles of the roots say the rest.
@@ -50,12 +57,17 @@ type underway struct {
 	Rollback bool      `json:"rollback,omitempty"`
 	Started  time.Time `json:"started"`
 	Since    time.Time `json:"since"`
+	// Ended are the workloads, by SPIFFE ID and sorted, whose SVIDs were ended with compromised roots; at Attesting only.
+	Ended []string `json:"ended,omitempty"`
 }
 
 // fits reports whether roots of these roles can be there at this step; u is nil where no rotation is under way.
 func (u *underway) fits(roles []role) bool {
 	var beside []role
 	if u != nil {
+		if u.Step != Attesting && len(u.Ended) > 0 {
+			return false
+		}
 		switch u.Step {
 		case Published:
 			if u.Rollback {
@@ -64,6 +76,10 @@ func (u *underway) fits(roles []role) bool {
 			beside = []role{roleNext}
 		case Signing:
 			beside = []role{rolePrevious}
+		case Attesting:
+			if u.Rollback {
+				return false
+			}
 		case Withdrawn:
 		default:
 			return false
@@ -73,7 +89,9 @@ func (u *underway) fits(roles []role) bool {
 }
 
 func (a *authority) rotation() Rotation {
-	r := Rotation{TrustDomain: a.td, SigningRoot: a.current().generation}
+	r := Rotation{
+		TrustDomain: a.td, SigningRoot: a.current().generation, SigningSince: a.current().cert.NotBefore.Add(backdate), Begun: a.begun,
+	}
 	if other := a.beside(); other != nil {
 		r.Beside = other.generation
 	}
@@ -96,48 +114,67 @@ func (a *authority) begin(next *root, now time.Time) (*authority, error) {
 	if a.underway != nil {
 		return nil, ErrRotating
 	}
-	return &authority{
-		td: a.td, last: next.generation, roots: []*root{a.current(), next.as(roleNext)},
-		underway: &underway{Step: Published, Started: now, Since: now},
-	}, nil
+	b := a.changed(&underway{Step: Published, Started: now, Since: now}, a.current(), next.as(roleNext))
+	b.last, b.begun = next.generation, now
+	return b, nil
+}
+
+// changed is the authority with other roots, at another step.
+func (a *authority) changed(u *underway, roots ...*root) *authority {
+	return &authority{td: a.td, last: a.last, begun: a.begun, compromised: a.compromised, underway: u, roots: roots}
+}
+
+// compromise withdraws every root there is, at whatever step: of two, the other one was made by a control plane whose secrets
+// may be known. Nobody vouches for the fresh one, since whoever has a root's key can make it vouch for one of his own. ended are
+// those who have an SVID.
+func (a *authority) compromise(fresh *root, ended []string, now time.Time) *authority {
+	u := &underway{Step: Attesting, Started: now, Since: now}
+	if a.underway != nil {
+		ended = append(slices.Clone(a.underway.Ended), ended...) // whoever has not joined again since the last time
+	}
+	slices.Sort(ended)
+	u.Ended = slices.Compact(ended)
+	b := a.changed(u, fresh.as(roleCurrent))
+	b.last, b.compromised = fresh.generation, slices.Clone(a.compromised)
+	for _, r := range a.roots {
+		b.compromised = append(b.compromised, r.fingerprint())
+	}
+	return b
 }
 
 // advance takes the next step: whoever calls it knows that everybody is ready.
 func (a *authority) advance(now time.Time) (*authority, error) {
-	next := &authority{td: a.td, last: a.last}
 	if a.underway == nil {
 		return nil, ErrStep
 	}
 	u := *a.underway
-	u.Since, next.underway = now, &u
+	u.Since = now
 	switch a.underway.Step {
 	case Published:
 		u.Step = Signing
-		next.roots = a.swapped()
+		return a.changed(&u, a.swapped()...), nil
 	case Signing:
 		u.Step = Withdrawn
-		next.roots = []*root{a.current()}
-	case Withdrawn:
-		next.underway, next.roots = nil, a.roots
+		return a.changed(&u, a.current()), nil
+	case Withdrawn, Attesting:
+		return a.changed(nil, a.roots...), nil
 	default:
 		return nil, ErrStep
 	}
-	return next, nil
 }
 
 // rollback turns the rotation around. The new root is withdrawn at once where it has signed nothing; else the old one signs
 // again, and what the new one has signed is renewed as a rotation renews it.
 func (a *authority) rollback(now time.Time) (*authority, error) {
-	if a.underway == nil || a.underway.Rollback || a.underway.Step == Withdrawn {
+	if a.underway == nil || a.underway.Rollback || a.underway.Step == Withdrawn || a.underway.Step == Attesting {
 		return nil, ErrNoRollback
 	}
-	next := &authority{td: a.td, last: a.last, underway: &underway{Rollback: true, Started: a.underway.Started, Since: now}}
+	u := &underway{Step: Signing, Rollback: true, Started: a.underway.Started, Since: now}
 	if a.underway.Step == Published {
-		next.underway.Step, next.roots = Withdrawn, []*root{a.current()}
-	} else {
-		next.underway.Step, next.roots = Signing, a.swapped()
+		u.Step = Withdrawn
+		return a.changed(u, a.current()), nil
 	}
-	return next, nil
+	return a.changed(u, a.swapped()...), nil
 }
 
 // swapped lets the other root sign.
@@ -171,6 +208,51 @@ func (i *Issuer) Rotate(td identity.TrustDomain, now time.Time) (Rotation, error
 // Rollback goes back to the old root. The error is ErrNoRollback, or what the disk says.
 func (i *Issuer) Rollback(td identity.TrustDomain, now time.Time) (Rotation, error) {
 	return i.change(td, func(a *authority) (*authority, error) { return a.rollback(now) })
+}
+
+// Compromised withdraws every root of a trust domain at once, at whatever step its rotation is, and lets a new one sign that none
+// of them vouches for. What they have signed is worth nothing from then on: nothing of it is renewed, and whoever had an SVID
+// joins again. The error is what the disk says.
+func (i *Issuer) Compromised(td identity.TrustDomain, now time.Time) (Rotation, error) {
+	return i.change(td, func(a *authority) (*authority, error) {
+		living, err := i.living(a, now)
+		if err != nil {
+			return nil, err
+		}
+		var ended []string
+		for _, l := range living {
+			ended = append(ended, l.Workload)
+		}
+		fresh, err := newRoot(td, i.store.rootKeys(), i.rootKey, nil, now)
+		if err != nil {
+			return nil, err
+		}
+		fresh.generation = a.last + 1
+		i.step("made")
+		return a.compromise(fresh, ended, now), nil
+	})
+}
+
+// Ended are the workloads, by SPIFFE ID and sorted, whose SVIDs were ended with compromised roots and that are to join again;
+// none where the step is another.
+func (i *Issuer) Ended(td identity.TrustDomain) ([]string, error) {
+	a, err := i.existing(td)
+	if err != nil || a.underway == nil {
+		return nil, err
+	}
+	return slices.Clone(a.underway.Ended), nil
+}
+
+// Withdrawn reports whether a root of that SHA-256 was withdrawn as compromised, from a trust domain that Bundles was asked for.
+func (i *Issuer) Withdrawn(root [sha256.Size]byte) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, a := range i.authorities {
+		if slices.Contains(a.compromised, root) {
+			return true
+		}
+	}
+	return false
 }
 
 // Advance takes the step after the one at which the caller saw everybody ready. It fails with ErrStep where the rotation has
@@ -210,14 +292,15 @@ func (i *Issuer) change(td identity.TrustDomain, to func(*authority) (*authority
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if err := i.store.putAuthority(next); err != nil {
-		// Which of them is on the disk is in force.
-		if kept, ok, again := i.store.authority(td); again == nil && ok {
+		// Which of them is on the disk is in force, whatever else went wrong.
+		if kept, ok, _ := i.store.authority(td); ok {
 			i.authorities[td] = kept
 		}
 		return Rotation{}, err
 	}
 	i.authorities[td] = next
 	i.step("put")
+	i.retain(next)
 	return next.rotation(), nil
 }
 

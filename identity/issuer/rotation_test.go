@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,7 +46,10 @@ const (
 	rotate   move = "rotate"
 	advance  move = "advance"
 	rollback move = "rollback"
+	withdraw move = "withdraw"
 )
+
+func moves() []move { return []move{rotate, advance, rollback, withdraw} }
 
 func try(t testing.TB, i *issuer.Issuer, m move, at time.Time) (issuer.Rotation, error) {
 	t.Helper()
@@ -55,6 +59,8 @@ func try(t testing.TB, i *issuer.Issuer, m move, at time.Time) (issuer.Rotation,
 		return i.Rotate(td, at)
 	case rollback:
 		return i.Rollback(td, at)
+	case withdraw:
+		return i.Compromised(td, at)
 	default:
 		return i.Advance(rotation(t, i), at)
 	}
@@ -79,13 +85,14 @@ func where(r issuer.Rotation) string {
 // a step up.
 func transitions() map[string]map[move]any {
 	return map[string]map[move]any{
-		" 0/-":               {rotate: "published 0/1", advance: issuer.ErrStep, rollback: issuer.ErrNoRollback},
-		"published 0/1":      {rotate: issuer.ErrRotating, advance: "signing 1/0", rollback: "withdrawn back 0/-"},
-		"signing 1/0":        {rotate: issuer.ErrRotating, advance: "withdrawn 1/-", rollback: "signing back 0/1"},
-		"withdrawn 1/-":      {rotate: issuer.ErrRotating, advance: " 1/-", rollback: issuer.ErrNoRollback},
-		"signing back 0/1":   {rotate: issuer.ErrRotating, advance: "withdrawn back 0/-", rollback: issuer.ErrNoRollback},
-		"withdrawn back 0/-": {rotate: issuer.ErrRotating, advance: " 0/-", rollback: issuer.ErrNoRollback},
-		" 1/-":               {advance: issuer.ErrStep, rollback: issuer.ErrNoRollback},
+		" 0/-":               {rotate: "published 0/1", advance: issuer.ErrStep, rollback: issuer.ErrNoRollback, withdraw: "attesting 1/-"},
+		"published 0/1":      {rotate: issuer.ErrRotating, advance: "signing 1/0", rollback: "withdrawn back 0/-", withdraw: "attesting 2/-"},
+		"signing 1/0":        {rotate: issuer.ErrRotating, advance: "withdrawn 1/-", rollback: "signing back 0/1", withdraw: "attesting 2/-"},
+		"withdrawn 1/-":      {rotate: issuer.ErrRotating, advance: " 1/-", rollback: issuer.ErrNoRollback, withdraw: "attesting 2/-"},
+		"signing back 0/1":   {rotate: issuer.ErrRotating, advance: "withdrawn back 0/-", rollback: issuer.ErrNoRollback, withdraw: "attesting 2/-"},
+		"withdrawn back 0/-": {rotate: issuer.ErrRotating, advance: " 0/-", rollback: issuer.ErrNoRollback, withdraw: "attesting 2/-"},
+		" 1/-":               {advance: issuer.ErrStep, rollback: issuer.ErrNoRollback, withdraw: "attesting 2/-"},
+		"attesting 1/-":      {rotate: issuer.ErrRotating, advance: " 1/-", rollback: issuer.ErrNoRollback, withdraw: "attesting 2/-"},
 	}
 }
 
@@ -103,8 +110,10 @@ func TestRotationTakesTheStepsThatThereAre(t *testing.T) {
 		{rotate, advance, rollback, advance},
 		{rotate, rollback},
 		{rotate, advance, advance, advance},
+		{withdraw},
+		{withdraw, advance},
 	} {
-		for _, m := range []move{rotate, advance, rollback} {
+		for _, m := range moves() {
 			dir := filepath.Join(t.TempDir(), "state")
 			disk := open(t, dir)
 			memory, err := issuer.OpenMemory(issuer.Options{})
@@ -238,7 +247,19 @@ func TestRotationWaitsForWhatLives(t *testing.T) {
 // Wherever the process dies in a step, the next one finds the roots before it or those after it, and goes on.
 func TestRotationGoesOnWhereTheProcessDied(t *testing.T) {
 	t.Parallel()
-	for _, moves := range [][]move{{rotate}, {rotate, advance}, {rotate, advance, advance}, {rotate, rollback}, {rotate, advance, rollback}} {
+	for _, moves := range [][]move{
+		{rotate},
+		{rotate, advance},
+		{rotate, advance, advance},
+		{rotate, rollback},
+		{rotate, advance, rollback},
+		{withdraw},
+		{rotate, withdraw},
+		{rotate, advance, withdraw},
+		{rotate, advance, advance, withdraw},
+		{withdraw, withdraw},
+		{withdraw, advance},
+	} {
 		dir := filepath.Join(t.TempDir(), "state")
 		i := open(t, dir)
 		roots(t, i)
@@ -263,7 +284,7 @@ func TestRotationGoesOnWhereTheProcessDied(t *testing.T) {
 		}
 		copies["put"] = where(after)
 		for step, want := range copies {
-			if step == "made" && last != rotate {
+			if step == "made" && last != rotate && last != withdraw {
 				continue
 			}
 			died := open(t, dir+"-"+step)
@@ -288,7 +309,7 @@ func TestRotationGoesOnWhereTheProcessDied(t *testing.T) {
 
 // transitionMove is a move that there is from a state.
 func transitionMove(at string) move {
-	if _, ok := transitions()[at][advance].(string); ok {
+	if _, ok := transitions()[at][advance].(string); ok || strings.HasPrefix(at, "attesting") {
 		return advance
 	}
 	return rotate
@@ -319,6 +340,9 @@ func TestRotationThatDoesNotFitIsRefused(t *testing.T) {
 		"no next":                  {`"step": "published"`, `"step": "withdrawn"`},
 		"the wrong role":           {`"role": "next"`, `"role": "previous"`},
 		"both at once":             {`"step": "published",`, `"step": "published", "rollback": true,`},
+		"nothing was ended":        {`"step": "published",`, `"step": "published", "ended": ["x"],`},
+		"withdrawn and published":  {`"step": "published"`, `"step": "attesting"`},
+		"no fingerprint":           {`"version": 1,`, `"version": 1, "compromised": ["00"],`},
 		"no rotation":              {`"rotation": {`, `"notes": {`},
 	} {
 		dir := filepath.Join(t.TempDir(), "state")

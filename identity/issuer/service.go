@@ -2,6 +2,7 @@ package issuer
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"time"
 
@@ -115,6 +116,23 @@ func (s *Renewals) Renew(ctx context.Context, req *agentv1alpha1.RenewRequest) (
 	return &agentv1alpha1.RenewResponse{Chain: svid.Chain, Bundle: svid.Bundle.DER()}, nil
 }
 
+// maxAsked is how many roots may be asked about at a time; a trust domain has two at most.
+const maxAsked = 8
+
+// Withdrawn tells who trusts a root whether that was withdrawn as compromised. It need not be known who asks: only who has the
+// root can name it.
+func (s *Service) Withdrawn(_ context.Context, req *agentv1alpha1.WithdrawnRequest) (*agentv1alpha1.WithdrawnResponse, error) {
+	roots := req.GetRoots()
+	if len(roots) > maxAsked {
+		return nil, status.Errorf(codes.InvalidArgument, "more than %d roots", maxAsked)
+	}
+	answer := &agentv1alpha1.WithdrawnResponse{}
+	for _, r := range roots {
+		answer.Withdrawn = answer.GetWithdrawn() || len(r) == sha256.Size && s.issuer.Withdrawn([sha256.Size]byte(r))
+	}
+	return answer, nil
+}
+
 // certificate is the leaf that the other end of a mutual TLS connection has proved to hold the key of; nil for none.
 func certificate(ctx context.Context) []byte {
 	p, ok := peer.FromContext(ctx)
@@ -171,6 +189,8 @@ func (a *Admin) CreateToken(_ context.Context, req *agentv1alpha1.CreateTokenReq
 	switch {
 	case errors.Is(err, ErrNoWorkload):
 		return nil, status.Error(codes.NotFound, "no document names a workload of that SPIFFE ID")
+	case errors.Is(err, ErrExternal):
+		return nil, status.Error(codes.FailedPrecondition, err.Error()+": its workloads get their SVIDs where its trust bundle comes from")
 	case errors.Is(err, ErrLimited):
 		return nil, status.Error(codes.ResourceExhausted, err.Error())
 	case errors.Is(err, ErrTTL):

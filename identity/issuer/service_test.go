@@ -36,6 +36,7 @@ func (m mesh) Workload(uri string) (identity.WorkloadID, bool) {
 }
 
 type served struct {
+	of     *issuer.Issuer
 	issuer agentv1alpha1.IssuerClient
 	admin  agentv1alpha1.AdminClient
 	logs   *observer.ObservedLogs
@@ -59,7 +60,7 @@ func serve(t *testing.T, m mesh) served {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return served{agentv1alpha1.NewIssuerClient(conn), agentv1alpha1.NewAdminClient(conn), logs}
+	return served{i, agentv1alpha1.NewIssuerClient(conn), agentv1alpha1.NewAdminClient(conn), logs}
 }
 
 func TestServiceGivesOneSVIDForOneToken(t *testing.T) {
@@ -105,6 +106,10 @@ func TestServiceGivesOneSVIDForOneToken(t *testing.T) {
 	if answer.GetPlatformTrustDomain() != "platform.demo.test" || !cmp.Equal(mapping(t).Rules(), rules) {
 		t.Errorf("mapping %v of %q", answer.GetMapping(), answer.GetPlatformTrustDomain())
 	}
+	if again, err := ask(acmeWeb, made.GetToken()); err != nil || !cmp.Equal(again.GetChain(), answer.GetChain()) {
+		t.Errorf("the agent that asks again gets another SVID, or none: %v", err)
+	}
+	key = p256(t)
 	refused(ask(acmeWeb, made.GetToken()))
 	for _, r := range refusals[1:] {
 		if diff := cmp.Diff(refusals[0], r); diff != "" {
@@ -188,5 +193,37 @@ func TestServiceHidesItsOwnTrouble(t *testing.T) {
 	}
 	if status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("got %v, want ResourceExhausted", err)
+	}
+}
+
+// Anybody may ask whether a root that he knows is withdrawn, and learns nothing of others.
+func TestServiceTellsOfWithdrawnRoots(t *testing.T) {
+	t.Parallel()
+	s := serve(t, mesh{mapping(t), map[string]bool{acmeWeb: true}})
+	old := fingerprints(roots(t, s.of))[0]
+	ask := func(asked ...[]byte) (bool, error) {
+		answer, err := s.issuer.Withdrawn(t.Context(), &agentv1alpha1.WithdrawnRequest{Roots: asked})
+		return answer.GetWithdrawn(), err
+	}
+	if withdrawn, err := ask(old[:]); err != nil || withdrawn {
+		t.Errorf("before: %v, %v", withdrawn, err)
+	}
+	if _, err := s.of.Compromised(identity.MustTrustDomain(acmeDomain), now); err != nil {
+		t.Fatal(err)
+	}
+	fresh := fingerprints(roots(t, s.of))[0]
+	for name, c := range map[string]struct {
+		asked [][]byte
+		want  bool
+	}{
+		"the old root": {[][]byte{old[:]}, true}, "beside another": {[][]byte{fresh[:], old[:]}, true}, "before another": {[][]byte{old[:], fresh[:]}, true},
+		"the new root": {[][]byte{fresh[:]}, false}, "none": {nil, false}, "nonsense": {[][]byte{{}, old[:31], append(old[:], 0)}, false},
+	} {
+		if got, err := ask(c.asked...); err != nil || got != c.want {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	if _, err := ask(make([][]byte, 9)...); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("many: %v", err)
 	}
 }

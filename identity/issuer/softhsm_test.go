@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ringfence-mesh/ringfence/identity"
 	"github.com/ringfence-mesh/ringfence/identity/issuer"
@@ -120,5 +121,57 @@ func TestSoftHSMRefusesWhatItCannot(t *testing.T) {
 		} else {
 			t.Log(err)
 		}
+	}
+}
+
+// The keys of JWT-SVIDs are in the token too, replace each other there, and are removed from it once they are withdrawn.
+func TestSoftHSMHoldsJWTKeys(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	begin := func() *issuer.Issuer {
+		t.Helper()
+		i, err := issuer.Open(dir, issuer.Options{Keys: token(t), TTL: issuer.MaxTTL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = i.Close() })
+		if _, err := i.Bundles(now, domains("acme.demo.test")...); err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	i := begin()
+	svid := joined(t, i, p256(t), acmeWeb)
+	path := filepath.Join(dir, "ca", "acme.demo.test", "jwt.acme.json")
+	for n := range 3 {
+		at := now.Add(time.Duration(n) * 20 * time.Hour)
+		given, err := jwt(t, i, svid.Chain[0], at, "orders")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verifier(t, acmeWeb, jwtKeys(t, i, acmeWeb, at).JWKS, "orders").Verify(given.Token, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := filepath.Glob(filepath.Join(dir, "ca", "*", "*.pem")); err != nil || len(keys) != 0 {
+		t.Errorf("keys lie in files: %v, %v", keys, err)
+	}
+	if err := i.WithdrawJWTKeys(workload(t, acmeWeb).Tenant(), now.Add(41*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+	i = begin()
+	jwtKeys(t, i, acmeWeb, now.Add(41*time.Hour))
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, before)
+	if _, err := begin().JWTKeys(workload(t, acmeWeb).Tenant(), now.Add(41*time.Hour)); err == nil {
+		t.Error("a withdrawn key is still in the token")
 	}
 }

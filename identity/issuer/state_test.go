@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,8 +63,11 @@ func TestStateSurvivesARestart(t *testing.T) {
 	if before.All()[0].Digest() != after.All()[0].Digest() {
 		t.Error("the root changed")
 	}
-	if _, err := second.Issue(request(t, key, []string{acmeWeb}), used, everyone(t), now); !errors.Is(err, issuer.ErrRefused) {
+	if _, err := second.Issue(request(t, p256(t), []string{acmeWeb}), used, everyone(t), now); !errors.Is(err, issuer.ErrRefused) {
 		t.Errorf("a used token: %v", err)
+	}
+	if _, err := second.Issue(request(t, key, []string{acmeWeb}), used, everyone(t), now); err != nil {
+		t.Errorf("a used token, with the key that it was used for: %v", err)
 	}
 	if _, err := second.Issue(request(t, key, []string{acmeOrders}), kept, everyone(t), now); err != nil {
 		t.Errorf("an unused token: %v", err)
@@ -76,22 +78,95 @@ func TestATokenIsUsedOnceHoweverManyAskAtOnce(t *testing.T) {
 	t.Parallel()
 	i := open(t, filepath.Join(t.TempDir(), "state"))
 	token := newToken(t, i, acmeWeb)
-	csr := request(t, p256(t), []string{acmeWeb})
+	requests := [][]byte{request(t, p256(t), []string{acmeWeb}), request(t, p256(t), []string{acmeWeb})}
 	var (
 		wg    sync.WaitGroup
-		given atomic.Int32
+		mu    sync.Mutex
+		given = map[string]map[int]bool{}
 	)
 	for n := range 40 {
 		wg.Go(func() {
 			// Minutes apart, so that the limit per workload is not what stops them.
-			if _, err := i.Issue(csr, token, everyone(t), now.Add(time.Duration(n)*time.Minute)); err == nil {
-				given.Add(1)
+			svid, err := i.Issue(requests[n%2], token, everyone(t), now.Add(time.Duration(n)*time.Minute))
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if der := string(svid.Chain[0]); given[der] == nil {
+				given[der] = map[int]bool{n % 2: true}
+			} else {
+				given[der][n%2] = true
 			}
 		})
 	}
 	wg.Wait()
-	if given.Load() != 1 {
-		t.Errorf("one token gave %d SVIDs", given.Load())
+	if len(given) != 1 {
+		t.Errorf("one token gave %d SVIDs", len(given))
+	}
+	for _, requests := range given {
+		if len(requests) != 1 {
+			t.Error("one SVID for two keys")
+		}
+	}
+	if n := i.Given(identity.MustTrustDomain("acme.demo.test")); n != 1 {
+		t.Errorf("the ledger has %d", n)
+	}
+}
+
+// Who has the key that a token was used for gets that SVID again, and no other: until it was renewed, has ended, or the hour is
+// over.
+func TestASpentTokenGivesItsSVIDAgain(t *testing.T) {
+	t.Parallel()
+	const life = 3 * time.Hour
+	for name, c := range map[string]struct {
+		tokenLife time.Duration
+		at        time.Duration
+		before    func(t *testing.T, i *issuer.Issuer, svid issuer.SVID)
+		given     bool
+	}{
+		"at once":                     {given: true},
+		"within the hour":             {tokenLife: time.Minute, at: 59 * time.Minute, given: true},
+		"after the hour":              {tokenLife: time.Minute, at: time.Hour},
+		"within the token's own life": {tokenLife: 2 * time.Hour, at: 119 * time.Minute, given: true},
+		"after the token's own life":  {tokenLife: 2 * time.Hour, at: 2 * time.Hour},
+		"after the SVID's end":        {tokenLife: 2 * life, at: life},
+		"after it was renewed": {before: func(t *testing.T, i *issuer.Issuer, svid issuer.SVID) {
+			if _, err := renew(t, i, request(t, p256(t), []string{acmeWeb}), svid.Chain[0], now); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			i, err := issuer.Open(filepath.Join(t.TempDir(), "state"), issuer.Options{TTL: life})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = i.Close() })
+			if _, err := i.Bundles(now, domains("acme.demo.test")...); err != nil {
+				t.Fatal(err)
+			}
+			token, _, err := i.CreateToken(workload(t, acmeWeb), c.tokenLife, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			csr := request(t, p256(t), []string{acmeWeb})
+			svid, err := i.Issue(csr, token, everyone(t), now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.before != nil {
+				c.before(t, i, svid)
+			}
+			again, err := i.Issue(csr, token, everyone(t), now.Add(c.at))
+			switch {
+			case c.given && (err != nil || !bytes.Equal(again.Chain[0], svid.Chain[0])):
+				t.Errorf("another SVID, or none: %v", err)
+			case !c.given && !errors.Is(err, issuer.ErrRefused):
+				t.Errorf("got %v, want ErrRefused", err)
+			}
+		})
 	}
 }
 
@@ -409,15 +484,20 @@ func TestUnusedTokensAreBoundedAndSwept(t *testing.T) {
 		t.Errorf("another workload: %v", err)
 	}
 	write(t, filepath.Join(dir, "tokens", "junk"), []byte("junk"))
-	if _, _, err := i.CreateToken(workload(t, acmeWeb), time.Minute, now.Add(time.Minute)); err != nil {
+	if _, _, err := i.CreateToken(workload(t, acmeWeb), 4*time.Hour, now.Add(time.Minute)); err != nil {
 		t.Errorf("after the others expired: %v", err)
+	}
+	if left := unusedTokens(t, dir); left != made+3 { // and orders', and the junk
+		t.Errorf("%d files: a clock that was set ahead takes tokens away", left)
+	}
+	if _, _, err := i.CreateToken(workload(t, acmeOrders), time.Minute, now.Add(3*time.Hour)); err != nil {
+		t.Fatal(err)
 	}
 	if err := i.Close(); err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "tokens", "*"))
-	if err != nil || len(files) != 2 {
-		t.Errorf("expired tokens lie about: %v, %v", files, err)
+	if left := unusedTokens(t, dir); left != 3 {
+		t.Errorf("expired tokens lie about: %d files", left)
 	}
 	open(t, dir) // junk among the tokens stops nothing
 	for _, ttl := range []time.Duration{-1, time.Millisecond, issuer.MaxTokenTTL + 1} {
@@ -425,4 +505,13 @@ func TestUnusedTokensAreBoundedAndSwept(t *testing.T) {
 			t.Errorf("ttl %s: %v", ttl, err)
 		}
 	}
+}
+
+func unusedTokens(t *testing.T, dir string) int {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "tokens", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(files)
 }

@@ -227,19 +227,22 @@ func (f *Fetcher) took(uri string, s *set, keys identity.KeySet, err error) {
 	now := f.config.Clock()
 	f.mu.Lock()
 	var changed, save bool
-	if err == nil {
-		changed = s.keys != keys || f.tooOld(s)
+	switch {
+	case err == nil:
+		changed = s.keys != keys || f.tooOld(s) || s.expired
 		save = changed || now.Sub(s.kept) > saveAgain
 		s.keys, s.at, s.expired = keys, now, false
-	} else if !s.keys.IsZero() && f.tooOld(s) && !s.expired {
+	case !s.keys.IsZero() && f.tooOld(s) && !s.expired:
 		s.expired, changed = true, true
+	case s.expired && !f.tooOld(s): // the clock was set back
+		s.expired, changed = false, true
 	}
-	at := s.at
+	at, tooOld := s.at, s.expired
 	f.mu.Unlock()
 	switch {
 	case err != nil:
 		f.config.Log.Warn("key set cannot be fetched", zap.String("uri", uri), zap.String("reason", clip(err.Error())),
-			zap.Time("last_fetched", at), zap.Bool("keys_too_old", changed))
+			zap.Time("last_fetched", at), zap.Bool("keys_too_old", tooOld))
 	case changed:
 		f.config.Log.Info("key set fetched", zap.String("uri", uri))
 	}

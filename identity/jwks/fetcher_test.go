@@ -578,6 +578,50 @@ func TestOutage(t *testing.T) {
 	f.has(t, p.URL, parse(t, set))
 }
 
+// A clock that is ahead makes the keys seem too old; set back again they count, and who uses them is told, whether or not the
+// server is there again.
+func TestAClockThatWasAheadLosesNoKeys(t *testing.T) {
+	t.Parallel()
+	for name, there := range map[string]bool{"the server is there again": true, "it is away": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			set := keySet(t, key(t, "k1"))
+			p := serve(t, publishing(set))
+			var now atomic.Int64
+			now.Store(1_800_000_000)
+			f := run(t, jwks.Config{Roots: roots(p), Clock: func() time.Time { return time.Unix(now.Load(), 0) }})
+			told := func() {
+				t.Helper()
+				select {
+				case <-f.Changed():
+				case <-time.After(patience):
+					t.Fatal("nobody is told")
+				}
+			}
+			f.Follow(map[string]string{"i": p.URL})
+			f.has(t, p.URL, parse(t, set))
+			p.does(http.NotFound)
+			f.fails(t, p.URL, 1) // what there was to tell before is told
+			select {
+			case <-f.Changed():
+			default:
+			}
+			ahead := int64(jwks.MaxAge/time.Second) + 3600
+			now.Add(ahead)
+			told()
+			if _, ok := f.KeySet(p.URL); ok {
+				t.Error("keys count for more than a day")
+			}
+			if there {
+				p.publishes(set)
+			}
+			now.Add(-ahead)
+			told()
+			f.has(t, p.URL, parse(t, set))
+		})
+	}
+}
+
 func TestStateThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	set := keySet(t, key(t, "k1"))

@@ -35,6 +35,10 @@ type Identity struct {
 	Bundles map[string][][]byte
 	// TrustDomain is the ID of the workload's own trust domain, a key of Bundles.
 	TrustDomain string
+	// JWKS are the keys that verify JWT-SVIDs of the workload's own trust domain, a JSON Web Key Set; empty: not known yet.
+	JWKS []byte
+	// NoJWT says that the workload gets no JWT-SVIDs, and verifies none.
+	NoJWT bool
 }
 
 // IsZero reports whether i is no identity.
@@ -54,19 +58,20 @@ func ServerOptions() []grpc.ServerOption {
 }
 
 // Register adds the Workload API to a gRPC server.
-func Register(s grpc.ServiceRegistrar, source Source) {
-	workload.RegisterSpiffeWorkloadAPIServer(s, &server{source: source})
+func Register(s grpc.ServiceRegistrar, source Source, tokens Tokens) {
+	workload.RegisterSpiffeWorkloadAPIServer(s, &server{source: source, tokens: tokens})
 }
 
 type server struct {
 	workload.UnimplementedSpiffeWorkloadAPIServer
 
 	source Source
+	tokens Tokens
 }
 
 // FetchX509SVID sends the SVID with its key, and again whenever it changes.
 func (s *server) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerStreamingServer[workload.X509SVIDResponse]) error {
-	return follow(stream, s.source, func(i Identity) *workload.X509SVIDResponse {
+	return follow(stream, s.source, func(i Identity) (*workload.X509SVIDResponse, bool) {
 		federated := map[string][]byte{}
 		for td, roots := range i.Bundles {
 			if td != i.TrustDomain {
@@ -78,39 +83,47 @@ func (s *server) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerSt
 				SpiffeId: i.ID, X509Svid: joined(i.Chain), X509SvidKey: slices.Clone(i.Key), Bundle: joined(i.Bundles[i.TrustDomain]),
 			}},
 			FederatedBundles: federated,
-		}
+		}, true
 	})
 }
 
 // FetchX509Bundles sends the roots, and again whenever they change.
 func (s *server) FetchX509Bundles(_ *workload.X509BundlesRequest, stream grpc.ServerStreamingServer[workload.X509BundlesResponse]) error {
-	return follow(stream, s.source, func(i Identity) *workload.X509BundlesResponse {
+	return follow(stream, s.source, func(i Identity) (*workload.X509BundlesResponse, bool) {
 		resp := &workload.X509BundlesResponse{Bundles: map[string][]byte{}}
 		for td, roots := range i.Bundles {
 			resp.Bundles[td] = joined(roots)
 		}
-		return resp
+		return resp, true
 	})
 }
 
 // joined is several DER values one after another, as the standard wants them.
 func joined(ders [][]byte) []byte { return bytes.Join(ders, nil) }
 
-// follow sends what the identity comes to, until the caller goes. While there is none the caller waits: it will come.
+// ownRequest refuses what no application has sent on purpose.
+func ownRequest(ctx context.Context) error {
+	if md, _ := metadata.FromIncomingContext(ctx); !slices.Equal(md.Get(securityHeader), []string{securityValue}) {
+		return status.Errorf(codes.InvalidArgument, "the metadata %s: %s is missing", securityHeader, securityValue)
+	}
+	return nil
+}
+
+// follow sends what the identity comes to, until the caller goes. While there is nothing to say the caller waits: it will come.
 func follow[M proto.Message](stream interface {
 	Context() context.Context
 	Send(m M) error
-}, source Source, render func(Identity) M,
+}, source Source, render func(Identity) (M, bool),
 ) error {
 	ctx := stream.Context()
-	if md, _ := metadata.FromIncomingContext(ctx); !slices.Equal(md.Get(securityHeader), []string{securityValue}) {
-		return status.Errorf(codes.InvalidArgument, "the metadata %s: %s is missing", securityHeader, securityValue)
+	if err := ownRequest(ctx); err != nil {
+		return err
 	}
 	var last proto.Message
 	for {
 		changed := source.Changed() // first: what changes after this call is noticed
 		if i := source.Identity(); !i.IsZero() {
-			if next := render(i); last == nil || !proto.Equal(last, next) {
+			if next, ok := render(i); ok && (last == nil || !proto.Equal(last, next)) {
 				if err := stream.Send(next); err != nil {
 					return err
 				}

@@ -83,7 +83,7 @@ func serve(t *testing.T, s workloadapi.Source) string {
 		t.Fatal(err)
 	}
 	g := grpc.NewServer(workloadapi.ServerOptions()...)
-	workloadapi.Register(g, s)
+	workloadapi.Register(g, s, tokens{})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -202,8 +202,18 @@ func TestSecurityHeader(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := c.FetchJWTSVID(asClient(t.Context()), &workload.JWTSVIDRequest{Audience: []string{"x"}}); status.Code(err) != codes.Unimplemented {
-		t.Errorf("JWT: %v", err)
+	if _, err := c.FetchJWTSVID(t.Context(), &workload.JWTSVIDRequest{Audience: []string{"x"}}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("JWT-SVID: %v", err)
+	}
+	if _, err := c.ValidateJWTSVID(t.Context(), &workload.ValidateJWTSVIDRequest{Audience: "x", Svid: "good"}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("validation: %v", err)
+	}
+	stream, err := c.FetchJWTBundles(t.Context(), &workload.JWTBundlesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("JWT bundles: %v", err)
 	}
 }
 

@@ -38,7 +38,10 @@ type Config struct {
 	AdminSocket, HTTPListen string
 	// JWKS says how key sets that token issuers publish are fetched; State, Log and Clock of it are the control plane's own.
 	JWKS jwks.Config
-	// Issuer is what may be chosen of the issuer; its Log is this one.
+	// TrustBundles is a directory of trust bundles of tenants, <trust domain>.pem, whose roots are not the issuer's, and which it
+	// gives nothing to. It is followed. Empty: none.
+	TrustBundles string
+	// Issuer is what may be chosen of the issuer; Log and External of it are the control plane's own.
 	Issuer issuer.Options
 	Log    *zap.Logger
 	// Registry takes the metrics; nil makes a new one.
@@ -52,6 +55,7 @@ type ControlPlane struct {
 	log      *zap.Logger
 	clock    func() time.Time
 	issuer   *issuer.Issuer
+	external *externalTrust
 	keySets  *jwks.Fetcher
 	pipeline *pipeline.Pipeline
 	self     *self
@@ -80,7 +84,10 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 			err = errors.Join(err, cp.Close())
 		}
 	}()
-	c.Issuer.Log = c.Log
+	if cp.external, err = openExternalTrust(c.TrustBundles, c.Log); err != nil {
+		return nil, errors.Join(err, c.Issuer.Keys.Close())
+	}
+	c.Issuer.Log, c.Issuer.External = c.Log, cp.external.has
 	if c.State == "" {
 		cp.issuer, err = issuer.OpenMemory(c.Issuer)
 	} else {
@@ -99,14 +106,12 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	}
 	cp.pipeline = pipeline.New(pipeline.Config{
 		Revocations: cp.revocations.list,
-		Source:      c.Source,
+		Source:      cp.external.beside(c.Source),
 		KeySets:     cp.keySets,
 		Memory:      memoryIn(c.State),
-		Bundles: func(domains ...identity.TrustDomain) (identity.Bundles, error) {
-			return cp.issuer.Bundles(c.Clock(), domains...)
-		},
-		Recorder: pipeline.Recorders{pipeline.NewLog(c.Log), pipeline.NewMetrics(c.Registry)},
-		Clock:    c.Clock,
+		Bundles:     cp.bundles,
+		Recorder:    pipeline.Recorders{pipeline.NewLog(c.Log), pipeline.NewMetrics(c.Registry), cp.external},
+		Clock:       c.Clock,
 		// A connection that was made just before the SVID is renewed, at half of its life, ends at three quarters of it.
 		ConnectionLife: cp.issuer.TTL() / connectionShare,
 	})
@@ -133,6 +138,8 @@ func New(ctx context.Context, c Config) (_ *ControlPlane, err error) {
 	agentv1alpha1.RegisterProxiesServer(cp.ads, cp.remoteProxies())
 	agentv1alpha1.RegisterHealthServer(cp.ads, cp.remoteHealth())
 	agentv1alpha1.RegisterRenewalServer(cp.ads, renewals{issuer.NewRenewals(cp.issuer, cp.pipeline, c.Clock, c.Log), cp})
+	agentv1alpha1.RegisterMeshServer(cp.ads, cp.describer())
+	agentv1alpha1.RegisterJWTSVIDsServer(cp.ads, newJWTSVIDs(cp))
 	return cp, cp.listen(ctx, c)
 }
 
@@ -209,7 +216,7 @@ func (cp *ControlPlane) ready() error {
 	if cp.pipeline.Current() == nil {
 		return errNotReady
 	}
-	return nil
+	return cp.external.platform(cp.pipeline.Current())
 }
 
 // joinServer answers agents that have no SVID yet: its requests are small, and nobody is proved before the join token is.

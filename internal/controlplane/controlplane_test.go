@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
@@ -53,6 +55,7 @@ type plane struct {
 
 	t      *testing.T
 	config string
+	clock  func() time.Time
 	stop   func() error
 }
 
@@ -85,7 +88,11 @@ func start(t *testing.T, c controlplane.Config, config string) plane {
 			t.Errorf("end: %v", err)
 		}
 	})
-	return plane{ControlPlane: cp, t: t, config: config, stop: stop}
+	clock := c.Clock
+	if clock == nil {
+		clock = time.Now
+	}
+	return plane{ControlPlane: cp, t: t, config: config, clock: clock, stop: stop}
 }
 
 // within bounds what a test waits for.
@@ -132,7 +139,7 @@ func (p plane) trust() *tls.Config {
 		MinVersion:         tls.VersionTLS13,
 		InsecureSkipVerify: true, // the SPIFFE ID is verified instead of a host name
 		VerifyConnection: func(s tls.ConnectionState) error {
-			peer, err := verifier.VerifyLeaf(s.PeerCertificates[0].Raw, nil, time.Now())
+			peer, err := verifier.VerifyLeaf(s.PeerCertificates[0].Raw, nil, p.clock())
 			if err == nil && !peer.ID().Same(want) {
 				err = errors.New("somebody else")
 			}
@@ -475,6 +482,18 @@ func TestTheControlPlaneRenewsItself(t *testing.T) {
 	if second := shown(); second.Equal(first) || !second.NotAfter.After(first.NotAfter) {
 		t.Errorf("not renewed: %s, then %s", first.NotAfter, second.NotAfter)
 	}
+	// What was made while the clock was ahead is not shown once it was set back: nobody would believe it yet.
+	mu.Lock()
+	back := now
+	now = now.Add(time.Hour)
+	mu.Unlock()
+	early := shown()
+	mu.Lock()
+	now = back
+	mu.Unlock()
+	if third := shown(); !early.NotBefore.After(back) || third.NotBefore.After(back) {
+		t.Errorf("at %s: an SVID from %s, after one from %s", back, third.NotBefore, early.NotBefore)
+	}
 	// Another Mesh, another name.
 	p.edit("mesh.yaml", "platformTrustDomain: platform.demo.test", "platformTrustDomain: other.demo.test")
 	if _, err := p.WaitGeneration(within(t), func(g *pipeline.Generation) bool { return g.Number() > 1 }); err != nil {
@@ -482,6 +501,62 @@ func TestTheControlPlaneRenewsItself(t *testing.T) {
 	}
 	if uri := shown().URIs[0].String(); uri != "spiffe://other.demo.test/ns/ringfence-system/sa/control-plane" {
 		t.Errorf("shows %s", uri)
+	}
+}
+
+// An operator's revocation seems to be over while the clock is ahead, and others are made: set back again, it holds.
+func TestAClockThatWasAheadEndsNoRevocation(t *testing.T) {
+	t.Parallel()
+	var ahead atomic.Int64
+	clock := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	dir, err := os.MkdirTemp("", "rf") //nolint:usetesting // TempDir's paths are too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "admin.sock")
+	config, state := example(t), filepath.Join(t.TempDir(), "state")
+	p := start(t, controlplane.Config{State: state, AdminSocket: socket, Clock: clock}, config)
+	if _, err := p.WaitGeneration(within(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	client := agentv1alpha1.NewRevocationsClient(conn)
+	revoke := func(workload string) {
+		t.Helper()
+		_, err := client.Revoke(within(t), &agentv1alpha1.RevokeRequest{
+			Identity: &agentv1alpha1.RevokedIdentity{Workload: workload}, Reason: "stolen", NotAfterUnix: clock().Add(30 * time.Minute).Unix(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoke(globexOrders)
+	ahead.Store(int64(time.Hour))
+	revoke(globexWeb)
+	ahead.Store(0)
+	list, err := client.List(within(t), &agentv1alpha1.ListRevocationsRequest{})
+	if err != nil || len(list.GetRevocations()) != 2 {
+		t.Fatalf("%v, %v", list.GetRevocations(), err)
+	}
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	p = start(t, controlplane.Config{State: state, Clock: clock}, config)
+	g, err := p.WaitGeneration(within(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := g.Mapping().TenantID("globex")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if of, _ := g.Model().Tenant(id); len(of.Revocations()) != 2 {
+		t.Errorf("the next process has %d revocations", len(of.Revocations()))
 	}
 }
 

@@ -75,8 +75,8 @@ func (h health) bundles(answer *agentv1alpha1.HealthResponse, v viewer, m *tenan
 			continue
 		}
 		td := id.TrustDomain()
-		b := &agentv1alpha1.HealthBundle{TrustDomain: td.String()}
-		if bundles, err := h.cp.issuer.Bundles(h.cp.clock(), td); err != nil {
+		b := &agentv1alpha1.HealthBundle{TrustDomain: td.String(), External: h.cp.external.has(td)}
+		if bundles, err := h.cp.bundles(td); err != nil {
 			h.cp.log.Error("no roots", zap.Stringer("trust_domain", td), zap.Error(err))
 		} else if got, ok := bundles.Get(td); ok {
 			b.Roots = got.DER()

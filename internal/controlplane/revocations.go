@@ -34,6 +34,9 @@ const (
 	revocationsFile = "revocations.yaml"
 	revocationsMode = 0o600
 	maxRevocations  = 1000
+	// revocationsKept is how long a revocation stays in the file after its time limit: a clock that is ahead must not end for good
+	// what still holds.
+	revocationsKept = 24 * time.Hour
 )
 
 // revocations are those that operators have made. They are no documents of the source: a document with a problem must not
@@ -56,17 +59,24 @@ func openRevocations(state string) (*revocations, error) {
 		return r, nil
 	}
 	r.path = filepath.Join(state, revocationsFile)
-	data, err := os.ReadFile(r.path)
+	var err error
+	r.held.docs, err = openRevocationFile(r.path)
+	return r, err
+}
+
+// openRevocationFile reads what was kept; a file that is not there holds nothing.
+func openRevocationFile(path string) (docs []*v1alpha1.Revocation, err error) {
+	data, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return r, nil
+		return nil, nil
 	case err == nil:
-		r.held.docs, err = decodeRevocations(data)
+		docs, err = decodeRevocations(data)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the revocations that operators have made cannot be read, mend or remove %s: %w", r.path, err)
+		return nil, fmt.Errorf("the revocations that operators have made cannot be read, mend or remove %s: %w", path, err)
 	}
-	return r, nil
+	return docs, nil
 }
 
 func decodeRevocations(data []byte) ([]*v1alpha1.Revocation, error) {
@@ -193,8 +203,16 @@ func (s revoker) Revoke(ctx context.Context, req *agentv1alpha1.RevokeRequest) (
 	if problems := g.Model().CheckRevocation(docs[0]); len(problems) > 0 {
 		return nil, status.Error(codes.InvalidArgument, problems[0].Text)
 	}
-	list := slices.DeleteFunc(slices.Clone(r.list()), func(d *v1alpha1.Revocation) bool { return !now.Before(d.Spec.NotAfter.Value) })
-	if len(list) >= maxRevocations {
+	list := slices.DeleteFunc(slices.Clone(r.list()), func(d *v1alpha1.Revocation) bool {
+		return !now.Before(d.Spec.NotAfter.Value.Add(revocationsKept))
+	})
+	holding := 0
+	for _, d := range list {
+		if now.Before(d.Spec.NotAfter.Value) {
+			holding++
+		}
+	}
+	if holding >= maxRevocations {
 		return nil, status.Errorf(codes.ResourceExhausted, "there are %d revocations already: undo some, or write documents", len(list))
 	}
 	if err := r.replace(append(list, docs[0])); err != nil {
@@ -302,12 +320,7 @@ func newRevocationName() string {
 
 // revokes reports whether a revocation that is published holds of the peer.
 func (cp *ControlPlane) revokes(p identity.Peer) bool {
-	g := cp.pipeline.Current()
-	if g == nil {
-		return false
-	}
-	t, ok := g.Model().Tenant(p.ID().Tenant())
-	return ok && t.Revokes(p, cp.clock())
+	return cp.pipeline.Current().Revokes(p.ID(), p.Serial(), cp.clock())
 }
 
 // renewals gives no SVID to whoever is revoked, on a connection that was open before that either: the next one would have

@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	agentv1alpha1 "github.com/ringfence-mesh/ringfence/api/agent/v1alpha1"
@@ -28,6 +26,10 @@ const (
 	trustLooks = 3 * time.Second
 	// republishAfter is when roots that could not be published are published again.
 	republishAfter = 5 * time.Second
+	// doubtFor is how long nothing is withdrawn after the clock was set ahead: what seems to have ended may live on, should it be
+	// set back. doubtful is by how much it must have been: a time service corrects less.
+	doubtFor = 2 * time.Hour
+	doubtful = 10 * time.Second
 	// nagEvery is how often the log says whom a rotation waits for.
 	nagEvery = time.Minute
 )
@@ -39,9 +41,11 @@ type rotations struct {
 
 	cp     *ControlPlane
 	events *rotationEvents
+	clock  steadiness
 
 	mu        sync.Mutex
 	confirmed map[identity.TrustDomain]confirmed
+	tried     map[identity.TrustDomain]time.Time // when the schedule began a rotation last, or could not
 }
 
 var _ agentv1alpha1.RotationsServer = (*rotations)(nil)
@@ -56,7 +60,7 @@ type confirmed struct {
 }
 
 func newRotations(cp *ControlPlane, events *rotationEvents) *rotations {
-	return &rotations{cp: cp, events: events, confirmed: map[identity.TrustDomain]confirmed{}}
+	return &rotations{cp: cp, events: events, confirmed: map[identity.TrustDomain]confirmed{}, tried: map[identity.TrustDomain]time.Time{}}
 }
 
 // run takes every step that can be taken, until ctx ends.
@@ -64,9 +68,10 @@ func (r *rotations) run(ctx context.Context) {
 	tick := time.NewTicker(rotateEvery)
 	defer tick.Stop()
 	for {
-		if g := r.cp.Generation(); g != nil {
+		now := r.cp.clock()
+		if g := r.cp.Generation(); r.clock.look(now, time.Now(), r.cp.log) && g != nil {
 			for _, id := range g.Model().Tenants() {
-				r.look(ctx, id)
+				r.look(ctx, id, now)
 			}
 		}
 		select {
@@ -78,13 +83,15 @@ func (r *rotations) run(ctx context.Context) {
 }
 
 // look takes the next step of a tenant's rotation, if there is one and nothing is waited for.
-func (r *rotations) look(ctx context.Context, id identity.TenantID) {
+func (r *rotations) look(ctx context.Context, id identity.TenantID, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.cp.clock()
 	at, err := r.cp.issuer.Rotation(id.TrustDomain())
 	if err != nil || at.Step == "" {
 		r.events.idle(id)
+		if err == nil && !id.IsPlatform() {
+			r.schedule(ctx, id, at, now)
+		}
 		return
 	}
 	waiting, err := r.waiting(id, at, now)
@@ -155,6 +162,10 @@ func (r *rotations) waiting(id identity.TenantID, at issuer.Rotation, now time.T
 	if err != nil {
 		return nil, err
 	}
+	_, missing, err := r.attested(id, living)
+	if err != nil {
+		return nil, err
+	}
 	if at.Step == issuer.Signing {
 		ofOld(byName, at, living, streams)
 	} else {
@@ -175,12 +186,36 @@ func (r *rotations) waiting(id identity.TenantID, at issuer.Rotation, now time.T
 				byName[s.GetWorkload()] = s
 			}
 		}
+		for _, name := range missing {
+			byName[name] = &agentv1alpha1.Straggler{Workload: name, Why: agentv1alpha1.Waiting_WAITING_ATTESTATION}
+		}
 	}
 	var all []*agentv1alpha1.Straggler
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		all = append(all, byName[name])
 	}
 	return all, nil
+}
+
+// attested are the workloads whose SVIDs were ended as compromised and that have joined again since then, missing those that have
+// not. A workload that no document names any more is neither.
+func (r *rotations) attested(id identity.TenantID, living []issuer.Living) (again, missing []string, err error) {
+	ended, err := r.cp.issuer.Ended(id.TrustDomain())
+	if err != nil {
+		return nil, nil, err
+	}
+	until := ends(slices.DeleteFunc(slices.Clone(living), func(l issuer.Living) bool { return l.Root == 0 }))
+	for _, name := range ended {
+		if _, named := r.cp.Generation().Workload(name); !named {
+			continue
+		}
+		if until[name].IsZero() {
+			missing = append(missing, name)
+		} else {
+			again = append(again, name)
+		}
+	}
+	return again, missing, nil
 }
 
 // youngest are the streams that count: older ones are what a dead agent left behind.
@@ -277,106 +312,4 @@ func trusts(g *pipeline.Generation, w identity.WorkloadID, td identity.TrustDoma
 		return true // what cannot be read is waited for
 	}
 	return slices.ContainsFunc(table.GetBundles(), func(b *agentv1alpha1.Bundle) bool { return b.GetTrustDomain() == td.String() })
-}
-
-// Begin makes a tenant's new root and publishes it.
-func (r *rotations) Begin(ctx context.Context, req *agentv1alpha1.RotationRequest) (*agentv1alpha1.RotationStatus, error) {
-	return r.order(ctx, req, r.cp.issuer.Rotate)
-}
-
-// Rollback goes back to the old root.
-func (r *rotations) Rollback(ctx context.Context, req *agentv1alpha1.RotationRequest) (*agentv1alpha1.RotationStatus, error) {
-	return r.order(ctx, req, r.cp.issuer.Rollback)
-}
-
-// Show tells where a rotation stands.
-func (r *rotations) Show(_ context.Context, req *agentv1alpha1.RotationRequest) (*agentv1alpha1.RotationStatus, error) {
-	id, err := r.tenant(req.GetTenant())
-	if err != nil {
-		return nil, err
-	}
-	return r.show(id)
-}
-
-// order does what an operator asks for, and publishes what comes of it.
-func (r *rotations) order(
-	ctx context.Context, req *agentv1alpha1.RotationRequest, do func(identity.TrustDomain, time.Time) (issuer.Rotation, error),
-) (*agentv1alpha1.RotationStatus, error) {
-	id, err := r.tenant(req.GetTenant())
-	if err != nil {
-		return nil, err
-	}
-	at, err := do(id.TrustDomain(), r.cp.clock())
-	switch {
-	case errors.Is(err, issuer.ErrRotating):
-		return nil, status.Error(codes.FailedPrecondition, err.Error()+": see where it stands (--status), or take it back (--rollback)")
-	case errors.Is(err, issuer.ErrNoRollback):
-		return nil, status.Error(codes.FailedPrecondition, noRollback(at))
-	case err != nil:
-		r.cp.log.Error("cannot rotate a root", zap.Stringer("tenant", id), zap.Error(err))
-		return nil, status.Error(codes.Internal, "cannot change the roots: the reason is in the control plane's log")
-	}
-	r.events.step(id, at)
-	r.cp.pipeline.Reload(context.WithoutCancel(ctx)) // who asked may go; look would do it otherwise
-	return r.show(id)
-}
-
-// noRollback says why nothing is taken back.
-func noRollback(at issuer.Rotation) string {
-	switch {
-	case at.Step == "":
-		return issuer.ErrNoRollback.Error() + ": no rotation is under way"
-	case at.Rollback:
-		return issuer.ErrNoRollback.Error() + ": the rotation is being taken back already"
-	default:
-		return issuer.ErrNoRollback.Error() + ": the old root is withdrawn and its key removed; to change the root again, begin a rotation once this one has ended"
-	}
-}
-
-// tenant is the one of that name.
-func (r *rotations) tenant(name string) (identity.TenantID, error) {
-	g := r.cp.Generation()
-	if g == nil {
-		return identity.TenantID{}, status.Error(codes.FailedPrecondition, "no configuration is published yet: its problems are in the control plane's log")
-	}
-	id, err := g.Mapping().TenantID(name)
-	if err == nil {
-		if _, ok := g.Model().Tenant(id); ok && !id.IsPlatform() {
-			return id, nil
-		}
-	}
-	if err == nil && id.IsPlatform() {
-		return identity.TenantID{}, status.Error(codes.FailedPrecondition,
-			"the platform's root is what every agent is started with (--platform-root), it is not rotated: only tenants' roots are")
-	}
-	return identity.TenantID{}, status.Error(codes.NotFound, "no document names a tenant of that name")
-}
-
-func (r *rotations) show(id identity.TenantID) (*agentv1alpha1.RotationStatus, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	at, err := r.cp.issuer.Rotation(id.TrustDomain())
-	if err != nil {
-		return nil, status.Error(codes.FailedPrecondition, "the tenant has no root: the reason is in the control plane's log")
-	}
-	answer := &agentv1alpha1.RotationStatus{
-		Tenant: id.Name(), Rollback: at.Rollback, Signing: int64(at.SigningRoot), Beside: int64(at.Beside),
-	}
-	if at.Step == "" {
-		return answer, nil
-	}
-	answer.StartedUnix, answer.SinceUnix = at.Started.Unix(), at.Since.Unix()
-	switch at.Step {
-	case issuer.Published:
-		answer.Step = agentv1alpha1.RotationStep_ROTATION_STEP_PUBLISHED
-	case issuer.Signing:
-		answer.Step = agentv1alpha1.RotationStep_ROTATION_STEP_SIGNING
-	case issuer.Withdrawn:
-		answer.Step = agentv1alpha1.RotationStep_ROTATION_STEP_WITHDRAWN
-	}
-	if answer.Waiting, err = r.waiting(id, at, r.cp.clock()); err != nil {
-		r.cp.log.Error("cannot tell what the rotation of a root waits for", zap.Stringer("tenant", id), zap.Error(err))
-		return nil, status.Error(codes.Internal, "cannot tell what the rotation waits for: the reason is in the control plane's log")
-	}
-	return answer, nil
 }

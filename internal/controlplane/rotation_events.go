@@ -44,6 +44,8 @@ func (e *rotationEvents) step(id identity.TenantID, at issuer.Rotation) {
 		text = "every SVID is one of the new root; the old one is withdrawn"
 	case at.Step == issuer.Withdrawn:
 		text = "taken back: the new root is withdrawn"
+	case at.Step == issuer.Attesting:
+		text = "compromised: every root before is withdrawn at once, and a new one signs; the tenant's workloads are down until they have joined again"
 	default:
 		name, text = "done", "every sidecar trusts the one root alone: the rotation has ended"
 	}

@@ -49,7 +49,8 @@ func (s *self) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	now := s.clock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	current := s.id.Same(id) && now.Before(s.cert.Leaf.NotAfter)
+	// One that was made while the clock was ahead is nobody's yet once it was set back.
+	current := s.id.Same(id) && now.Before(s.cert.Leaf.NotAfter) && !now.Before(s.cert.Leaf.NotBefore)
 	if current && now.Before(halfLife(s.cert)) {
 		return s.cert, nil
 	}

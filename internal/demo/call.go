@@ -40,6 +40,8 @@ type Raw struct {
 	Certificate *tls.Certificate
 	// Address, if not empty, is dialled in place of To's inbound port.
 	Address string
+	// Sessions, if not nil, keeps what the other side gives for resumption, and offers it.
+	Sessions tls.ClientSessionCache
 }
 
 // Layer is what refused a call.
@@ -248,6 +250,7 @@ func (m *Caller) rawTLS(c Call) (string, *tls.Config, error) {
 		MinVersion:         tls.VersionTLS13,
 		NextProtos:         []string{"h2"},
 	}
+	config.ClientSessionCache = c.Raw.Sessions
 	if c.Raw.SNI != "" {
 		name, err := m.sni(c.Raw.SNI, c.To)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,6 +34,9 @@ type Config struct {
 	Envoy string
 	// Issuer is what may be chosen of the issuer.
 	Issuer issuer.Options
+	// TrustBundles is the control plane's; WorkloadAPI is the Workload API of a workload, by SPIFFE ID, that is not the issuer's.
+	TrustBundles string
+	WorkloadAPI  map[string]string
 	// KeepPorts uses the ports that the documents name where they are free; otherwise every port is any free one.
 	KeepPorts bool
 	// Foreign are the services, "tenant/service", whose applications somebody else runs.
@@ -80,7 +84,8 @@ func (m *Mesh) start(ctx context.Context) error {
 	}
 	m.plane, err = controlplane.New(ctx, controlplane.Config{
 		Source: m.source, State: m.PlaneDir(), XDSListen: "127.0.0.1:0", IssuerListen: "127.0.0.1:0", Issuer: m.config.Issuer,
-		AdminSocket: filepath.Join(m.PlaneDir(), "admin.sock"), Log: m.config.Log.Named("control-plane"),
+		TrustBundles: m.config.TrustBundles,
+		AdminSocket:  filepath.Join(m.PlaneDir(), "admin.sock"), Log: m.config.Log.Named("control-plane"),
 	})
 	if err != nil {
 		return fmt.Errorf("control plane: %w", err)
@@ -100,6 +105,9 @@ func (m *Mesh) start(ctx context.Context) error {
 			}
 		}
 		for _, w := range t.Workloads() {
+			if w.Proxy() == tenancy.ProxyDirect {
+				return fmt.Errorf("%w: %s has proxy: Direct, and the demo runs Ringfence's agent beside each Envoy", ErrConfig, w.ID())
+			}
 			if err := m.startSidecar(ctx, w); err != nil {
 				return err
 			}
@@ -247,7 +255,15 @@ func (m *Mesh) XDSAddr() string { return m.plane.XDSAddr().String() }
 
 // TrustBundle is the file with the roots of a trust domain.
 func (m *Mesh) TrustBundle(trustDomain string) string {
+	if external := filepath.Join(m.config.TrustBundles, trustDomain+".pem"); m.config.TrustBundles != "" && exists(external) {
+		return external
+	}
 	return filepath.Join(m.PlaneDir(), "trust", trustDomain+".pem")
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // Mint signs a token.

@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,17 +18,26 @@ import (
 
 // sidecar is an agent with its Envoy.
 type sidecar struct {
-	id  identity.WorkloadID
-	dir string
+	id     identity.WorkloadID
+	dir    string
+	tokens chan string // for an agent that is to join again
 }
 
 func (m *Mesh) startSidecar(ctx context.Context, w tenancy.Workload) error {
 	id := w.ID()
 	name := id.Tenant().Name() + "/" + id.ServiceAccount()
-	s := &sidecar{id: id, dir: filepath.Join(m.config.State, id.Tenant().Name()+"-"+id.ServiceAccount())}
-	token, err := m.plane.CreateToken(id.String())
-	if err != nil {
-		return fmt.Errorf("token of %s: %w", name, err)
+	s := &sidecar{id: id, dir: filepath.Join(m.config.State, id.Tenant().Name()+"-"+id.ServiceAccount()), tokens: make(chan string, 1)}
+	c := agent.Config{
+		ID: id.String(), StateDir: s.dir, ControlPlane: m.plane.XDSAddr().String(), WorkloadAPI: m.config.WorkloadAPI[id.String()],
+		EnvoyPath: m.config.Envoy, EnvoyArgs: []string{"--concurrency", "1"},
+		Recorder: recorder{reasons: &m.reasons, log: extauthz.Log(m.config.Log.Named(name))}, Log: m.config.Log.Named(name),
+	}
+	if c.WorkloadAPI == "" {
+		var err error
+		if c.JoinToken, err = m.plane.CreateToken(id.String()); err != nil {
+			return fmt.Errorf("token of %s: %w", name, err)
+		}
+		c.Issuer = m.plane.IssuerAddr().String()
 	}
 	root, err := m.plane.PlatformRootPEM()
 	if err != nil {
@@ -37,16 +47,32 @@ func (m *Mesh) startSidecar(ctx context.Context, w tenancy.Workload) error {
 	if err != nil {
 		return err
 	}
+	c.ControlPlaneID, c.PlatformRoot = plane.String(), root
 	m.sidecars[name] = s
 	m.run(ctx, "the agent of "+name, func(ctx context.Context) error {
-		return agent.Run(ctx, agent.Config{
-			ID: id.String(), StateDir: s.dir,
-			ControlPlane: m.plane.XDSAddr().String(), Issuer: m.plane.IssuerAddr().String(),
-			ControlPlaneID: plane.String(), PlatformRoot: root, JoinToken: token,
-			EnvoyPath: m.config.Envoy, EnvoyArgs: []string{"--concurrency", "1"},
-			Recorder: recorder{reasons: &m.reasons, log: extauthz.Log(m.config.Log.Named(name))}, Log: m.config.Log.Named(name),
-		})
+		for {
+			err := agent.Run(ctx, c)
+			if !errors.Is(err, agent.ErrWithdrawn) {
+				return err
+			}
+			// It is down, as its operator's agent would be, until somebody brings a token.
+			select {
+			case c.JoinToken = <-s.tokens:
+			case <-ctx.Done():
+				return nil
+			}
+		}
 	})
+	return nil
+}
+
+// Rejoin starts the agent of "tenant/account" again, which has ended because its root was withdrawn, with a new join token.
+func (m *Mesh) Rejoin(name, token string) error {
+	s := m.sidecars[name]
+	if s == nil {
+		return fmt.Errorf("no workload %s", name)
+	}
+	s.tokens <- token
 	return nil
 }
 

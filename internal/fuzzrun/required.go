@@ -19,6 +19,7 @@ func required() []requirement {
 		{"tokens", "identity", "FuzzToken"},
 		{"key sets of documents", "identity", "FuzzTokenIssuerJWKS"},
 		{"key sets that issuers publish", "identity", "FuzzKeySet"},
+		{"answers of a Workload API", "identity/workloadapi", "FuzzAnswer"},
 		{"certificate requests", "identity/issuer", "FuzzCSR"},
 		{"the ledger of SVIDs", "identity/issuer", "FuzzLedger"},
 		{"resource names", "tenancy", "FuzzResourceName"},
@@ -31,6 +32,7 @@ func required() []requirement {
 		{"discovery requests for the state of the world", "xds/sotw", "FuzzConversation"},
 		{"what clients of discovery say of themselves", "xds", "FuzzReadHint"},
 		{"the agent's cache", "agent", "FuzzState"},
+		{"what applications ask for", "agent", "FuzzWorkloadAPI"},
 		{"the control plane's accepted documents", "internal/controlplane", "FuzzAccepted"},
 	}
 }

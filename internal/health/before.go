@@ -18,14 +18,28 @@ type BeforeFacts struct {
 	State    string
 	StateErr error
 	Socket   string
+	// Aside are the files in it that were set aside because they were damaged. Room is how many bytes can be written there; nil: it
+	// could not be found out.
+	Aside []string
+	Room  *uint64
 	// Config is the configuration directory, empty for none; ConfigErr why it was not judged, Problems what is wrong with it.
 	Config    string
 	ConfigErr error
 	Problems  []string
 	// Newest is the time of the newest file in the state directory; zero without one.
 	Newest time.Time
+	// API is what came of asking a Workload API; nil: there is none to ask.
+	API *WorkloadAPI
 	// Synchronised says that the kernel says that a time service sets the clock; nil: it does not say.
 	Synchronised *bool
+}
+
+// WorkloadAPI is what came of asking a SPIFFE Workload API for the SVID of the workload with this ID.
+type WorkloadAPI struct {
+	Address, ID string
+	// Err is why there is no SVID of it, and Code which kind of reason that is: CodeAPIAway, CodeNoSVID or CodeOtherSVID.
+	Code Code
+	Err  error
 }
 
 // Port is an address to listen at.
@@ -39,6 +53,9 @@ const maxSocketPath = 107 // sockaddr_un, without the final NUL
 // epoch is when the oldest Envoy that is taken was released; an earlier clock is wrong.
 func epoch() time.Time { return time.Date(2026, time.October, 1, 0, 0, 0, 0, time.UTC) }
 
+// leastRoom is what a state directory needs at least; a tenant's largest configuration has less.
+const leastRoom = 16 << 20
+
 const (
 	// backwards is how much younger than a file the clock may be.
 	backwards = time.Minute
@@ -48,7 +65,11 @@ const (
 
 // JudgeBefore says whether everything is there to start.
 func JudgeBefore(f BeforeFacts) Report {
-	return report(f.envoy(), f.ports(), f.state(), f.configuration(), f.clock())
+	groups := []list{f.envoy(), f.ports(), f.state(), f.configuration()}
+	if f.API != nil {
+		groups = append(groups, f.API.judge())
+	}
+	return report(append(groups, f.clock())...)
 }
 
 func (f BeforeFacts) envoy() list {
@@ -99,6 +120,19 @@ func (f BeforeFacts) state() list {
 	} else {
 		l.ok(check)
 	}
+	if whole := "no file in it was set aside as damaged"; len(f.Aside) > 0 {
+		l.fail(CodeAside, whole, "%s", some(f.Aside))
+	} else {
+		l.ok(whole)
+	}
+	switch room := "there is room to write"; {
+	case f.Room == nil:
+		l.notKnown(room, "the file system does not say how much")
+	case *f.Room < leastRoom:
+		l.fail(CodeNoRoom, room, "%d MiB, at least %d are needed", *f.Room>>20, leastRoom>>20)
+	default:
+		l.ok(room)
+	}
 	return l
 }
 
@@ -113,6 +147,17 @@ func (f BeforeFacts) configuration() list {
 	case len(f.Problems) > 0:
 		l.fail(CodeInvalid, check, "%s", some(f.Problems))
 	default:
+		l.ok(check)
+	}
+	return l
+}
+
+func (w WorkloadAPI) judge() list {
+	l := list{group: "Workload API"}
+	check := w.Address + " gives the SVID of " + w.ID
+	if w.Err != nil {
+		l.fail(w.Code, check, "%v", w.Err)
+	} else {
 		l.ok(check)
 	}
 	return l

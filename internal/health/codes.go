@@ -56,6 +56,7 @@ const (
 	CodeAgentAway    Code = "RC1701"
 	CodeAgentUnready Code = "RC1702"
 	CodeNoSecret     Code = "RC1703"
+	CodeAgentSVID    Code = "RC1704"
 )
 
 // The checks of Envoy.
@@ -73,6 +74,11 @@ const (
 	CodeInvalid     Code = "RC2005"
 	CodeLongPath    Code = "RC2006"
 	CodeClock       Code = "RC2007"
+	CodeAside       Code = "RC2008"
+	CodeNoRoom      Code = "RC2009"
+	CodeAPIAway     Code = "RC2010"
+	CodeNoSVID      Code = "RC2011"
+	CodeOtherSVID   Code = "RC2012"
 )
 
 // CodeInfo explains a Code.
@@ -93,11 +99,11 @@ func Codes() []CodeInfo {
 		{CodePlaneStale, "control plane's SVID not renewed", "It is renewed at half of its life, and more than three quarters of it are over.", "See the control plane's log for why the issuer does not sign."},
 		{CodeRootInvalid, "root outside its validity", "By this machine's clock the root has ended or not begun, so it vouches for nobody.", "Correct the clock, or give the trust domain a new root."},
 		{CodeRootEnds, "root ends soon", "A root that ends takes every SVID below it along.", "Give the trust domain a new root while both can be trusted."},
-		{CodeRootOpen, "root not confined to its trust domain", "Without a name constraint the root could vouch for the identities of other tenants.", "Replace it by a root whose name constraints permit its own trust domain only, as those of the issuer do."},
+		{CodeRootOpen, "root not confined to its trust domain", "Without a name constraint the root could vouch for the identities of other tenants.", "Replace it by a root whose name constraints permit its own trust domain only, as those of the issuer do. Of external roots this is a warning."},
 		{CodeNoRoot, "no root", "Nobody of this trust domain can be believed.", "See the control plane's log for why there is no root."},
-		{CodeSidecarStale, "sidecar's SVID not renewed", "It is renewed at half of its life, and more than three quarters of it are over. When it ends, every call is denied there.", "See the agent's log for why the issuer refuses; join again with a new token if it must be."},
+		{CodeSidecarStale, "sidecar's SVID not renewed", "It is renewed at half of its life, and more than three quarters of it are over. When it ends, every call is denied there.", "See the agent's log for why the issuer refuses, or its Workload API gives none; join again with a new token if it must be."},
 		{CodeOwnSVID, "own SVID not valid", "The certificate that this command shows has ended or not begun.", "Take the present one, which an agent keeps as svid.pem in its state directory, or correct the clock."},
-		{CodeSidecarExpiry, "sidecar's SVID has expired", "Every call to and from the workload is denied.", "Join again with a new token: ringfence token create."},
+		{CodeSidecarExpiry, "sidecar's SVID has expired", "Every call to and from the workload is denied.", "Join again with a new token: ringfence token create. With a Workload API, see the agent's log for why it gives none."},
 		{CodePlaneClock, "clock differs from the control plane's", "Certificates and tokens are judged by each machine's own clock: beyond half a minute new SVIDs are not valid yet, or ended ones still are.", "Let a time service set the clocks of both machines."},
 		{CodeSidecarClock, "sidecar's clock differs from the control plane's", "Certificates and tokens are judged by each machine's own clock: beyond half a minute new SVIDs are not valid yet, or ended ones still are.", "Let a time service set the clock of that machine."},
 		{CodeIssuerAway, "issuer not reached", "No workload can join.", "See that ringfence serve runs, and that --issuer is its --issuer-listen address."},
@@ -114,6 +120,7 @@ func Codes() []CodeInfo {
 		{CodeAgentAway, "agent not reached", "Nobody answers at the address of the agent.", "Start the agent, or correct --agent: it is the agent's --http-listen."},
 		{CodeAgentUnready, "agent not ready", "Calls cannot pass at this sidecar.", "See what is missing, and the agent's log."},
 		{CodeNoSecret, "Envoy without a secret", "An Envoy that lacks its SVID, or roots that it verifies by, refuses the connections that need them.", "See that Envoy runs, and its log."},
+		{CodeAgentSVID, "agent without a new SVID from its Workload API", "The agent goes on with its last SVID until that ends; then every call is denied there.", "See the text: start the SPIFFE agent, correct --workload-api, or register the workload once, for the user that the agent runs as."},
 		{CodeEnvoyOld, "Envoy too old", "Before 1.40 a removed root could live on in resumed sessions, and settings that guard tenants are missing.", "Use Envoy 1.40 or newer."},
 		{CodeEnvoyOpen, "Envoy with a known vulnerability", "Its version has a vulnerability that a newer one has not.", "Use the version that the text names, or a newer one."},
 		{CodeNoEnvoy, "no Envoy", "An agent with --envoy and the demo start Envoy; there is none.", "Install Envoy 1.40 or newer and name it with --envoy or $ENVOY; --envoy none where this machine runs no sidecar."},
@@ -123,6 +130,11 @@ func Codes() []CodeInfo {
 		{CodeInvalid, "configuration not accepted", "ringfence serve would not serve all of these documents.", "Correct them; ringfence validate shows each problem with its position."},
 		{CodeLongPath, "path too long for a socket", "A Unix socket's path has at most 107 bytes, so the sockets in this directory could not be made.", "Choose a directory with a shorter path."},
 		{CodeClock, "clock not sane", "Certificates are judged by the clock, and this one cannot be right.", "Let a time service set the clock."},
+		{CodeAside, "file set aside as damaged", "A file of the state directory could not be used and has another name now; what it held is gone until it comes anew.", "See whether the disk is well (docs/repair.md), then remove the file that was set aside."},
+		{CodeNoRoom, "disk full", "What cannot be written is lost with the process: a renewed SVID, a configuration, the entry of an SVID, without which none is given.", "Make room, or move the state directory to a disk of its own (docs/repair.md)."},
+		{CodeAPIAway, "Workload API not reached", "Nobody answers at the socket, so an agent that is started with it gets no SVID.", "Start the SPIFFE agent, name its socket, and let this user connect to it."},
+		{CodeNoSVID, "no SVID from the Workload API", "It gives this process none that can be used: it is told apart by its user, and by what else its issuer looks at.", "See the text; register the workload once, for the user that the agent will run as, and ask as that user."},
+		{CodeOtherSVID, "SVID of another workload", "The Workload API takes this process for somebody else, of this tenant or of another one.", "Correct --id, or the registration: its SPIFFE ID is the one that the Mesh maps to the workload."},
 	}
 }
 

@@ -57,6 +57,8 @@ type AgentStatus struct {
 	// NotReady is what is missing for calls to pass.
 	NotReady     string `json:"notReady,omitempty"`
 	ControlPlane bool   `json:"controlPlane"`
+	// WorkloadAPI is why the Workload API that the agent asks for SVIDs gave none last; empty: it did, or is not asked.
+	WorkloadAPI  string `json:"workloadApi,omitempty"`
 	EnvoyVersion string `json:"envoyVersion,omitempty"`
 	// Missing are the secrets that Envoy shall have and does not hold.
 	Missing []string `json:"missingSecrets,omitempty"`

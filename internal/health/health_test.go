@@ -1,6 +1,7 @@
 package health_test
 
 import (
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -60,11 +61,12 @@ func well(t *testing.T) health.Facts {
 
 // wellBefore are the facts of a machine on which everything can start.
 func wellBefore() health.BeforeFacts {
-	yes := true
+	yes, room := true, uint64(1<<30)
 	now := time.Date(2027, time.January, 2, 3, 4, 5, 0, time.UTC)
 	return health.BeforeFacts{
 		Now: now, Envoy: "/usr/bin/envoy", Version: "\n/usr/bin/envoy  version: 0123abc/1.40.0/Clean/RELEASE/BoringSSL\n",
-		Listen: []health.Port{{Address: ":7443"}}, State: "state", Socket: "/state/s", Config: "mesh", Newest: now, Synchronised: &yes,
+		Listen: []health.Port{{Address: ":7443"}}, State: "state", Socket: "/state/s", Room: &room, Config: "mesh", Newest: now, Synchronised: &yes,
+		API: &health.WorkloadAPI{Address: "unix:///run/spire/agent.sock", ID: web},
 	}
 }
 
@@ -140,6 +142,24 @@ func failing(t *testing.T) map[string]struct {
 	running("root ends", root(func(*health.Facts) time.Duration { return left - time.Minute }), health.CodeRootEnds, health.CodeRootEnds)
 	running("root open", func(f *health.Facts) { f.Health.Bundles[1].Roots = [][]byte{testca.Unconstrained(t, "any").Cert.Raw} }, health.CodeRootOpen)
 	running("root for another", func(f *health.Facts) { f.Health.Bundles[1].TrustDomain = "globex.demo.test" }, health.CodeRootOpen)
+	external := func(f *health.Facts, roots ...*testca.CA) {
+		f.Health.Bundles[1].External, f.Health.Bundles[1].Roots = true, nil
+		for _, root := range roots {
+			f.Health.Bundles[1].Roots = append(f.Health.Bundles[1].Roots, root.Cert.Raw)
+		}
+	}
+	shaped := func(from, until time.Duration) *testca.CA {
+		return &testca.CA{Cert: ca.SVID("spiffe://acme.demo.test", testca.Template(func(c *x509.Certificate) {
+			c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign
+			c.NotBefore, c.NotAfter = time.Now().Add(from), time.Now().Add(until)
+		})).Cert}
+	}
+	running("external root open", func(f *health.Facts) { external(f, testca.Unconstrained(t, "any")) })
+	running("external, an old root beside", func(f *health.Facts) { external(f, shaped(-2*time.Hour, -time.Hour), testca.Unconstrained(t, "any")) })
+	running("external ended", func(f *health.Facts) { external(f, shaped(-2*time.Hour, -time.Hour)) }, health.CodeRootInvalid)
+	running("external to come", func(f *health.Facts) { external(f, shaped(time.Hour, 2*time.Hour)) }, health.CodeRootInvalid)
+	running("external ends", func(f *health.Facts) { external(f, shaped(-24*time.Hour, time.Hour)) }, health.CodeRootEnds)
+	running("no external root", func(f *health.Facts) { external(f) }, health.CodeNoRoot)
 	running("no root", func(f *health.Facts) { f.Health.Bundles[1].Roots = nil }, health.CodeNoRoot)
 	running("sidecar's SVID", func(f *health.Facts) {
 		f.Proxies.Proxies[0].SvidNotBeforeUnix = f.Now.Add(-time.Hour).Unix()
@@ -177,6 +197,7 @@ func failing(t *testing.T) map[string]struct {
 	}, health.CodeRefused)
 	running("agent away", func(f *health.Facts) { f.Agents[0] = health.Agent{Address: "a:1", Err: errAway} }, health.CodeAgentAway)
 	running("agent not ready", func(f *health.Facts) { f.Agents[0].Status.NotReady = "no" }, health.CodeAgentUnready)
+	running("no SVID from the Workload API", func(f *health.Facts) { f.Agents[0].Status.WorkloadAPI = "connection refused" }, health.CodeAgentSVID)
 	running("no secret", func(f *health.Facts) { f.Agents[0].Status.Missing = []string{"default"} }, health.CodeNoSecret)
 	running("Envoy old", func(f *health.Facts) { f.Agents[0].Status.EnvoyVersion = "1.39.2" }, health.CodeEnvoyOld)
 	running("Envoy open", func(f *health.Facts) { f.Agents = nil; f.Proxies.Proxies[0].EnvoyVersion = "1.39.0" },
@@ -193,10 +214,15 @@ func failing(t *testing.T) map[string]struct {
 	before("no version", func(f *health.BeforeFacts) { f.Version = "envoy 1.40.0" }, health.CodeEnvoyBroken)
 	before("Envoy old", func(f *health.BeforeFacts) { f.Version = strings.Replace(f.Version, "1.40.0", "1.39.2", 1) }, health.CodeEnvoyOld)
 	before("port taken", func(f *health.BeforeFacts) { f.Listen[0].Err = errAway }, health.CodePortTaken)
+	before("a damaged file", func(f *health.BeforeFacts) { f.Aside = []string{"state.corrupt-1"} }, health.CodeAside)
+	before("disk full", func(f *health.BeforeFacts) { *f.Room = 1 << 20 }, health.CodeNoRoom)
 	before("state open", func(f *health.BeforeFacts) { f.StateErr = errAway }, health.CodeStateOpen)
 	before("long path", func(f *health.BeforeFacts) { f.Socket = strings.Repeat("x", 108) }, health.CodeLongPath)
 	before("no directory", func(f *health.BeforeFacts) { f.ConfigErr = errAway }, health.CodeInvalid)
 	before("problems", func(f *health.BeforeFacts) { f.Problems = []string{"one", "two"} }, health.CodeInvalid)
+	for _, code := range []health.Code{health.CodeAPIAway, health.CodeNoSVID, health.CodeOtherSVID} {
+		before(string(code), func(f *health.BeforeFacts) { f.API.Code, f.API.Err = code, errAway }, code)
+	}
 	before("clock early", func(f *health.BeforeFacts) { f.Now = time.Unix(0, 0); f.Newest = time.Time{} }, health.CodeClock)
 	before("clock late", func(f *health.BeforeFacts) { f.Now = f.Now.AddDate(100, 0, 0) }, health.CodeClock)
 	before("clock went back", func(f *health.BeforeFacts) { f.Newest = f.Now.Add(2 * time.Minute) }, health.CodeClock)

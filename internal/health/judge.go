@@ -120,6 +120,10 @@ func (f Facts) bundle(l *list, b *agentv1alpha1.HealthBundle) {
 		l.fail(CodeNoRoot, check, "%v", err)
 		return
 	}
+	if b.GetExternal() {
+		f.external(l, check, bundle)
+		return
+	}
 	if !bundle.Constrained() {
 		l.fail(CodeRootOpen, check, "a root could vouch for other trust domains")
 		return
@@ -139,6 +143,29 @@ func (f Facts) bundle(l *list, b *agentv1alpha1.HealthBundle) {
 		}
 	}
 	l.ok(check)
+}
+
+// external judges roots that somebody else replaces, in their own time: one must hold, and no constraint can be demanded of them.
+func (f Facts) external(l *list, check string, bundle identity.Bundle) {
+	var last *x509.Certificate
+	for _, der := range bundle.DER() {
+		root, err := x509.ParseCertificate(der)
+		if err == nil && !root.NotBefore.After(f.Now) && (last == nil || root.NotAfter.After(last.NotAfter)) {
+			last = root
+		}
+	}
+	switch {
+	case last == nil:
+		l.fail(CodeRootInvalid, check, "no root has begun")
+	case outside(last.NotBefore, last.NotAfter, f.Now):
+		l.fail(CodeRootInvalid, check, "the last root holds %s", between(last.NotBefore, last.NotAfter))
+	case last.NotAfter.Sub(f.Now) < min(rootEndsSoon, last.NotAfter.Sub(last.NotBefore)/rootEndsSoonShare):
+		l.fail(CodeRootEnds, check, "the last root ends at %s: bring the file in --trust-bundles up to date", stamp(last.NotAfter))
+	case !bundle.Constrained():
+		l.add(check, Warning, CodeRootOpen, "external, and not constrained to its trust domain: no listener trusts it for another one")
+	default:
+		l.ok(check)
+	}
 }
 
 func (f Facts) clocks() list {

@@ -83,6 +83,9 @@ func (f Facts) secrets() list {
 		} else {
 			l.ok(who + " is ready")
 		}
+		if a.Status.WorkloadAPI != "" {
+			l.fail(CodeAgentSVID, who+": its Workload API gives SVIDs", "%s", a.Status.WorkloadAPI)
+		}
 		check := who + ": its Envoy holds its secrets"
 		switch {
 		case len(a.Status.Missing) > 0:

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -35,6 +36,7 @@ type Server struct {
 	trustDomain string
 	port        string
 	node        string // SPIFFE ID of the one agent
+	agent       *child.Process
 }
 
 // Start runs a SPIRE server for a trust domain. SVIDs live for ttl where their entry says nothing else.
@@ -68,6 +70,7 @@ func Start(tb testing.TB, trustDomain string, ttl time.Duration) *Server {
   data_dir = %q
   log_level = "WARN"
   default_x509_svid_ttl = %q
+  agent_ttl = "1h"
 }
 plugins {
   DataStore "sql" { plugin_data { database_type = "sqlite3", connection_string = %q } }
@@ -104,11 +107,19 @@ func (s *Server) Agent() string {
 }
 plugins {
   NodeAttestor "join_token" { plugin_data {} }
-  KeyManager "memory" { plugin_data {} }
+  KeyManager "disk" { plugin_data { directory = %q } }
   WorkloadAttestor "unix" { plugin_data {} }
 }
-`, s.path("agent"), s.port, socket, s.path("bundle.pem"), s.trustDomain, token.Value))
-	s.run("spire-agent", "agent.conf", func() bool {
+`, s.path("agent"), s.port, socket, s.path("bundle.pem"), s.trustDomain, token.Value, s.dir))
+	s.StartAgent()
+	return socket
+}
+
+// StartAgent runs the agent again, which knows itself by the key that it keeps on the disk.
+func (s *Server) StartAgent() {
+	s.tb.Helper()
+	socket := s.path("agent.sock")
+	s.agent = s.run("spire-agent", "agent.conf", func() bool {
 		conn, err := net.Dial("unix", socket) //nolint:noctx // a local socket
 		if err != nil {
 			return false
@@ -119,8 +130,10 @@ plugins {
 	if err := os.Chmod(socket, openSocket); err != nil {
 		s.tb.Fatal(err)
 	}
-	return socket
 }
+
+// StopAgent kills the agent.
+func (s *Server) StopAgent() { s.agent.Stop() }
 
 // Entry registers a workload: what runs as that user is it. The agent learns of it within some seconds.
 func (s *Server) Entry(id string, uid int, flags ...string) {
@@ -129,28 +142,74 @@ func (s *Server) Entry(id string, uid int, flags ...string) {
 	s.ask(append([]string{"entry", "create", "-parentID", s.node, "-spiffeID", id, "-selector", selector}, flags...)...)
 }
 
+// Reissue makes SPIRE give a workload a new SVID, which lives for ttl: its entry is another one then. The agent learns of it
+// within some seconds.
+func (s *Server) Reissue(id string, ttl time.Duration) {
+	s.tb.Helper()
+	var shown struct {
+		Entries []struct {
+			ID        string `json:"id"`
+			Selectors []struct {
+				Type  string `json:"type"`
+				Value string `json:"value"`
+			} `json:"selectors"`
+		} `json:"entries"`
+	}
+	if err := json.Unmarshal(s.ask("entry", "show", "-spiffeID", id, "-output", "json"), &shown); err != nil || len(shown.Entries) == 0 {
+		s.tb.Fatalf("SPIRE has no entry of %s: %v", id, err)
+	}
+	for _, e := range shown.Entries {
+		update := []string{
+			"entry", "update", "-entryID", e.ID, "-parentID", s.node, "-spiffeID", id, "-x509SVIDTTL", strconv.Itoa(int(ttl.Seconds())),
+		}
+		for _, selector := range e.Selectors {
+			update = append(update, "-selector", selector.Type+":"+selector.Value)
+		}
+		s.ask(update...)
+	}
+}
+
 // Bundle is the trust domain's root, PEM.
 func (s *Server) Bundle() []byte {
 	s.tb.Helper()
 	return s.ask("bundle", "show")
 }
 
+// PrepareRoot makes SPIRE publish a new root beside the one that signs, and returns what ActivateRoot takes.
+func (s *Server) PrepareRoot() (authority string) {
+	s.tb.Helper()
+	var prepared struct {
+		Authority struct {
+			ID string `json:"authority_id"` //nolint:tagliatelle // SPIRE's own
+		} `json:"prepared_authority"` //nolint:tagliatelle // SPIRE's own
+	}
+	if err := json.Unmarshal(s.ask("localauthority", "x509", "prepare", "-output", "json"), &prepared); err != nil || prepared.Authority.ID == "" {
+		s.tb.Fatalf("SPIRE prepared no root: %v", err)
+	}
+	return prepared.Authority.ID
+}
+
+// ActivateRoot makes SPIRE sign with the root that it has prepared.
+func (s *Server) ActivateRoot(authority string) {
+	s.tb.Helper()
+	s.ask("localauthority", "x509", "activate", "-authorityID", authority)
+}
+
 // ask runs one of the server's commands and returns what it says.
 func (s *Server) ask(command ...string) []byte {
 	s.tb.Helper()
-	args := append([]string{}, command[:2]...)
-	args = append(append(args, "-socketPath", s.path("api.sock")), command[2:]...)
+	args := append(slices.Clone(command), "-socketPath", s.path("api.sock"))
 	var out, problem bytes.Buffer
 	cmd := exec.CommandContext(s.tb.Context(), s.program("spire-server"), args...)
 	cmd.Stdout, cmd.Stderr = &out, &problem
 	if err := cmd.Run(); err != nil {
-		s.tb.Fatalf("spire-server %v: %v\n%s%s", command[:2], err, out.String(), problem.String())
+		s.tb.Fatalf("spire-server %v: %v\n%s%s", command, err, out.String(), problem.String())
 	}
 	return out.Bytes()
 }
 
 // run starts one of the two programs and waits until it is ready.
-func (s *Server) run(program, config string, ready func() bool) {
+func (s *Server) run(program, config string, ready func() bool) *child.Process {
 	s.tb.Helper()
 	p, err := child.Start(s.program(program), "run", "-config", s.path(config))
 	if err != nil {
@@ -173,6 +232,7 @@ func (s *Server) run(program, config string, ready func() bool) {
 			s.tb.Fatalf("%s is not ready in time:\n%s", program, p.Log())
 		}
 	}
+	return p
 }
 
 func (s *Server) write(name, text string) {

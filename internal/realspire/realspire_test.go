@@ -12,8 +12,8 @@ import (
 	"github.com/ringfence-mesh/ringfence/internal/realspire"
 )
 
-// TestWorkload: SPIRE tells this process, by its user, who it is.
-func TestWorkload(t *testing.T) {
+// TestSPIREWorkload: SPIRE tells this process, by its user, who it is.
+func TestSPIREWorkload(t *testing.T) {
 	t.Parallel()
 	s := realspire.Start(t, "acme.demo.test", time.Hour)
 	socket := s.Agent()

@@ -22,8 +22,9 @@ import (
 )
 
 var (
-	errExpired = errors.New("the client's SVID has expired")
-	errStopped = errors.New("the server stops")
+	errExpired   = errors.New("the client's SVID has expired")
+	errWithdrawn = errors.New("the root of the client's SVID is not trusted any more")
+	errStopped   = errors.New("the server stops")
 )
 
 // stopGrace is how long streams may take to end when the server stops.
@@ -119,7 +120,7 @@ func (s *Server) follow(changed <-chan struct{}) {
 			close(s.changed)
 			s.changed = make(chan struct{})
 			for w := range s.streams {
-				s.endRevoked(w)
+				s.endDistrusted(w)
 			}
 			s.settle()
 			s.mu.Unlock()
@@ -167,18 +168,22 @@ func (s *Server) serve(ctx context.Context, run func(context.Context, *watch) er
 	return toStatus(err)
 }
 
-// endable says how the stream is ended when its client is revoked; what was revoked a moment ago ends at once.
+// endable says how the stream is ended when its client is not believed any more; if that was a moment ago, it ends at once.
 func (s *Server) endable(w *watch, end context.CancelCauseFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w.end = end
-	s.endRevoked(w)
+	s.endDistrusted(w)
 }
 
-// endRevoked is called with mu held.
-func (s *Server) endRevoked(w *watch) {
-	if w.end != nil && s.revoked(w.peer) {
+// endDistrusted ends the stream of a client that is revoked, or whose root was withdrawn. It is called with mu held.
+func (s *Server) endDistrusted(w *watch) {
+	switch {
+	case w.end == nil:
+	case s.revoked(w.peer):
 		w.end(ErrRevoked)
+	case s.config.Verifier().Withdrew(w.peer):
+		w.end(errWithdrawn)
 	}
 }
 
@@ -192,6 +197,8 @@ func toStatus(err error) error {
 		return status.Error(codes.ResourceExhausted, err.Error())
 	case errors.Is(err, ErrRevoked):
 		return status.Error(codes.Unauthenticated, ErrRevoked.Error())
+	case errors.Is(err, errWithdrawn):
+		return status.Error(codes.Unauthenticated, errWithdrawn.Error())
 	case errors.Is(err, errExpired):
 		return status.Error(codes.Unauthenticated, errExpired.Error())
 	case errors.Is(err, errStopped):

@@ -51,7 +51,7 @@ type mesh struct {
 	t        *testing.T
 	mapping  identity.Mapping
 	cas      map[string]*testca.CA
-	verifier identity.Verifier
+	verifier atomic.Pointer[identity.Verifier]
 	registry *prometheus.Registry
 	server   *server.Server
 	addr     string
@@ -75,18 +75,29 @@ func newMesh(t *testing.T, limits server.Limits) *mesh {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var bundles []identity.Bundle
 	for _, td := range []string{"acme.demo.test", "globex.demo.test", "platform.demo.test"} {
 		m.cas[td] = testca.Constrained(t, td)
-		bundles = append(bundles, m.cas[td].Bundle(td))
+	}
+	m.believe()
+	m.start(limits)
+	return m
+}
+
+// believe makes the present roots, without those of the trust domains that are left out, the ones that count.
+func (m *mesh) believe(without ...string) {
+	m.t.Helper()
+	var bundles []identity.Bundle
+	for td, ca := range m.cas {
+		if !slices.Contains(without, td) {
+			bundles = append(bundles, ca.Bundle(td))
+		}
 	}
 	all, err := identity.NewBundles(bundles...)
 	if err != nil {
-		t.Fatal(err)
+		m.t.Fatal(err)
 	}
-	m.verifier = identity.NewVerifier(m.mapping, all)
-	m.start(limits)
-	return m
+	v := identity.NewVerifier(m.mapping, all)
+	m.verifier.Store(&v)
 }
 
 func (m *mesh) start(limits server.Limits) {
@@ -98,7 +109,7 @@ func (m *mesh) start(limits server.Limits) {
 	}
 	m.server, err = server.New(server.Config{
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &self, nil },
-		Verifier:    func() identity.Verifier { return m.verifier },
+		Verifier:    func() identity.Verifier { return *m.verifier.Load() },
 		Snapshots:   m, Clock: time.Now, Log: zap.NewNop(), Metrics: metrics, Limits: limits,
 		Revoked: func(p identity.Peer) bool { return m.revoked.Load() == p.ID().String() },
 	})
@@ -622,6 +633,52 @@ func TestRevokedClients(t *testing.T) {
 	c := m.as(acmeWeb)
 	c.askAll()
 	c.recv()
+}
+
+// A root that is withdrawn ends the streams that it has proved, and opens none. A trust domain that has no roots for a while
+// ends none: its agents are to hear what the mesh has for them.
+func TestWithdrawnRoots(t *testing.T) {
+	t.Parallel()
+	m := newMesh(t, server.Limits{})
+	m.set(acmeWeb, "acme", "1")
+	m.set(globexWeb, "globex", "1")
+	a, b, idle := m.as(acmeWeb), m.as(globexWeb), m.as(acmeWeb)
+	old := m.cas["acme.demo.test"]
+	for _, x := range []*agent{a, b} {
+		x.askAll()
+		x.ack(x.recv())
+	}
+	m.believe("acme.demo.test")
+	for _, value := range []string{"2", "3"} { // the second comes on a stream that was looked at without roots
+		m.set(acmeWeb, "acme", value)
+		for {
+			resp := a.recv()
+			a.ack(resp)
+			if slices.ContainsFunc(resp.GetResources(), func(r *discovery.Resource) bool { return string(r.GetResource().GetValue()) == value }) {
+				break // acme goes on
+			}
+		}
+	}
+	m.cas["acme.demo.test"] = testca.Constrained(t, "acme.demo.test")
+	m.believe()
+	m.tell()
+	a.fails(codes.Unauthenticated)
+	stream, err := discovery.NewAggregatedDiscoveryServiceClient(idle.conn).DeltaAggregatedResources(t.Context())
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.Unauthenticated {
+		t.Errorf("a new stream on an open connection: %v", err)
+	}
+	c := m.as(acmeWeb)
+	c.askAll()
+	c.recv()
+	m.cas["acme.demo.test"] = old // and the certificate of the old one again
+	m.as(acmeWeb).fails(codes.Unavailable)
+	m.set(globexWeb, "globex", "2")
+	for b.recv().GetResources() == nil {
+		continue // globex goes on
+	}
 }
 
 func TestConfigIsComplete(t *testing.T) {

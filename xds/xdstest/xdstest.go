@@ -4,6 +4,7 @@ package xdstest
 
 import (
 	"maps"
+	"regexp"
 	"testing"
 
 	"github.com/ringfence-mesh/ringfence/tenancy"
@@ -13,13 +14,29 @@ import (
 
 // Files are the documents of the mesh by path; the map is the caller's. Two tenants with services of the same names, two
 // shared services: billing granted to both, ledger (gRPC) to acme. acme has a service of its own called ledger, a gRPC
-// service with two accounts, and one with endpoints at two addresses.
+// service with three accounts, and one with endpoints at two addresses.
 //
 // Of TCP services acme has db, where the client speaks first and web may connect, and mail, where the server does and
 // nobody may, both run by one account; globex has db; the platform's store is granted to acme.
 //
-// acme's web was revoked for a while, so chains for it bear an epoch.
+// Revoked are acme's web, one of the three accounts of its ledger, and the only ones of its db and mail and of the platform's
+// store. So chains bear epochs, and some destinations are pinned to fewer accounts, or to nobody.
 func Files() map[string]string { return maps.Clone(files) }
+
+// DirectFiles are the documents of the same mesh, in which no sidecar has an agent.
+func DirectFiles() map[string]string {
+	direct := Files()
+	for path, text := range direct {
+		text = accountsLine.ReplaceAllString(text, "$0\n  proxy: Direct")
+		direct[path] = accountsFlow.ReplaceAllString(text, "$0 proxy: Direct,")
+	}
+	return direct
+}
+
+var (
+	accountsLine = regexp.MustCompile(`(?m)^  serviceAccounts: .*$`)
+	accountsFlow = regexp.MustCompile(`serviceAccounts: \[[^\]]*\],`)
+)
 
 // Model is the mesh.
 func Model(tb testing.TB) *tenancy.Model {
@@ -79,6 +96,22 @@ apiVersion: ringfence.dev/v1alpha1
 kind: Revocation
 metadata: {name: web}
 spec: {workload: "spiffe://acme.demo.test/ns/acme/sa/web", reason: lost, notAfter: "2026-01-01T00:00:00Z"}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Revocation
+metadata: {name: night}
+spec: {workload: "spiffe://acme.demo.test/ns/acme/sa/night", reason: lost, notAfter: "2036-01-01T00:00:00Z"}
+---
+apiVersion: ringfence.dev/v1alpha1
+kind: Revocation
+metadata: {name: db}
+spec: {workload: "spiffe://acme.demo.test/ns/acme/sa/db", reason: lost, notAfter: "2036-01-01T00:00:00Z"}
+`,
+	"platform/revoked.yaml": `
+apiVersion: ringfence.dev/v1alpha1
+kind: Revocation
+metadata: {name: store}
+spec: {workload: "spiffe://platform.demo.test/ns/platform/sa/store", reason: lost, notAfter: "2036-01-01T00:00:00Z"}
 `,
 	"mesh.yaml": `
 apiVersion: ringfence.dev/v1alpha1
@@ -176,7 +209,7 @@ kind: Service
 metadata: {name: ledger}
 spec:
   namespace: acme
-  serviceAccounts: [batch, orders]
+  serviceAccounts: [batch, night, orders]
   ports: [{name: grpc, port: 9090, protocol: GRPC, appPort: 20286}]
   endpoints: [{address: 10.1.0.7, port: 20086}, {address: 10.1.0.8, port: 20086}]
 ---

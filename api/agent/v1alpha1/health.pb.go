@@ -228,7 +228,9 @@ type HealthBundle struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
 	// DER root certificates.
-	Roots         [][]byte `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	Roots [][]byte `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`
+	// They are somebody else's, not this issuer's.
+	External      bool `protobuf:"varint,3,opt,name=external,proto3" json:"external,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -275,6 +277,13 @@ func (x *HealthBundle) GetRoots() [][]byte {
 		return x.Roots
 	}
 	return nil
+}
+
+func (x *HealthBundle) GetExternal() bool {
+	if x != nil {
+		return x.External
+	}
+	return false
 }
 
 type HealthProblem struct {
@@ -361,10 +370,11 @@ const file_api_agent_v1alpha1_health_proto_rawDesc = "" +
 	"\adropped\x18\v \x03(\tR\adropped\x12&\n" +
 	"\x0ecounterexample\x18\f \x01(\tR\x0ecounterexample\x12\x18\n" +
 	"\atrouble\x18\r \x01(\tR\atrouble\x12\x10\n" +
-	"\x03all\x18\x0e \x01(\bR\x03all\"G\n" +
+	"\x03all\x18\x0e \x01(\bR\x03all\"c\n" +
 	"\fHealthBundle\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x14\n" +
-	"\x05roots\x18\x02 \x03(\fR\x05roots\"M\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots\x12\x1a\n" +
+	"\bexternal\x18\x03 \x01(\bR\bexternal\"M\n" +
 	"\rHealthProblem\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\tR\x04code\x12\x12\n" +

@@ -146,6 +146,96 @@ func (x *IssueResponse) GetMapping() []*MappingRule {
 	return nil
 }
 
+type WithdrawnRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of root certificates (DER) that the caller trusts.
+	Roots         [][]byte `protobuf:"bytes,1,rep,name=roots,proto3" json:"roots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawnRequest) Reset() {
+	*x = WithdrawnRequest{}
+	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawnRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawnRequest) ProtoMessage() {}
+
+func (x *WithdrawnRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawnRequest.ProtoReflect.Descriptor instead.
+func (*WithdrawnRequest) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_issuer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *WithdrawnRequest) GetRoots() [][]byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+type WithdrawnResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One of them was. Of a root that the issuer does not know it says no.
+	Withdrawn     bool `protobuf:"varint,1,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawnResponse) Reset() {
+	*x = WithdrawnResponse{}
+	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawnResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawnResponse) ProtoMessage() {}
+
+func (x *WithdrawnResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawnResponse.ProtoReflect.Descriptor instead.
+func (*WithdrawnResponse) Descriptor() ([]byte, []int) {
+	return file_api_agent_v1alpha1_issuer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WithdrawnResponse) GetWithdrawn() bool {
+	if x != nil {
+		return x.Withdrawn
+	}
+	return false
+}
+
 type RenewRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// PKCS #10, DER: exactly one URI SAN, the workload of the client's certificate, and nothing else. The key may be a new one.
@@ -156,7 +246,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[2]
+	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -168,7 +258,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[2]
+	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -181,7 +271,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_issuer_proto_rawDescGZIP(), []int{2}
+	return file_api_agent_v1alpha1_issuer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RenewRequest) GetCsr() []byte {
@@ -204,7 +294,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[3]
+	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -216,7 +306,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[3]
+	mi := &file_api_agent_v1alpha1_issuer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -229,7 +319,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_api_agent_v1alpha1_issuer_proto_rawDescGZIP(), []int{3}
+	return file_api_agent_v1alpha1_issuer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RenewResponse) GetChain() [][]byte {
@@ -259,14 +349,19 @@ const file_api_agent_v1alpha1_issuer_proto_rawDesc = "" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x16\n" +
 	"\x06bundle\x18\x02 \x03(\fR\x06bundle\x122\n" +
 	"\x15platform_trust_domain\x18\x03 \x01(\tR\x13platformTrustDomain\x12?\n" +
-	"\amapping\x18\x04 \x03(\v2%.ringfence.agent.v1alpha1.MappingRuleR\amapping\" \n" +
+	"\amapping\x18\x04 \x03(\v2%.ringfence.agent.v1alpha1.MappingRuleR\amapping\"(\n" +
+	"\x10WithdrawnRequest\x12\x14\n" +
+	"\x05roots\x18\x01 \x03(\fR\x05roots\"1\n" +
+	"\x11WithdrawnResponse\x12\x1c\n" +
+	"\twithdrawn\x18\x01 \x01(\bR\twithdrawn\" \n" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"=\n" +
 	"\rRenewResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x16\n" +
-	"\x06bundle\x18\x02 \x03(\fR\x06bundle2b\n" +
+	"\x06bundle\x18\x02 \x03(\fR\x06bundle2\xc8\x01\n" +
 	"\x06Issuer\x12X\n" +
-	"\x05Issue\x12&.ringfence.agent.v1alpha1.IssueRequest\x1a'.ringfence.agent.v1alpha1.IssueResponse2c\n" +
+	"\x05Issue\x12&.ringfence.agent.v1alpha1.IssueRequest\x1a'.ringfence.agent.v1alpha1.IssueResponse\x12d\n" +
+	"\tWithdrawn\x12*.ringfence.agent.v1alpha1.WithdrawnRequest\x1a+.ringfence.agent.v1alpha1.WithdrawnResponse2c\n" +
 	"\aRenewal\x12X\n" +
 	"\x05Renew\x12&.ringfence.agent.v1alpha1.RenewRequest\x1a'.ringfence.agent.v1alpha1.RenewResponseBFZDgithub.com/ringfence-mesh/ringfence/api/agent/v1alpha1;agentv1alpha1b\x06proto3"
 
@@ -282,22 +377,26 @@ func file_api_agent_v1alpha1_issuer_proto_rawDescGZIP() []byte {
 	return file_api_agent_v1alpha1_issuer_proto_rawDescData
 }
 
-var file_api_agent_v1alpha1_issuer_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_api_agent_v1alpha1_issuer_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_api_agent_v1alpha1_issuer_proto_goTypes = []any{
-	(*IssueRequest)(nil),  // 0: ringfence.agent.v1alpha1.IssueRequest
-	(*IssueResponse)(nil), // 1: ringfence.agent.v1alpha1.IssueResponse
-	(*RenewRequest)(nil),  // 2: ringfence.agent.v1alpha1.RenewRequest
-	(*RenewResponse)(nil), // 3: ringfence.agent.v1alpha1.RenewResponse
-	(*MappingRule)(nil),   // 4: ringfence.agent.v1alpha1.MappingRule
+	(*IssueRequest)(nil),      // 0: ringfence.agent.v1alpha1.IssueRequest
+	(*IssueResponse)(nil),     // 1: ringfence.agent.v1alpha1.IssueResponse
+	(*WithdrawnRequest)(nil),  // 2: ringfence.agent.v1alpha1.WithdrawnRequest
+	(*WithdrawnResponse)(nil), // 3: ringfence.agent.v1alpha1.WithdrawnResponse
+	(*RenewRequest)(nil),      // 4: ringfence.agent.v1alpha1.RenewRequest
+	(*RenewResponse)(nil),     // 5: ringfence.agent.v1alpha1.RenewResponse
+	(*MappingRule)(nil),       // 6: ringfence.agent.v1alpha1.MappingRule
 }
 var file_api_agent_v1alpha1_issuer_proto_depIdxs = []int32{
-	4, // 0: ringfence.agent.v1alpha1.IssueResponse.mapping:type_name -> ringfence.agent.v1alpha1.MappingRule
+	6, // 0: ringfence.agent.v1alpha1.IssueResponse.mapping:type_name -> ringfence.agent.v1alpha1.MappingRule
 	0, // 1: ringfence.agent.v1alpha1.Issuer.Issue:input_type -> ringfence.agent.v1alpha1.IssueRequest
-	2, // 2: ringfence.agent.v1alpha1.Renewal.Renew:input_type -> ringfence.agent.v1alpha1.RenewRequest
-	1, // 3: ringfence.agent.v1alpha1.Issuer.Issue:output_type -> ringfence.agent.v1alpha1.IssueResponse
-	3, // 4: ringfence.agent.v1alpha1.Renewal.Renew:output_type -> ringfence.agent.v1alpha1.RenewResponse
-	3, // [3:5] is the sub-list for method output_type
-	1, // [1:3] is the sub-list for method input_type
+	2, // 2: ringfence.agent.v1alpha1.Issuer.Withdrawn:input_type -> ringfence.agent.v1alpha1.WithdrawnRequest
+	4, // 3: ringfence.agent.v1alpha1.Renewal.Renew:input_type -> ringfence.agent.v1alpha1.RenewRequest
+	1, // 4: ringfence.agent.v1alpha1.Issuer.Issue:output_type -> ringfence.agent.v1alpha1.IssueResponse
+	3, // 5: ringfence.agent.v1alpha1.Issuer.Withdrawn:output_type -> ringfence.agent.v1alpha1.WithdrawnResponse
+	5, // 6: ringfence.agent.v1alpha1.Renewal.Renew:output_type -> ringfence.agent.v1alpha1.RenewResponse
+	4, // [4:7] is the sub-list for method output_type
+	1, // [1:4] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
 	1, // [1:1] is the sub-list for extension extendee
 	0, // [0:1] is the sub-list for field type_name
@@ -315,7 +414,7 @@ func file_api_agent_v1alpha1_issuer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_agent_v1alpha1_issuer_proto_rawDesc), len(file_api_agent_v1alpha1_issuer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Issuer_Issue_FullMethodName = "/ringfence.agent.v1alpha1.Issuer/Issue"
+	Issuer_Issue_FullMethodName     = "/ringfence.agent.v1alpha1.Issuer/Issue"
+	Issuer_Withdrawn_FullMethodName = "/ringfence.agent.v1alpha1.Issuer/Withdrawn"
 )
 
 // IssuerClient is the client API for Issuer service.
@@ -29,6 +30,8 @@ const (
 // Issuer gives a workload its X.509-SVID. The caller authenticates the server by its SPIFFE ID and itself by a join token.
 type IssuerClient interface {
 	Issue(ctx context.Context, in *IssueRequest, opts ...grpc.CallOption) (*IssueResponse, error)
+	// Withdrawn tells whether a root was withdrawn because it is compromised: what the caller got with it is worth nothing any more.
+	Withdrawn(ctx context.Context, in *WithdrawnRequest, opts ...grpc.CallOption) (*WithdrawnResponse, error)
 }
 
 type issuerClient struct {
@@ -49,6 +52,16 @@ func (c *issuerClient) Issue(ctx context.Context, in *IssueRequest, opts ...grpc
 	return out, nil
 }
 
+func (c *issuerClient) Withdrawn(ctx context.Context, in *WithdrawnRequest, opts ...grpc.CallOption) (*WithdrawnResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WithdrawnResponse)
+	err := c.cc.Invoke(ctx, Issuer_Withdrawn_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IssuerServer is the server API for Issuer service.
 // All implementations must embed UnimplementedIssuerServer
 // for forward compatibility.
@@ -56,6 +69,8 @@ func (c *issuerClient) Issue(ctx context.Context, in *IssueRequest, opts ...grpc
 // Issuer gives a workload its X.509-SVID. The caller authenticates the server by its SPIFFE ID and itself by a join token.
 type IssuerServer interface {
 	Issue(context.Context, *IssueRequest) (*IssueResponse, error)
+	// Withdrawn tells whether a root was withdrawn because it is compromised: what the caller got with it is worth nothing any more.
+	Withdrawn(context.Context, *WithdrawnRequest) (*WithdrawnResponse, error)
 	mustEmbedUnimplementedIssuerServer()
 }
 
@@ -68,6 +83,9 @@ type UnimplementedIssuerServer struct{}
 
 func (UnimplementedIssuerServer) Issue(context.Context, *IssueRequest) (*IssueResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Issue not implemented")
+}
+func (UnimplementedIssuerServer) Withdrawn(context.Context, *WithdrawnRequest) (*WithdrawnResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Withdrawn not implemented")
 }
 func (UnimplementedIssuerServer) mustEmbedUnimplementedIssuerServer() {}
 func (UnimplementedIssuerServer) testEmbeddedByValue()                {}
@@ -108,6 +126,24 @@ func _Issuer_Issue_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Issuer_Withdrawn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WithdrawnRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IssuerServer).Withdrawn(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Issuer_Withdrawn_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IssuerServer).Withdrawn(ctx, req.(*WithdrawnRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Issuer_ServiceDesc is the grpc.ServiceDesc for Issuer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -118,6 +154,10 @@ var Issuer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Issue",
 			Handler:    _Issuer_Issue_Handler,
+		},
+		{
+			MethodName: "Withdrawn",
+			Handler:    _Issuer_Withdrawn_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -32,6 +32,8 @@ const (
 	RotationStep_ROTATION_STEP_SIGNING RotationStep = 2
 	// One root is withdrawn, and every sidecar is to acknowledge that.
 	RotationStep_ROTATION_STEP_WITHDRAWN RotationStep = 3
+	// Every root before was withdrawn as compromised; its workloads are to join again, and every sidecar is to acknowledge it.
+	RotationStep_ROTATION_STEP_ATTESTING RotationStep = 4
 )
 
 // Enum value maps for RotationStep.
@@ -41,12 +43,14 @@ var (
 		1: "ROTATION_STEP_PUBLISHED",
 		2: "ROTATION_STEP_SIGNING",
 		3: "ROTATION_STEP_WITHDRAWN",
+		4: "ROTATION_STEP_ATTESTING",
 	}
 	RotationStep_value = map[string]int32{
 		"ROTATION_STEP_NONE":      0,
 		"ROTATION_STEP_PUBLISHED": 1,
 		"ROTATION_STEP_SIGNING":   2,
 		"ROTATION_STEP_WITHDRAWN": 3,
+		"ROTATION_STEP_ATTESTING": 4,
 	}
 )
 
@@ -91,6 +95,8 @@ const (
 	Waiting_WAITING_RENEWAL Waiting = 4
 	// It has renewed; connections of its SVID before may be open until that ends.
 	Waiting_WAITING_END Waiting = 5
+	// Its SVID was ended with a compromised root, and it has not joined again.
+	Waiting_WAITING_ATTESTATION Waiting = 6
 )
 
 // Enum value maps for Waiting.
@@ -102,6 +108,7 @@ var (
 		3: "WAITING_CONNECTION",
 		4: "WAITING_RENEWAL",
 		5: "WAITING_END",
+		6: "WAITING_ATTESTATION",
 	}
 	Waiting_value = map[string]int32{
 		"WAITING_UNSPECIFIED":     0,
@@ -110,6 +117,7 @@ var (
 		"WAITING_CONNECTION":      3,
 		"WAITING_RENEWAL":         4,
 		"WAITING_END":             5,
+		"WAITING_ATTESTATION":     6,
 	}
 )
 
@@ -198,7 +206,13 @@ type RotationStatus struct {
 	StartedUnix int64 `protobuf:"varint,6,opt,name=started_unix,json=startedUnix,proto3" json:"started_unix,omitempty"`
 	SinceUnix   int64 `protobuf:"varint,7,opt,name=since_unix,json=sinceUnix,proto3" json:"since_unix,omitempty"`
 	// What the present step waits for, sorted by workload.
-	Waiting       []*Straggler `protobuf:"bytes,8,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	Waiting []*Straggler `protobuf:"bytes,8,rep,name=waiting,proto3" json:"waiting,omitempty"`
+	// SPIFFE IDs of the workloads whose SVIDs were ended as compromised and that have joined again, sorted.
+	Attested []string `protobuf:"bytes,9,rep,name=attested,proto3" json:"attested,omitempty"`
+	// Where the control plane keeps the tenant's roots for those who only verify; empty: it keeps none.
+	TrustFile string `protobuf:"bytes,10,opt,name=trust_file,json=trustFile,proto3" json:"trust_file,omitempty"`
+	// When the next rotation begins by itself; 0: it does not.
+	DueUnix       int64 `protobuf:"varint,11,opt,name=due_unix,json=dueUnix,proto3" json:"due_unix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,6 +303,27 @@ func (x *RotationStatus) GetWaiting() []*Straggler {
 	return nil
 }
 
+func (x *RotationStatus) GetAttested() []string {
+	if x != nil {
+		return x.Attested
+	}
+	return nil
+}
+
+func (x *RotationStatus) GetTrustFile() string {
+	if x != nil {
+		return x.TrustFile
+	}
+	return ""
+}
+
+func (x *RotationStatus) GetDueUnix() int64 {
+	if x != nil {
+		return x.DueUnix
+	}
+	return 0
+}
+
 type Straggler struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SPIFFE ID.
@@ -357,7 +392,7 @@ const file_api_agent_v1alpha1_rotations_proto_rawDesc = "" +
 	"\n" +
 	"\"api/agent/v1alpha1/rotations.proto\x12\x18ringfence.agent.v1alpha1\")\n" +
 	"\x0fRotationRequest\x12\x16\n" +
-	"\x06tenant\x18\x01 \x01(\tR\x06tenant\"\xb3\x02\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\"\x89\x03\n" +
 	"\x0eRotationStatus\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12:\n" +
 	"\x04step\x18\x02 \x01(\x0e2&.ringfence.agent.v1alpha1.RotationStepR\x04step\x12\x1a\n" +
@@ -367,28 +402,36 @@ const file_api_agent_v1alpha1_rotations_proto_rawDesc = "" +
 	"\fstarted_unix\x18\x06 \x01(\x03R\vstartedUnix\x12\x1d\n" +
 	"\n" +
 	"since_unix\x18\a \x01(\x03R\tsinceUnix\x12=\n" +
-	"\awaiting\x18\b \x03(\v2#.ringfence.agent.v1alpha1.StragglerR\awaiting\"{\n" +
+	"\awaiting\x18\b \x03(\v2#.ringfence.agent.v1alpha1.StragglerR\awaiting\x12\x1a\n" +
+	"\battested\x18\t \x03(\tR\battested\x12\x1d\n" +
+	"\n" +
+	"trust_file\x18\n" +
+	" \x01(\tR\ttrustFile\x12\x19\n" +
+	"\bdue_unix\x18\v \x01(\x03R\adueUnix\"{\n" +
 	"\tStraggler\x12\x1a\n" +
 	"\bworkload\x18\x01 \x01(\tR\bworkload\x123\n" +
 	"\x03why\x18\x02 \x01(\x0e2!.ringfence.agent.v1alpha1.WaitingR\x03why\x12\x1d\n" +
 	"\n" +
-	"until_unix\x18\x03 \x01(\x03R\tuntilUnix*{\n" +
+	"until_unix\x18\x03 \x01(\x03R\tuntilUnix*\x98\x01\n" +
 	"\fRotationStep\x12\x16\n" +
 	"\x12ROTATION_STEP_NONE\x10\x00\x12\x1b\n" +
 	"\x17ROTATION_STEP_PUBLISHED\x10\x01\x12\x19\n" +
 	"\x15ROTATION_STEP_SIGNING\x10\x02\x12\x1b\n" +
-	"\x17ROTATION_STEP_WITHDRAWN\x10\x03*\x92\x01\n" +
+	"\x17ROTATION_STEP_WITHDRAWN\x10\x03\x12\x1b\n" +
+	"\x17ROTATION_STEP_ATTESTING\x10\x04*\xab\x01\n" +
 	"\aWaiting\x12\x17\n" +
 	"\x13WAITING_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17WAITING_ACKNOWLEDGEMENT\x10\x01\x12\x13\n" +
 	"\x0fWAITING_REFUSED\x10\x02\x12\x16\n" +
 	"\x12WAITING_CONNECTION\x10\x03\x12\x13\n" +
 	"\x0fWAITING_RENEWAL\x10\x04\x12\x0f\n" +
-	"\vWAITING_END\x10\x052\xa7\x02\n" +
+	"\vWAITING_END\x10\x05\x12\x17\n" +
+	"\x13WAITING_ATTESTATION\x10\x062\x8b\x03\n" +
 	"\tRotations\x12\\\n" +
 	"\x05Begin\x12).ringfence.agent.v1alpha1.RotationRequest\x1a(.ringfence.agent.v1alpha1.RotationStatus\x12[\n" +
 	"\x04Show\x12).ringfence.agent.v1alpha1.RotationRequest\x1a(.ringfence.agent.v1alpha1.RotationStatus\x12_\n" +
-	"\bRollback\x12).ringfence.agent.v1alpha1.RotationRequest\x1a(.ringfence.agent.v1alpha1.RotationStatusBFZDgithub.com/ringfence-mesh/ringfence/api/agent/v1alpha1;agentv1alpha1b\x06proto3"
+	"\bRollback\x12).ringfence.agent.v1alpha1.RotationRequest\x1a(.ringfence.agent.v1alpha1.RotationStatus\x12b\n" +
+	"\vCompromised\x12).ringfence.agent.v1alpha1.RotationRequest\x1a(.ringfence.agent.v1alpha1.RotationStatusBFZDgithub.com/ringfence-mesh/ringfence/api/agent/v1alpha1;agentv1alpha1b\x06proto3"
 
 var (
 	file_api_agent_v1alpha1_rotations_proto_rawDescOnce sync.Once
@@ -418,11 +461,13 @@ var file_api_agent_v1alpha1_rotations_proto_depIdxs = []int32{
 	2, // 3: ringfence.agent.v1alpha1.Rotations.Begin:input_type -> ringfence.agent.v1alpha1.RotationRequest
 	2, // 4: ringfence.agent.v1alpha1.Rotations.Show:input_type -> ringfence.agent.v1alpha1.RotationRequest
 	2, // 5: ringfence.agent.v1alpha1.Rotations.Rollback:input_type -> ringfence.agent.v1alpha1.RotationRequest
-	3, // 6: ringfence.agent.v1alpha1.Rotations.Begin:output_type -> ringfence.agent.v1alpha1.RotationStatus
-	3, // 7: ringfence.agent.v1alpha1.Rotations.Show:output_type -> ringfence.agent.v1alpha1.RotationStatus
-	3, // 8: ringfence.agent.v1alpha1.Rotations.Rollback:output_type -> ringfence.agent.v1alpha1.RotationStatus
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
+	2, // 6: ringfence.agent.v1alpha1.Rotations.Compromised:input_type -> ringfence.agent.v1alpha1.RotationRequest
+	3, // 7: ringfence.agent.v1alpha1.Rotations.Begin:output_type -> ringfence.agent.v1alpha1.RotationStatus
+	3, // 8: ringfence.agent.v1alpha1.Rotations.Show:output_type -> ringfence.agent.v1alpha1.RotationStatus
+	3, // 9: ringfence.agent.v1alpha1.Rotations.Rollback:output_type -> ringfence.agent.v1alpha1.RotationStatus
+	3, // 10: ringfence.agent.v1alpha1.Rotations.Compromised:output_type -> ringfence.agent.v1alpha1.RotationStatus
+	7, // [7:11] is the sub-list for method output_type
+	3, // [3:7] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
 	3, // [3:3] is the sub-list for extension extendee
 	0, // [0:3] is the sub-list for field type_name

@@ -19,9 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Rotations_Begin_FullMethodName    = "/ringfence.agent.v1alpha1.Rotations/Begin"
-	Rotations_Show_FullMethodName     = "/ringfence.agent.v1alpha1.Rotations/Show"
-	Rotations_Rollback_FullMethodName = "/ringfence.agent.v1alpha1.Rotations/Rollback"
+	Rotations_Begin_FullMethodName       = "/ringfence.agent.v1alpha1.Rotations/Begin"
+	Rotations_Show_FullMethodName        = "/ringfence.agent.v1alpha1.Rotations/Show"
+	Rotations_Rollback_FullMethodName    = "/ringfence.agent.v1alpha1.Rotations/Rollback"
+	Rotations_Compromised_FullMethodName = "/ringfence.agent.v1alpha1.Rotations/Compromised"
 )
 
 // RotationsClient is the client API for Rotations service.
@@ -36,6 +37,9 @@ type RotationsClient interface {
 	Show(ctx context.Context, in *RotationRequest, opts ...grpc.CallOption) (*RotationStatus, error)
 	// Rollback goes back to the old root, until that is withdrawn.
 	Rollback(ctx context.Context, in *RotationRequest, opts ...grpc.CallOption) (*RotationStatus, error)
+	// Compromised withdraws every root of the tenant at once and makes a new one that none of them vouches for. Whatever they have
+	// signed ends, and the tenant's workloads join again. It cannot be taken back.
+	Compromised(ctx context.Context, in *RotationRequest, opts ...grpc.CallOption) (*RotationStatus, error)
 }
 
 type rotationsClient struct {
@@ -76,6 +80,16 @@ func (c *rotationsClient) Rollback(ctx context.Context, in *RotationRequest, opt
 	return out, nil
 }
 
+func (c *rotationsClient) Compromised(ctx context.Context, in *RotationRequest, opts ...grpc.CallOption) (*RotationStatus, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotationStatus)
+	err := c.cc.Invoke(ctx, Rotations_Compromised_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RotationsServer is the server API for Rotations service.
 // All implementations must embed UnimplementedRotationsServer
 // for forward compatibility.
@@ -88,6 +102,9 @@ type RotationsServer interface {
 	Show(context.Context, *RotationRequest) (*RotationStatus, error)
 	// Rollback goes back to the old root, until that is withdrawn.
 	Rollback(context.Context, *RotationRequest) (*RotationStatus, error)
+	// Compromised withdraws every root of the tenant at once and makes a new one that none of them vouches for. Whatever they have
+	// signed ends, and the tenant's workloads join again. It cannot be taken back.
+	Compromised(context.Context, *RotationRequest) (*RotationStatus, error)
 	mustEmbedUnimplementedRotationsServer()
 }
 
@@ -106,6 +123,9 @@ func (UnimplementedRotationsServer) Show(context.Context, *RotationRequest) (*Ro
 }
 func (UnimplementedRotationsServer) Rollback(context.Context, *RotationRequest) (*RotationStatus, error) {
 	return nil, status.Error(codes.Unimplemented, "method Rollback not implemented")
+}
+func (UnimplementedRotationsServer) Compromised(context.Context, *RotationRequest) (*RotationStatus, error) {
+	return nil, status.Error(codes.Unimplemented, "method Compromised not implemented")
 }
 func (UnimplementedRotationsServer) mustEmbedUnimplementedRotationsServer() {}
 func (UnimplementedRotationsServer) testEmbeddedByValue()                   {}
@@ -182,6 +202,24 @@ func _Rotations_Rollback_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Rotations_Compromised_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RotationsServer).Compromised(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Rotations_Compromised_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RotationsServer).Compromised(ctx, req.(*RotationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Rotations_ServiceDesc is the grpc.ServiceDesc for Rotations service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -200,6 +238,10 @@ var Rotations_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Rollback",
 			Handler:    _Rotations_Rollback_Handler,
+		},
+		{
+			MethodName: "Compromised",
+			Handler:    _Rotations_Compromised_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
