@@ -123,8 +123,8 @@ cover-gate:
 	@scripts/cover.sh coverage/unit.out 95 $(addprefix $(MODULE)/,$(COVERED))
 
 .PHONY: mutation
-mutation: $(GREMLINS) ## Change identity, authz and the relay in small ways, and fail where no test notices (an hour or more; FOLDER=authz)
-	@$(call say,mutation score of what keeps tenants apart; an hour or more)
+mutation: $(GREMLINS) ## Change identity, authz and the relay in small ways, and fail where no test notices (half an hour or more; FOLDER=authz)
+	@$(call say,mutation score of what keeps tenants apart; half an hour or more)
 	@scripts/mutation.sh $(FOLDER)
 
 $(GREMLINS): tools/gremlins.mod tools/gremlins.sum

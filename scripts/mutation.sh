@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The mutation score of the code that keeps tenants apart: every small change of it must be noticed by a unit test, or be
-# explained in scripts/mutation.txt. An hour or more of one core; docs/mutation.md says what is changed and what came of it.
+# explained in scripts/mutation.txt. Half an hour or more of one core; docs/mutation.md says what is changed and what came of it.
 #   scripts/mutation.sh [FOLDER]...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
