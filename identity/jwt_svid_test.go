@@ -34,3 +34,14 @@ func TestCheckAudience(t *testing.T) {
 		}
 	}
 }
+
+// The error says which audience is wrong, and a JWT-SVID lives for five minutes, as the documentation says.
+func TestJWTSVIDBounds(t *testing.T) {
+	t.Parallel()
+	if err := identity.CheckAudience([]string{"orders", "a b"}); err == nil || !strings.HasPrefix(err.Error(), "audience 2:") {
+		t.Errorf("which audience is wrong: %v", err)
+	}
+	if identity.MaxJWTSVIDLife.Minutes() != 5 {
+		t.Errorf("a JWT-SVID lives for %s", identity.MaxJWTSVIDLife)
+	}
+}
