@@ -3,6 +3,7 @@ package issuer
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -57,6 +58,11 @@ func (a *authority) bundle() (identity.Bundle, error) {
 // has reports whether a root of that fingerprint is trusted.
 func (a *authority) has(fingerprint [sha256.Size]byte) bool {
 	return slices.ContainsFunc(a.roots, func(r *root) bool { return r.fingerprint() == fingerprint })
+}
+
+// signed reports whether a root that is trusted has signed the certificate.
+func (a *authority) signed(leaf *x509.Certificate) bool {
+	return slices.ContainsFunc(a.roots, func(r *root) bool { return leaf.CheckSignatureFrom(r.cert) == nil })
 }
 
 const (

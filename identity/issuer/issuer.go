@@ -246,9 +246,12 @@ func (i *Issuer) authority(td identity.TrustDomain, now time.Time) (*authority, 
 	return a, nil
 }
 
-// retain drops from the ledger what no root that is trusted has signed. Nothing of that is renewed in any case; it would only
-// count as outstanding.
+// retain drops from the ledger what compromised roots have signed. Nothing of that is renewed in any case; it would only count
+// as outstanding. What a rotation has left behind stays until it has ended.
 func (i *Issuer) retain(a *authority) {
+	if a.underway == nil || a.underway.Step != Attesting {
+		return
+	}
 	if err := i.store.retain(a.td, a.has); err != nil {
 		i.log.Warn("SVIDs of a withdrawn root stay in the ledger until they have expired", zap.Stringer("trust_domain", a.td), zap.Error(err))
 	}
@@ -357,6 +360,9 @@ func (i *Issuer) given(id identity.WorkloadID, a *authority, r record, key [sha2
 	leaf, err := x509.ParseCertificate(r.Spent.SVID)
 	if err != nil || !now.Before(leaf.NotAfter) {
 		return SVID{}, false, ErrRefused
+	}
+	if !a.signed(leaf) {
+		return SVID{}, false, ErrRefused // its root was withdrawn, and with it whatever the token stood for
 	}
 	s, ok := serialOf(leaf.SerialNumber)
 	if !ok {

@@ -136,6 +136,11 @@ func TestASpentTokenGivesItsSVIDAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
+		"after its root was withdrawn": {before: func(t *testing.T, i *issuer.Issuer, _ issuer.SVID) {
+			if _, err := i.Compromised(identity.MustTrustDomain(acmeDomain), now); err != nil {
+				t.Fatal(err)
+			}
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
