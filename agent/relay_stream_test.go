@@ -60,13 +60,16 @@ func (s *stream) all(v published) {
 func TestStreamNamesWhatEnvoyHas(t *testing.T) {
 	t.Parallel()
 	v := variants(t)
-	named := func(s *stream) map[string]string {
+	named := func(s *stream) map[string]string { // by type and name: a cluster and its endpoints have one name
 		all := map[string]string{}
 		for _, req := range s.asked {
-			maps.Copy(all, req.GetInitialResourceVersions())
+			for name, version := range req.GetInitialResourceVersions() {
+				all[req.GetTypeUrl()+" "+name] = version
+			}
 		}
 		return all
 	}
+	table := xds.TableType + " " + acmeOrders
 	fresh := newPairing(t, v).stream()
 	if got := named(fresh); len(fresh.asked) != len(upstreamTypes()) || len(got) != 0 {
 		t.Errorf("an agent that has nothing names %v", got)
@@ -76,7 +79,7 @@ func TestStreamNamesWhatEnvoyHas(t *testing.T) {
 	p.connect(v[0])
 	p.receiveAll()
 	p.relay.disconnected()
-	if got := named(p.stream()); len(got) != 1 || got[acmeOrders] != v[0].table.Version() {
+	if got := named(p.stream()); len(got) != 1 || got[table] != v[0].table.Version() {
 		t.Errorf("without Envoy it names %v", got)
 	}
 
@@ -84,9 +87,9 @@ func TestStreamNamesWhatEnvoyHas(t *testing.T) {
 	p.attach()
 	p.connect(v[0])
 	p.finish()
-	want := map[string]string{acmeOrders: v[0].table.Version()}
+	want := map[string]string{table: v[0].table.Version()}
 	for _, r := range v[0].snapshot.All() {
-		want[r.Name()] = r.Version()
+		want[r.TypeURL()+" "+r.Name()] = r.Version()
 	}
 	p.plane = nil
 	p.relay.disconnected()
